@@ -1,0 +1,21 @@
+"""How far a long job has come, as values that the caller may render or ignore."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """`done` of `total` units of a stage; the unit is bytes unless the stage says otherwise."""
+
+    stage: str
+    done: int
+    total: int
+    unit: str = "B"
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def ignore(progress: Progress) -> None:
+    """The listener for callers who do not want to know."""
