@@ -1,0 +1,208 @@
+"""From a checkpoint's `config.json` to an `Architecture`.
+
+Published Phi checkpoints use the classic schema (`rope_theta`, `rope_scaling`,
+`partial_rotary_factor` at the top); transformers 5 saves `rope_parameters`. Both read the same.
+A field that the mathematics needs is never guessed: its absence is an error that names it.
+The rules are those of transformers' `Phi3Config` and `_compute_longrope_parameters`.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from phiquant.errors import ConfigError
+from phiquant.phi.architecture import ARCHITECTURE, Architecture, LongRope, Rope
+
+LONGROPE_NAMES = ("longrope", "su", "yarn")
+"""The rope types that `Phi3Config` reads as LongRoPE; the last two are older spellings."""
+
+LARGEST_COUNT = 2**31 - 1
+"""What the runtimes can count to."""
+MOST_LAYERS = 10_000
+"""Far beyond any model; a lying number would have its tensors listed one by one."""
+LEAST, GREATEST = 2.0**-126, 3.4e38
+"""Real numbers are stored as float32: the range in which it has its full precision."""
+
+Config = Mapping[str, Any]
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The parsed `config.json` of `directory`; ConfigError if absent or no JSON object."""
+    path = directory / "config.json"
+    if not path.is_file():
+        raise ConfigError(
+            f"expected a checkpoint with a config.json in {directory}, found none; "
+            "give the directory that holds config.json and the *.safetensors files"
+        )
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid JSON ({error}); download it again") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"{path} should hold a JSON object, found a {type(config).__name__}")
+    return config
+
+
+def read_architecture(config: Config) -> Architecture:
+    """The architecture that `config` describes.
+
+    Raises ConfigError for a model that is no `Phi3ForCausalLM`, for a field that is needed and
+    missing, and for values that contradict one another.
+    """
+    _require_phi3(config)
+    heads = _count(config, "num_attention_heads")
+    kv_heads = _count(config, "num_key_value_heads", default=heads)
+    hidden = _count(config, "hidden_size")
+    if heads % kv_heads:
+        raise ConfigError(f"{heads} attention heads cannot share {kv_heads} key-value heads evenly")
+    if config.get("head_dim") is None and hidden % heads:
+        raise ConfigError(f"hidden_size {hidden} is no multiple of num_attention_heads {heads}")
+    head_size = _count(config, "head_dim", default=hidden // heads)
+    layers = _count(config, "num_hidden_layers")
+    if layers > MOST_LAYERS:
+        raise ConfigError(f"num_hidden_layers should be at most {MOST_LAYERS}, found {layers}")
+    max_positions = _count(config, "max_position_embeddings")
+    window = config.get("sliding_window")
+    return Architecture(
+        hidden_size=hidden,
+        layers=layers,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_size=head_size,
+        intermediate_size=_count(config, "intermediate_size"),
+        vocabulary_size=_count(config, "vocab_size"),
+        norm_epsilon=_positive(config, "rms_norm_eps"),
+        tied_head=bool(config.get("tie_word_embeddings", False)),
+        max_positions=max_positions,
+        sliding_window=None if window is None else _count(config, "sliding_window"),
+        rope=_read_rope(config, head_size, max_positions),
+    )
+
+
+def _require_phi3(config: Config) -> None:
+    names = config.get("architectures") or []
+    name = names[0] if isinstance(names, list) and names else None
+    if name != ARCHITECTURE and not (name is None and config.get("model_type") == "phi3"):
+        found = name or config.get("model_type") or "no architecture at all"
+        raise ConfigError(
+            f"expected a {ARCHITECTURE} checkpoint (Phi-3, Phi-3.5-mini, Phi-4, Phi-4-mini), "
+            f"found {found}; other architectures are not covered"
+        )
+    if config.get("quantization_config") or config.get("quantization"):
+        raise ConfigError(
+            "this checkpoint is quantized already; start from the original BF16, FP16 or FP32 one"
+        )
+    activation = config.get("hidden_act", "silu")
+    if activation != "silu":
+        raise ConfigError(f"expected hidden_act 'silu', found {activation!r}; it is not covered")
+    if config.get("attention_bias") or config.get("mlp_bias"):
+        raise ConfigError("expected linear layers without biases, found biases in the config")
+
+
+def _read_rope(config: Config, head_size: int, max_positions: int) -> Rope:
+    nested = config.get("rope_parameters")
+    if nested is not None and not isinstance(nested, Mapping):
+        raise ConfigError(f"rope_parameters should be an object, found {nested!r}")
+    scaling = config.get("rope_scaling")
+    if scaling is not None and not isinstance(scaling, Mapping):
+        raise ConfigError(f"rope_scaling should be an object or null, found {scaling!r}")
+    merged = {
+        key: config[key]
+        for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
+        if config.get(key) is not None
+    }
+    merged |= {key: value for key, value in (nested or scaling or {}).items() if value is not None}
+
+    fraction = _positive(merged, "partial_rotary_factor", default=1.0)
+    dimensions = int(head_size * fraction)
+    if fraction > 1 or dimensions % 2 or dimensions < 2:
+        raise ConfigError(
+            f"partial_rotary_factor {fraction} of head size {head_size} gives {dimensions} rotary "
+            "dimensions; expected an even number, at most the head size"
+        )
+    theta = _positive(merged, "rope_theta")
+    kind = merged.get("rope_type", merged.get("type", "default"))
+    if kind == "default":
+        return Rope(theta, dimensions)
+    if kind not in LONGROPE_NAMES:
+        raise ConfigError(f"expected rope type 'default' or 'longrope', found {kind!r}")
+    return Rope(theta, dimensions, _read_longrope(config, merged, dimensions, max_positions))
+
+
+def _read_longrope(config: Config, merged: Config, dimensions: int, max_positions: int) -> LongRope:
+    original = _original_positions(config, merged)
+    # transformers gives the ratio of the two lengths only where no factor is stated.
+    factor = _positive(merged, "factor", default=max_positions / original)
+    if factor <= 1.0:
+        default_attention = 1.0
+    elif original == 1:
+        raise ConfigError("original_max_position_embeddings is 1; LongRoPE needs at least 2")
+    else:
+        default_attention = math.sqrt(1 + math.log(factor) / math.log(original))
+    return LongRope(
+        short_factors=_factors(merged, "short_factor", dimensions // 2),
+        long_factors=_factors(merged, "long_factor", dimensions // 2),
+        original_positions=original,
+        attention_factor=_positive(merged, "attention_factor", default=default_attention),
+    )
+
+
+def _original_positions(config: Config, merged: Config) -> int:
+    key = "original_max_position_embeddings"
+    original = _count(merged, key)
+    if _count(config, key, default=original) != original:
+        raise ConfigError(f"the config gives {key} twice, as {config[key]} and as {original}")
+    return original
+
+
+def _factors(config: Config, key: str, length: int) -> tuple[float, ...]:
+    values = config.get(key)
+    if not isinstance(values, list) or not all(_is_positive(value) for value in values):
+        raise ConfigError(f"LongRoPE needs {key}, a list of positive numbers; found {values!r:.80}")
+    if len(values) != length:
+        raise ConfigError(
+            f"{key} should have {length} entries, half the rotary dimensions; found {len(values)}"
+        )
+    return tuple(float(value) for value in values)
+
+
+def _count(config: Config, key: str, default: int | None = None) -> int:
+    value = config.get(key)
+    if value is None:
+        value = default
+    if value is None:
+        raise ConfigError(f"the config has no {key}, which is needed; restore the original config")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{key} should be a positive integer, found {_short(value)}")
+    if value > LARGEST_COUNT:
+        raise ConfigError(f"{key} should be below 2^31, found {_short(value)}")
+    return value
+
+
+def _positive(config: Config, key: str, default: float | None = None) -> float:
+    value = config.get(key)
+    if value is None:
+        value = default
+    if value is None:
+        raise ConfigError(f"the config has no {key}, which is needed; restore the original config")
+    if not _is_positive(value):
+        raise ConfigError(
+            f"{key} should be a positive number within float32's range, found {_short(value)}"
+        )
+    return float(value)
+
+
+def _is_positive(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and LEAST <= value <= GREATEST  # type: ignore[operator]
+
+
+def _short(value: object) -> str:
+    """A value by another hand, in a sentence: it may be long."""
+    try:
+        shown = repr(value)
+    except ValueError:  # Python does not print numbers of thousands of digits
+        return "a number of thousands of digits"
+    return shown if len(shown) <= 60 else f"{shown[:60]}…"

@@ -1,0 +1,61 @@
+"""One look at every weight before anything is planned or written.
+
+The survey finds what the headers cannot tell: values that are not finite, and values beyond the
+range of FP16. It touches every byte once, at the speed of the disk; on a machine with room the
+second reading then comes from the page cache.
+"""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from math import isinf
+
+from phiquant.cores import cores
+from phiquant.errors import CheckpointError
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.widen import largest_magnitude
+
+PIECE = 1 << 22
+"""Values that one core looks at in one go."""
+
+FP16_OVERFLOW = 65520.0
+"""FP16 rounds to infinity from here on, halfway past its largest value 65504."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What the weights are like: the largest magnitude in each tensor, by checkpoint name.
+
+    `dtype` is the element type of most bytes: "BF16", "F16" or "F32".
+    """
+
+    largest: Mapping[str, float]
+    dtype: str = "BF16"
+
+    def fits_fp16(self, name: str) -> bool:
+        """Whether every value of the tensor rounds to a finite FP16 number."""
+        return self.largest[name] < FP16_OVERFLOW
+
+
+def survey(checkpoint: Checkpoint, advance: Callable[[int], None] = lambda nbytes: None) -> Survey:
+    """Look at every tensor; `advance` is called with the bytes seen.
+
+    Raises CheckpointError that names every tensor with a NaN or an infinity.
+    """
+    largest = {}
+    with ThreadPoolExecutor(cores()) as pool:
+        for name, tensor in checkpoint.tensors.items():
+            raw = checkpoint.raw(name).reshape(-1)
+            pieces = [raw[first : first + PIECE] for first in range(0, raw.size, PIECE)]
+            look = partial(largest_magnitude, dtype=tensor.dtype)
+            largest[name] = max(pool.map(look, pieces))
+            advance(tensor.nbytes)
+    broken = [name for name, value in largest.items() if isinf(value)]
+    if broken:
+        raise CheckpointError(
+            f"NaN or infinite values in {', '.join(broken[:6])}"
+            f"{f' and {len(broken) - 6} more' if len(broken) > 6 else ''}; "
+            "the checkpoint is damaged: download it again"
+        )
+    return Survey(largest, checkpoint.dtype)

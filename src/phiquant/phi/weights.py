@@ -1,0 +1,58 @@
+"""`WeightSource`: named float32 weights, wherever they come from.
+
+A checkpoint is one, and so is every artifact opened for reading; the reference forward and
+everything that measures weights work on either, which is what makes their figures comparable.
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.phi.architecture import Architecture
+
+Floats = npt.NDArray[np.float32]
+
+BAND_WEIGHTS = 1 << 24
+"""Weights that are held at a time: 64 MiB as float32."""
+
+
+class WeightSource(Protocol):
+    """Weights under the names that `Architecture.weights` lists."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """The dimensions that the weights belong to."""
+
+    def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
+        """Rows `first` to `last` (exclusive; None for all) of a weight, in float32.
+
+        Shape (rows, in), or (rows,) for the gains of a norm. The caller does not write to it.
+        """
+
+
+class Resident:
+    """A source whose weights are read once and kept; for models that fit in memory."""
+
+    def __init__(self, source: WeightSource) -> None:
+        self._source = source
+        self._kept: dict[str, Floats] = {}
+
+    @property
+    def architecture(self) -> Architecture:
+        """The dimensions that the weights belong to."""
+        return self._source.architecture
+
+    def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
+        """A view of the kept weight's rows."""
+        if name not in self._kept:
+            self._kept[name] = self._source.weight(name)
+        return self._kept[name][first:last]
+
+
+def bands(rows: int, columns: int) -> Iterator[tuple[int, int]]:
+    """Row ranges of a (rows, columns) weight with at most `BAND_WEIGHTS` weights each."""
+    step = max(1, BAND_WEIGHTS // columns)
+    for first in range(0, rows, step):
+        yield first, min(first + step, rows)
