@@ -1,0 +1,38 @@
+"""Rows in bands over the processor's cores.
+
+Kernels run without the interpreter's lock and on one core; a band of rows that fits a core's
+second-level cache goes through all of them (fit, round, pack) before the next. Unlike numba's
+own threads these may be entered from several Python threads at once, and they cost no
+compilation.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+from phiquant.cores import cores
+
+WEIGHTS_PER_BAND = 1 << 18
+"""1 MB of float32: smaller bands cost more in threads changing places, larger ones no less."""
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(cores(), thread_name_prefix="phiquant-kernels")
+
+
+def in_bands(rows: int, columns: int, work: Callable[[int, int], None]) -> None:
+    """Call `work(first, last)` for bands of rows that together cover `rows`, in any order.
+
+    `work` must not call `in_bands` with more than one band's worth of weights.
+    """
+    height = max(1, WEIGHTS_PER_BAND // max(columns, 1))
+    if rows <= height or cores() == 1:
+        for first in range(0, rows, height):
+            work(first, min(first + height, rows))
+        return
+    tasks = [
+        _pool().submit(work, first, min(first + height, rows)) for first in range(0, rows, height)
+    ]
+    for task in tasks:
+        task.result()
