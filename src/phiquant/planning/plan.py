@@ -1,0 +1,83 @@
+"""`Plan`: the whole truth about an artifact, before its first byte.
+
+One row a tensor: where it comes from, what it does, the grid it is stored on, the bytes it
+takes, and the reason for the choice in words.
+"""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from math import prod
+from typing import Any, Self
+
+from phiquant.phi.architecture import Role
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """One tensor of the artifact.
+
+    `source` is the checkpoint's name for it, None where it is computed from the configuration
+    (LongRoPE's factors). `output` is the artifact's name; a grid with several stored parts
+    adds its own suffixes. `nbytes` counts all stored parts, without alignment.
+    """
+
+    source: str | None
+    output: str
+    role: Role | None
+    layer: int | None
+    shape: tuple[int, ...]
+    grid: str
+    nbytes: int
+    reason: str
+
+    @property
+    def weights(self) -> int:
+        """The number of weights in the tensor."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every tensor of one artifact, and what they add up to."""
+
+    target: str
+    type: str
+    rows: tuple[PlanRow, ...]
+    notes: tuple[str, ...] = ()
+    """What holds for the artifact as a whole and no row says, in sentences."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of tensor data, to the byte."""
+        return sum(row.nbytes for row in self.rows)
+
+    @property
+    def weights(self) -> int:
+        """Weights in all tensors."""
+        return sum(row.weights for row in self.rows)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Mean stored bits per weight over the whole artifact."""
+        return 8 * self.nbytes / self.weights
+
+    @property
+    def grids(self) -> Counter[str]:
+        """How many tensors lie on each grid."""
+        return Counter(row.grid for row in self.rows)
+
+    def with_notes(self, notes: tuple[str, ...]) -> Self:
+        """The same plan with more notes."""
+        return replace(self, notes=self.notes + notes)
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as it is recorded in `phiquant.json` and printed with --json."""
+        return {
+            "target": self.target,
+            "type": self.type,
+            "nbytes": self.nbytes,
+            "weights": self.weights,
+            "bits_per_weight": self.bits_per_weight,
+            "notes": list(self.notes),
+            "rows": [asdict(row) for row in self.rows],
+        }

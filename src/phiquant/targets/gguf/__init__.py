@@ -1,0 +1,84 @@
+"""llama.cpp: GGUF files, its mixtures of block formats, its runtime.
+
+Importing this package needs neither `gguf` nor llama.cpp nor the compiled kernels; each room is
+entered when it is first used.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.survey import Survey
+from phiquant.planning.plan import Plan
+from phiquant.quantization.grid import Grid
+from phiquant.recipe import Recipe
+from phiquant.targets.gguf.locate import is_gguf
+from phiquant.targets.gguf.mixtures import BLOCK, DEFAULTS, MIXTURES
+from phiquant.targets.target import Artifact, Runner, Target, Writer
+
+
+class _Grids(Mapping[str, Grid]):
+    """The grids by ggml's type names, imported when the first is taken."""
+
+    def __getitem__(self, name: str) -> Grid:
+        from phiquant.targets.gguf.grids import GRIDS
+
+        return GRIDS[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(BLOCK)
+
+    def __len__(self) -> int:
+        return len(BLOCK)
+
+
+def _plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
+    from phiquant.targets.gguf.planner import plan
+
+    return plan(architecture, survey, recipe)
+
+
+def _writer(plan: Plan, checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> Writer:
+    from phiquant.targets.gguf.writer import open_writer
+
+    return open_writer(plan, checkpoint, directory)
+
+
+def _open(path: Path) -> Artifact:
+    from phiquant.targets.gguf.artifact import GgufArtifact
+
+    return GgufArtifact(path)
+
+
+def _runner(path: Path) -> Runner:
+    from phiquant.targets.gguf.runner import GgufRunner
+
+    return GgufRunner(path)
+
+
+def _command(path: Path) -> str:
+    from phiquant.targets.gguf.locate import gguf_files
+
+    # llama.cpp picks LongRoPE's factors by the context that it is given.
+    long = _open(path).architecture.rope.long
+    context = f" -c {long.original_positions}" if long else ""
+    return (
+        f'llama-cli -m {gguf_files(path)[0].name}{context} -cnv -p "You are a helpful assistant."'
+    )
+
+
+TARGET = Target(
+    name="gguf",
+    title="llama.cpp",
+    grids=_Grids(),
+    types={name: mixture.sentence for name, mixture in MIXTURES.items()},
+    defaults=DEFAULTS,
+    plan=_plan,
+    writer=_writer,
+    recognises=is_gguf,
+    open=_open,
+    runner=_runner,
+    library="gguf",
+    command=_command,
+)

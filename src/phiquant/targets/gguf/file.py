@@ -1,0 +1,206 @@
+"""Reading a GGUF file's header, without trust.
+
+    magic "GGUF" | version u32 | tensor count u64 | field count u64
+    fields:  key string | value type u32 | value
+    tensors: name string | dimensions u32 | extent u64 each, fastest first | type u32 | offset u64
+    padding to the alignment | tensor data, each tensor at its offset from here
+
+A string is a u64 length and UTF-8 bytes; an array is an element type u32, a length u64 and the
+elements. All little-endian. Every length is checked against the bytes that are left before it is
+believed, so that a lying file costs a sentence and not the memory: the `gguf` package's own
+reader walks an array of 2^40 elements that are not there.
+Source: docs/gguf.md of ggml.
+"""
+
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+
+from phiquant.errors import ArtifactError, MissingDependency
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+ALIGNMENT = 32
+MAX_DIMENSIONS = 4
+MAX_HEADER = 1 << 26
+"""Bytes of fields and tensor infos that are read: several times what the largest vocabularies
+take. A sparse file may claim far more and weigh nothing on a disk."""
+
+SCALARS = {
+    0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?",
+    10: "<Q", 11: "<q", 12: "<d",
+}  # fmt: skip
+"""struct's format for each scalar value type."""
+STRING, ARRAY = 8, 9
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """One tensor: `shape` as (rows, ..., columns), `offset` from the start of its file."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    path: Path
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFile:
+    """The header of one file."""
+
+    path: Path
+    fields: Mapping[str, object]
+    tensors: tuple[StoredTensor, ...]
+
+
+def read_gguf(path: Path) -> GgufFile:
+    """Read and check the header of the file at `path`. Raises ArtifactError."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _Header(path, data).read()
+    except (OSError, ValueError) as error:  # mmap refuses an empty file with ValueError
+        raise ArtifactError(f"cannot read {path} as GGUF: {error}") from error
+
+
+class _Header:
+    """A cursor over the mapped file."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self._path = path
+        self._data = data
+        self._at = 0
+        self._limit = min(len(data), MAX_HEADER)
+
+    def read(self) -> GgufFile:
+        if self._data[:4] != MAGIC:
+            raise self._error(f"it starts with {self._data[:4]!r}, not with {MAGIC!r}")
+        self._at = 4
+        version = self._scalar("<I")
+        if version not in VERSIONS:
+            raise self._error(f"version {version} is not among {VERSIONS}")
+        tensors = self._counted("<Q", 4 + 8 + 8 + 8 + 4, "tensors")
+        count = self._counted("<Q", 8 + 4 + 1, "fields")
+        fields: dict[str, object] = {}
+        for _ in range(count):
+            key, value = self._field()
+            if key in fields:
+                raise self._error(f"it holds the field {key} twice")
+            fields[key] = value
+        rows = [self._tensor() for _ in range(tensors)]
+        alignment = fields.get("general.alignment", ALIGNMENT)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise self._error(f"an alignment of {alignment!r}")
+        start = -(-self._at // alignment) * alignment
+        return GgufFile(self._path, fields, self._placed(rows, start, alignment))
+
+    def _error(self, fault: str) -> ArtifactError:
+        return ArtifactError(f"{self._path} is not a sound GGUF file: {fault}")
+
+    def _take(self, nbytes: int) -> int:
+        """Pass over `nbytes` bytes that must be there; returns where they start."""
+        start = self._at
+        if nbytes > self._limit - start:
+            if self._limit < len(self._data):
+                raise self._error(f"its header is longer than {MAX_HEADER} bytes")
+            raise self._error(f"it ends at byte {self._limit}, inside its header")
+        self._at += nbytes
+        return start
+
+    def _scalar(self, layout: str) -> int | float | bool:
+        start = self._take(struct.calcsize(layout))
+        value: int | float | bool = struct.unpack_from(layout, self._data, start)[0]
+        return value
+
+    def _counted(self, layout: str, least: int, what: str) -> int:
+        """A count of things that take at least `least` bytes each."""
+        count = int(self._scalar(layout))
+        if count * least > self._limit - self._at:
+            raise self._error(f"it claims {count} {what}, more than its size allows")
+        return count
+
+    def _string(self) -> str:
+        length = int(self._scalar("<Q"))
+        start = self._take(length)
+        # Vocabularies by other hands hold pieces of characters; they need not be UTF-8.
+        return self._data[start : start + length].decode("utf-8", errors="replace")
+
+    def _field(self) -> tuple[str, object]:
+        key = self._string()
+        return key, self._value(int(self._scalar("<I")), key)
+
+    def _value(self, kind: int, key: str) -> object:
+        if kind in SCALARS:
+            return self._scalar(SCALARS[kind])
+        if kind == STRING:
+            return self._string()
+        if kind == ARRAY:
+            return self._array(key)
+        raise self._error(f"the field {key} has the unknown value type {kind}")
+
+    def _array(self, key: str) -> object:
+        kind = int(self._scalar("<I"))
+        if kind == STRING:
+            length = self._counted("<Q", 8, f"elements in {key}")
+            return tuple(self._string() for _ in range(length))
+        if kind not in SCALARS:
+            raise self._error(f"the field {key} is an array of the unsupported type {kind}")
+        layout = SCALARS[kind]
+        length = self._counted("<Q", struct.calcsize(layout), f"elements in {key}")
+        start = self._take(length * struct.calcsize(layout))
+        return struct.unpack_from(f"<{length}{layout[1]}", self._data, start)
+
+    def _tensor(self) -> tuple[str, tuple[int, ...], int, int]:
+        name = self._string()
+        dimensions = int(self._scalar("<I"))
+        if not 1 <= dimensions <= MAX_DIMENSIONS:
+            raise self._error(f"{name} has {dimensions} dimensions")
+        extents = [int(self._scalar("<Q")) for _ in range(dimensions)]
+        return name, tuple(reversed(extents)), int(self._scalar("<I")), int(self._scalar("<Q"))
+
+    def _placed(
+        self, rows: list[tuple[str, tuple[int, ...], int, int]], start: int, alignment: int
+    ) -> tuple[StoredTensor, ...]:
+        """The tensors with their places in the file, checked against its size and each other."""
+        tensors: dict[str, StoredTensor] = {}
+        for name, shape, number, offset in rows:
+            if name in tensors:
+                raise self._error(f"it holds {name} twice")
+            if offset % alignment:
+                raise self._error(f"{name} lies at offset {offset}, off the alignment")
+            type_name, nbytes = self._stored_size(name, shape, number)
+            place = start + offset
+            if place + nbytes > len(self._data):
+                raise self._error(
+                    f"{name} should end at byte {place + nbytes}, but the file has "
+                    f"{len(self._data)}; it is cut off or its header lies"
+                )
+            tensors[name] = StoredTensor(name, shape, type_name, self._path, place, nbytes)
+        ordered = sorted(tensors.values(), key=lambda tensor: tensor.offset)
+        for before, after in pairwise(ordered):
+            if before.offset + before.nbytes > after.offset:
+                raise self._error(f"{before.name} and {after.name} overlap")
+        return tuple(tensors.values())
+
+    def _stored_size(self, name: str, shape: tuple[int, ...], number: int) -> tuple[str, int]:
+        sizes = _type_sizes()
+        if number not in sizes:
+            raise self._error(f"{name} has the unknown type {number}")
+        type_name, block, nbytes = sizes[number]
+        if min(shape) < 1 or shape[-1] % block:
+            raise self._error(f"{name} has the shape {list(shape)}, impossible in {type_name}")
+        return type_name, prod(shape) // block * nbytes
+
+
+def _type_sizes() -> dict[int, tuple[str, int, int]]:
+    """Every type of ggml by number: name, weights in a block, bytes of a block."""
+    try:
+        from gguf import GGML_QUANT_SIZES
+    except ImportError as error:
+        raise MissingDependency("gguf", "gguf", "reading GGUF files") from error
+    return {int(kind): (kind.name, *size) for kind, size in GGML_QUANT_SIZES.items()}

@@ -1,0 +1,65 @@
+"""Special tokens that swallow the white space around them, and what llama.cpp makes of it.
+
+A GGUF file cannot say which tokens do (`lstrip`, `rstrip`). llama.cpp has one rule, by the name of
+the model (end of `llama_vocab::impl::load` in src/llama-vocab.cpp, as of b11739): if
+`general.name` contains "phi-3" or "phi3" in any case, every special token swallows the ASCII white
+space after it, except `<unk>`, `<s>` and `<|endoftext|>`; that rule needs those three and `</s>` in
+the vocabulary, or the file does not load. So the name is part of the vocabulary, and is fitted
+here.
+"""
+
+import re
+from collections.abc import Iterator
+
+from phiquant.phi.tokenizer_json import AddedToken, Definition
+
+STRIPPING_NAME = re.compile("phi-?3", re.IGNORECASE)
+NOT_STRIPPING = frozenset(("<unk>", "<s>", "<|endoftext|>"))
+NEEDED = NOT_STRIPPING | {"</s>"}
+
+
+def fitted_name(name: str, definition: Definition) -> str:
+    """`name` for `general.name`, changed as little as llama.cpp's rule for it demands.
+
+    "my-model" with Phi-3's tokenizer becomes "my-model (Phi-3)"; "phi3-like" with a tokenizer
+    that does not strip, or that lacks the tokens that the rule needs, becomes "phi 3-like".
+    """
+    named = STRIPPING_NAME.search(name) is not None
+    if _strips(definition):
+        return name if named else f"{name} (Phi-3)"
+    return STRIPPING_NAME.sub(lambda match: f"{match[0][:3]} 3", name)
+
+
+def stripping_deviations(definition: Definition) -> Iterator[str]:
+    """Where the rule, applied or not, differs from the tokenizer's own flags."""
+    strips = _strips(definition)
+    kept = [token.text for token in definition.added if token.rstrip > _rule(token, strips)]
+    dropped = [token.text for token in definition.added if token.rstrip < _rule(token, strips)]
+    before = [token.text for token in definition.added if token.lstrip]
+    for texts, verb, place in (
+        (kept, "keeps", "after"),
+        (dropped, "drops", "after"),
+        (before, "keeps", "before"),
+    ):
+        if texts:
+            yield (
+                f"llama.cpp {verb} white space {place} {_listed(texts)}, which the tokenizer "
+                f"{'drops' if verb == 'keeps' else 'keeps'}"
+            )
+
+
+def _strips(definition: Definition) -> bool:
+    """Whether the rule is to be applied: possible, and closer to the flags than leaving it."""
+    if not set(definition.pieces) >= NEEDED:
+        return False
+    right = sum(token.rstrip == _rule(token, strips=True) for token in definition.added)
+    return right > sum(not token.rstrip for token in definition.added)
+
+
+def _rule(token: AddedToken, strips: bool) -> bool:
+    return strips and token.text not in NOT_STRIPPING
+
+
+def _listed(texts: list[str], limit: int = 4) -> str:
+    shown = ", ".join(texts[:limit])
+    return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more"

@@ -1,0 +1,159 @@
+"""What every target brings: a plan, a writer, a runner, a reader.
+
+A target is a folder with three rooms: `grids.py` (what it can store), `writer.py` (leaves a
+directory that the runtime loads) and `runner.py` (tokens in, logits out, in the real runtime).
+`table.py` lists them; nothing else in the house knows a target by name.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.survey import Survey
+from phiquant.planning.plan import Plan, PlanRow
+from phiquant.quantization.grid import Floats, Grid, Parts
+from phiquant.recipe import Precision, Recipe
+
+
+class Writer(Protocol):
+    """Takes an artifact's tensors band by band, in any order, into an existing directory.
+
+    Leaving the context normally completes and syncs the files; leaving it by an exception
+    closes them. The directory is the caller's to rename or remove.
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the runtime will do otherwise than the original, in sentences."""
+
+    def write(self, row: PlanRow, first: int, parts: Parts) -> None:
+        """Store the parts of `row` for the tensor's rows from `first` on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What a runtime generated greedily: new token ids, their text, and how it went."""
+
+    tokens: tuple[int, ...]
+    text: str
+    stopped: bool
+    """True if the runtime ended by itself at an end-of-sequence token."""
+    seconds: float
+    """Wall time of the decoding steps, without the prompt."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decoding speed."""
+        return len(self.tokens) / self.seconds if self.seconds > 0 else 0.0
+
+
+class Runner(Protocol):
+    """An artifact loaded in its own, unmodified runtime."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+    @property
+    def runtime(self) -> str:
+        """The runtime's name and version, for reports."""
+
+    @property
+    def slow(self) -> bool:
+        """Whether full logits over a long text are impractical here (MLX on a CPU)."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """The runtime's own tokenization of `text`, special tokens parsed, none added."""
+
+    def logits(self, tokens: npt.NDArray[np.int32], last: int | None = None) -> Floats:
+        """Logits (tokens, vocabulary) of one sequence from an empty KV cache.
+
+        With `last`, those of its last tokens only; the others are not kept in memory.
+        """
+
+    def generate(self, prompt: npt.NDArray[np.int32], limit: int) -> Generation:
+        """Continue `prompt` greedily until the artifact's own end of sequence, or `limit`."""
+
+    def stops_at(self, token: int) -> bool:
+        """Whether the runtime's own stopping rule ends a generation at `token`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """One tensor as an artifact's files hold it, for `inspect`."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+    nbytes: int
+
+
+class Artifact(Protocol):
+    """An artifact opened for reading, without its runtime: what is stored, decoded exactly."""
+
+    @property
+    def path(self) -> Path:
+        """The artifact's directory."""
+
+    @property
+    def type(self) -> str:
+        """The format's name as the files state it ("Q4_K_M", "4bit-g64")."""
+
+    def entries(self) -> tuple[StoredEntry, ...]:
+        """Every stored tensor."""
+
+    def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
+        """Rows of the tensor for the checkpoint's weight `name`, as the runtime decodes them."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """The dimensions as the artifact's own metadata state them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One runtime's folder, as the rest of the house sees it."""
+
+    name: str
+    title: str
+    """The runtime's proper name ("llama.cpp")."""
+    grids: Mapping[str, Grid]
+    types: Mapping[str, str]
+    """What `--type` may name, each with a sentence."""
+    defaults: Mapping[Precision, str]
+    """The type that each precision picks."""
+    plan: Callable[[Architecture, Survey, Recipe], Plan]
+    writer: Callable[[Plan, Checkpoint, Recipe, Path], Writer]
+    """`writer(plan, checkpoint, recipe, directory)`; validates the tokenizer on construction."""
+    recognises: Callable[[Path], bool]
+    """Whether a path (directory or file) holds this target's format."""
+    open: Callable[[Path], Artifact]
+    runner: Callable[[Path], Runner]
+    """Loads the artifact; MissingDependency if the runtime is not installed."""
+    library: str
+    """What the Hugging Face hub calls the format (`library_name` of a model card)."""
+    command: Callable[[Path], str]
+    """The line that runs the artifact in a directory, typed in that directory."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Names that `Recipe.options` may hold, each with a sentence; `plan` checks the values."""
