@@ -1,0 +1,38 @@
+"""MLX: a directory of safetensors that `mlx_lm` loads, on a Mac or (slowly) on any CPU.
+
+This folder imports neither mlx nor mlx_lm until an artifact is run.
+"""
+
+from pathlib import Path
+
+from phiquant.targets.mlx.artifact import open_artifact, recognises
+from phiquant.targets.mlx.formats import DEFAULTS, GRIDS, TYPES
+from phiquant.targets.mlx.layout import plan
+from phiquant.targets.mlx.writer import MlxWriter
+from phiquant.targets.target import Runner, Target
+
+
+def _runner(path: Path) -> Runner:
+    from phiquant.targets.mlx.runner import MlxRunner
+
+    return MlxRunner(path)
+
+
+def _command(path: Path) -> str:
+    return 'mlx_lm.generate --model . --prompt "Why is the sky blue?" --max-tokens 200'
+
+
+TARGET = Target(
+    name="mlx",
+    title="MLX",
+    grids=GRIDS,
+    types=TYPES,
+    defaults=DEFAULTS,
+    plan=plan,
+    writer=MlxWriter,
+    recognises=recognises,
+    open=open_artifact,
+    runner=_runner,
+    library="mlx",
+    command=_command,
+)

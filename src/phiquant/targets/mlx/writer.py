@@ -1,0 +1,96 @@
+"""`MlxWriter`: a directory that mlx_lm loads, filled band by band.
+
+Everything that can be refused is refused on construction; then the safetensors files stand at
+their full size with their headers, and each band of rows goes to its place. See `shards` for the
+files' layout, `model_config` for config.json, `tokenizer_files` for the rest.
+"""
+
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.planning.plan import Plan, PlanRow
+from phiquant.quantization.grid import Parts
+from phiquant.recipe import Recipe
+from phiquant.targets.mlx.formats import DTYPE_NAMES, FLOATS, GRIDS, affine_type
+from phiquant.targets.mlx.layout import stored_as
+from phiquant.targets.mlx.longrope import served_lengths
+from phiquant.targets.mlx.model_config import artifact_config, quantization_entry
+from phiquant.targets.mlx.shards import INDEX, StoredPart, arrange, index_json
+from phiquant.targets.stream import StreamedFile
+from phiquant.targets.tokenizer_files import read_tokenizer_files
+
+
+class MlxWriter:
+    """Writes the artifact that `plan` describes into the existing `directory`.
+
+    Raises TokenizerError or ConfigError on construction, OSError when a disk is full.
+    """
+
+    def __init__(self, plan: Plan, checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> None:
+        architecture = checkpoint.architecture
+        self._plan = plan
+        self.notes: tuple[str, ...] = ()
+        self._directory = directory
+        self._shards = arrange(plan, GRIDS)
+        self._tokenizer = read_tokenizer_files(checkpoint)
+        self._config = artifact_config(
+            checkpoint.config,
+            architecture,
+            served_lengths(architecture, recipe.context),
+            DTYPE_NAMES[FLOATS.get(plan.type, checkpoint.dtype)],
+            self._tokenizer.ends,
+        )
+        kind = affine_type(plan.type)
+        if kind is not None:
+            matrices = [(row, stored_as(row)) for row in plan.rows if len(row.shape) == 2]
+            entry = quantization_entry(kind, matrices)
+            self._config |= {"quantization": entry, "quantization_config": entry}
+        self._stack = ExitStack()
+        self._places: dict[str, tuple[StreamedFile, StoredPart]] = {}
+        self._missing = {part.name: part.layout.nbytes for s in self._shards for part in s.parts}
+
+    def __enter__(self) -> Self:
+        with ExitStack() as opened:
+            for shard in self._shards:
+                path = self._directory / shard.file
+                file = opened.enter_context(StreamedFile(path, shard.header, shard.nbytes))
+                self._places |= {part.name: (file, part) for part in shard.parts}
+            self._stack = opened.pop_all()
+        return self
+
+    def write(self, row: PlanRow, first: int, parts: Parts) -> None:
+        """Store the parts of `row` for the tensor's rows from `first` on."""
+        for name, array in parts.items():
+            file, part = self._places[f"{row.output}.{name}"]
+            assert array.dtype == part.layout.dtype, (part.name, array.dtype)
+            start = first * part.row_bytes
+            assert start + array.nbytes <= part.layout.nbytes, (part.name, first, array.shape)
+            file.put(part.offset + start, array)
+            self._missing[part.name] -= array.nbytes
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._stack:
+            if kind is None:
+                unwritten = [name for name, nbytes in self._missing.items() if nbytes]
+                assert not unwritten, f"planned and not wholly written: {unwritten[:3]}"
+                self._write_text()
+
+    def _write_text(self) -> None:
+        config = json.dumps(dict(sorted(self._config.items())), indent=4)
+        index = index_json(self._shards, self._plan.weights)
+        files = {"config.json": f"{config}\n".encode(), INDEX: f"{index}\n".encode()}
+        for name, content in (files | dict(self._tokenizer.files)).items():
+            with (self._directory / name).open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
