@@ -1,0 +1,74 @@
+"""ONNX: a directory that onnxruntime-genai loads, on CPUs, GPUs and phones.
+
+This folder imports onnx_ir when an artifact is written or opened, and the runtimes when one is
+run; planning needs neither.
+"""
+
+from pathlib import Path
+
+from phiquant.errors import MissingDependency
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.planning.plan import Plan
+from phiquant.recipe import Recipe
+from phiquant.targets.onnx.formats import DEFAULTS, GRIDS, OPTIONS, TYPES
+from phiquant.targets.onnx.layout import plan
+from phiquant.targets.target import Artifact, Runner, Target, Writer
+
+
+def _writer(made: Plan, checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> Writer:
+    _need_onnx_ir("writing an ONNX artifact")
+    from phiquant.targets.onnx.writer import OnnxWriter
+
+    return OnnxWriter(made, checkpoint, recipe, directory)
+
+
+def _open(path: Path) -> Artifact:
+    _need_onnx_ir("reading an ONNX artifact")
+    from phiquant.targets.onnx.artifact import open_artifact
+
+    return open_artifact(path)
+
+
+def _runner(path: Path) -> Runner:
+    from phiquant.targets.onnx.runner import OnnxRunner
+
+    return OnnxRunner(path)
+
+
+def _recognises(path: Path) -> bool:
+    return (path / "genai_config.json").is_file() and any(path.glob("*.onnx"))
+
+
+def _need_onnx_ir(purpose: str) -> None:
+    try:
+        import onnx_ir  # noqa: F401
+    except ImportError as error:
+        raise MissingDependency("onnx-ir", "onnx", purpose) from error
+
+
+def _command(path: Path) -> str:
+    return (
+        "python -c \"import onnxruntime_genai as og; model = og.Model('.'); "
+        "tokenizer = og.Tokenizer(model); options = og.GeneratorParams(model); "
+        "options.set_search_options(max_length=200); generator = og.Generator(model, options); "
+        "generator.append_tokens(tokenizer.encode('Why is the sky blue?'))\n"
+        "while not generator.is_done(): generator.generate_next_token()\n"
+        'print(tokenizer.decode(generator.get_sequence(0)))"'
+    )
+
+
+TARGET = Target(
+    name="onnx",
+    title="ONNX Runtime GenAI",
+    grids=GRIDS,
+    types=TYPES,
+    defaults=DEFAULTS,
+    plan=plan,
+    writer=_writer,
+    recognises=_recognises,
+    open=_open,
+    runner=_runner,
+    library="onnx",
+    command=_command,
+    options=OPTIONS,
+)

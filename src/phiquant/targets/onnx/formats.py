@@ -1,0 +1,155 @@
+"""What can be asked of an ONNX artifact: its types, its execution provider, its form.
+
+A quantized type is bits, block and symmetry ("int4-b32", "int8-b64-sym"). The provider decides
+the type of activations, hence of scales and norm gains: FP32 on CPUs, FP16 on GPUs, where the
+fused attention takes nothing else.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from phiquant.errors import RequestError
+from phiquant.quantization.floats import FLOAT_TYPES
+from phiquant.quantization.grid import Grid
+from phiquant.recipe import PRECISIONS, Precision, Recipe
+from phiquant.targets.onnx.grids import BITS, BLOCKS, FLOAT_GRIDS, BlockGrid
+
+FLOATS: Mapping[str, str] = {"fp16": "F16", "fp32": "F32"}
+PROVIDERS = ("cpu", "mobile", "cuda", "dml", "webgpu")
+ON_CPU = ("cpu", "mobile")
+
+DEFAULTS: Mapping[Precision, str] = {
+    "int4": "int4-b32",
+    "int8": "int8-b32",
+    "fp16": "fp16",
+    "fp32": "fp32",
+}
+
+TYPES: Mapping[str, str] = {
+    f"int{bits}-b{block}{'-sym' if symmetric else ''}": (
+        f"{bits}-bit codes, a scale{'' if symmetric else ' and a zero point'} for every "
+        f"{block} weights"
+    )
+    for bits in BITS
+    for block in BLOCKS
+    for symmetric in (False, True)
+} | {
+    "fp16": "half precision, 16 bits: 11 bits of precision, nothing beyond 65504",
+    "fp32": "single precision, 32 bits",
+}
+
+OPTIONS: Mapping[str, str] = {
+    "provider": "where it is to run: cpu, mobile, cuda, dml or webgpu (default cpu)",
+    "accuracy_level": "how MatMulNBits computes, 0 to 4; 4 is int8 (default 4 on CPUs, else 0)",
+    "qdq": "true: standard ONNX operators only, weights through DequantizeLinear (default false)",
+    "embedding": "bits of the embedding of a 4-bit artifact: 4 or 8 (default 4)",
+    "last_logits": "true: logits of the last position only, for faster prompts (default false)",
+}
+
+GRIDS: Mapping[str, Grid] = {
+    **FLOAT_GRIDS,
+    **{
+        f"{grid.name} {parameters}": grid
+        for parameters in FLOATS.values()
+        for bits in BITS
+        for block in BLOCKS
+        for symmetric in (False, True)
+        for grid in (BlockGrid(bits, block, symmetric, FLOAT_TYPES[parameters]),)
+    },
+}
+"""Every grid that a plan of this target may name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Bits, block and symmetry of a quantized type."""
+
+    bits: int
+    block: int
+    symmetric: bool
+
+    def grid_name(self, parameters: str) -> str:
+        """The name of its grid with scales of the element type `parameters`."""
+        return f"int{self.bits}-b{self.block}{'-sym' if self.symmetric else ''} {parameters}"
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Everything that decides the graph, besides the model."""
+
+    type: str
+    provider: str
+    accuracy_level: int
+    qdq: bool
+    embedding_bits: int
+    last_logits: bool
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """The blocks of a quantized type, None for a float type."""
+        return blocks_of(self.type)
+
+    @property
+    def activations(self) -> str:
+        """The element type of activations, norm gains and scales."""
+        return "F32" if self.provider in ON_CPU or self.type == "fp32" else "F16"
+
+    @property
+    def fused(self) -> bool:
+        """Whether the graph may hold contrib operators."""
+        return not self.qdq
+
+
+def blocks_of(name: str) -> Blocks | None:
+    """Bits, block and symmetry of a quantized type's name, None for a float type."""
+    match = re.fullmatch(r"int(\d)-b(\d+)(-sym)?", name)
+    return Blocks(int(match[1]), int(match[2]), match[3] is not None) if match else None
+
+
+def read_form(recipe: Recipe) -> Form:
+    """The form that `recipe` asks for; RequestError for what there is not."""
+    provider = _choice(recipe, "provider", PROVIDERS, "cpu")
+    level = "4" if provider in ON_CPU else "0"
+    form = Form(
+        type=_requested_type(recipe),
+        provider=provider,
+        accuracy_level=int(_choice(recipe, "accuracy_level", ("0", "1", "2", "3", "4"), level)),
+        qdq=_choice(recipe, "qdq", ("true", "false"), "false") == "true",
+        embedding_bits=int(_choice(recipe, "embedding", ("4", "8"), "4")),
+        last_logits=_choice(recipe, "last_logits", ("true", "false"), "false") == "true",
+    )
+    if form.type == "fp32" and provider in ("cuda", "dml") and form.fused:
+        raise RequestError(
+            f"fused attention on {provider} computes in FP16 only; choose --precision fp16, or "
+            "--provider cpu for FP32"
+        )
+    return form
+
+
+def _requested_type(recipe: Recipe) -> str:
+    if recipe.type is None:
+        if recipe.precision not in DEFAULTS:
+            raise RequestError(
+                f"expected a precision among {', '.join(PRECISIONS)}, found {recipe.precision!r}"
+            )
+        return DEFAULTS[recipe.precision]
+    if recipe.type not in TYPES:
+        raise RequestError(
+            f"ONNX has no type {recipe.type!r}; choose int4 or int8 with a block of "
+            f"{', '.join(map(str, BLOCKS))} (int4-b32, int4-b32-sym), or one of "
+            f"{', '.join(FLOATS)}"
+        )
+    return recipe.type
+
+
+def _choice(recipe: Recipe, name: str, values: tuple[str, ...], default: str) -> str:
+    value = recipe.option(name, default)
+    if value not in values:
+        raise RequestError(f"expected {name} among {', '.join(values)}, found {value!r}")
+    return value
+
+
+def fitting_block(columns: int, block: int) -> int | None:
+    """The largest block up to `block` that divides rows of `columns` weights."""
+    return max((size for size in BLOCKS if size <= block and columns % size == 0), default=None)

@@ -1,0 +1,208 @@
+"""Products with stored matrices: MatMulNBits, MatMul over floats, or MatMul over DequantizeLinear.
+
+    form      quantized                                  float
+    fused     MatMulNBits on (out, blocks, bytes)        MatMul on (in, out)
+    standard  DequantizeLinear on (in, out), axis 0,     MatMul on (in, out)
+              then MatMul
+
+A tied head and the embedding read the same bytes. Quantized and fused: GatherBlockQuantized sees
+them as (vocabulary, bytes), MatMulNBits as (vocabulary, blocks, bytes), two descriptions of one
+place in the external data. Otherwise the matrix is (in, out) = (hidden, vocabulary), and the
+embedding gathers columns of it.
+"""
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from phiquant.phi.architecture import Architecture, Role
+from phiquant.planning.plan import Plan, PlanRow
+from phiquant.targets.onnx.external import Wanted
+from phiquant.targets.onnx.formats import GRIDS, Form
+from phiquant.targets.onnx.graph import CONTRIB, DATA_TYPES, GraphBuilder
+from phiquant.targets.onnx.grids import BlockGrid
+
+EMBEDDING = "model.embed_tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the rows of a plan are stored: which form, and which matrices are transposed."""
+
+    form: Form
+    tied: bool
+
+    def transposed(self, row: PlanRow) -> bool:
+        """Whether the tensor is stored as (in, out)."""
+        if row.role is None or row.role.is_norm:
+            return False
+        if row.role is Role.EMBEDDING:
+            return self.tied and not self.as_nbits(row)
+        return not self.as_nbits(row)
+
+    def as_nbits(self, row: PlanRow) -> bool:
+        """Whether the tensor is stored as MatMulNBits takes it."""
+        return self.form.fused and isinstance(GRIDS[row.grid], BlockGrid)
+
+    def wanted(self, row: PlanRow) -> list[Wanted]:
+        """The stored tensors of a row."""
+        grid = GRIDS[row.grid]
+        if not isinstance(grid, BlockGrid):
+            transposed = self.transposed(row)
+            shape = row.shape[::-1] if transposed else row.shape
+            return [Wanted(f"{row.output}.weight", DATA_TYPES[row.grid], shape, transposed)]
+        if not self.as_nbits(row):
+            return self._standard(row, grid)
+        parts = grid.layout(row.shape)
+        return [
+            Wanted(f"{row.output}.{part}", ir.DataType.from_numpy(layout.dtype), layout.shape)
+            for part, layout in parts.items()
+        ]
+
+    def _standard(self, row: PlanRow, grid: BlockGrid) -> list[Wanted]:
+        codes = _code_type(grid)
+        scales = DATA_TYPES[grid.parameters.name]
+        types = {"weight": codes, "scales": scales, "zero_points": codes}
+        rows, columns = row.shape
+        transposed = self.transposed(row)
+        found = []
+        for part in grid.layout(row.shape):
+            width = columns if part == "weight" else columns // grid.block
+            shape = (width, rows) if transposed else (rows, width)
+            found.append(Wanted(f"{row.output}.{part}", types[part], shape, transposed))
+        return found
+
+
+def _code_type(grid: BlockGrid) -> ir.DataType:
+    """DequantizeLinear without zero points wants signed codes."""
+    if grid.bits == 4:
+        return ir.DataType.INT4 if grid.symmetric else ir.DataType.UINT4
+    return ir.DataType.INT8 if grid.symmetric else ir.DataType.UINT8
+
+
+class Matrices:
+    """Adds the products of one plan's matrices to a graph."""
+
+    def __init__(
+        self, builder: GraphBuilder, plan: Plan, architecture: Architecture, form: Form
+    ) -> None:
+        self._builder = builder
+        self._rows = {row.output: row for row in plan.rows}
+        self._architecture = architecture
+        self._form = form
+        self._layout = Layout(form, architecture.tied_head)
+
+    def linear(self, x: ir.Value, output: str, name: str) -> ir.Value:
+        """Multiply `x` by the transpose of the matrix planned as `output`; `name` is the node's."""
+        b, row = self._builder, self._rows[output]
+        grid = GRIDS[row.grid]
+        if isinstance(grid, BlockGrid) and self._form.fused:
+            return self._nbits(x, row, grid, name)
+        if isinstance(grid, BlockGrid):
+            weight = self._dequantized(output, grid, name, axis=0)
+        else:
+            weight = self._as_activations(b.weight(f"{output}.weight"), row)
+        return b("MatMul", x, weight, name=f"{name}/MatMul")
+
+    def head(self, x: ir.Value) -> ir.Value:
+        """Logits of `x`."""
+        return self.linear(x, EMBEDDING if self._architecture.tied_head else "lm_head", "/lm_head")
+
+    def embed(self, ids: ir.Value) -> ir.Value:
+        """Rows `ids` (batch, tokens) of the embedding, as (batch, tokens, hidden)."""
+        b, row = self._builder, self._rows[EMBEDDING]
+        grid = GRIDS[row.grid]
+        name = "/model/embed_tokens"
+        if isinstance(grid, BlockGrid):
+            if self._form.fused:
+                return self._gather_blocks(ids, row, grid, name)
+            return self._gather_standard(ids, row, grid, name)
+        weight = b.weight(f"{EMBEDDING}.weight")
+        if self._layout.transposed(row):
+            gathered = b("Gather", weight, ids, axis=1, name=f"{name}/Gather")
+            gathered = b("Transpose", gathered, perm=[1, 2, 0], name=f"{name}/Transpose")
+        else:
+            gathered = b("Gather", weight, ids, axis=0, name=f"{name}/Gather")
+        return self._as_activations(gathered, row)
+
+    def _nbits(self, x: ir.Value, row: PlanRow, grid: BlockGrid, name: str) -> ir.Value:
+        b = self._builder
+        rows, columns = row.shape
+        if row.role is Role.EMBEDDING:
+            shape = grid.layout(row.shape)["weight"].shape
+            weight = b.alias(f"{row.output}.weight", f"{row.output}.weight", shape)
+        else:
+            weight = b.weight(f"{row.output}.weight")
+        parts = [weight, b.weight(f"{row.output}.scales")]
+        if not grid.symmetric:
+            parts.append(b.weight(f"{row.output}.zero_points"))
+        return b(
+            "MatMulNBits",
+            x,
+            *parts,
+            name=f"{name}/MatMulNBits",
+            domain=CONTRIB,
+            K=columns,
+            N=rows,
+            bits=grid.bits,
+            block_size=grid.block,
+            accuracy_level=self._form.accuracy_level,
+        )
+
+    def _gather_blocks(self, ids: ir.Value, row: PlanRow, grid: BlockGrid, name: str) -> ir.Value:
+        b = self._builder
+        shape = (row.shape[0], row.shape[1] * grid.bits // 8)
+        parts = [
+            b.alias(f"{row.output}.weight", f"{row.output}.weight.rows", shape),
+            ids,
+            b.weight(f"{row.output}.scales"),
+        ]
+        if not grid.symmetric:
+            parts.append(b.weight(f"{row.output}.zero_points"))
+        return b(
+            "GatherBlockQuantized",
+            *parts,
+            name=f"{name}/GatherBlockQuantized",
+            domain=CONTRIB,
+            bits=grid.bits,
+            block_size=grid.block,
+            gather_axis=0,
+            quantize_axis=1,
+        )
+
+    def _gather_standard(self, ids: ir.Value, row: PlanRow, grid: BlockGrid, name: str) -> ir.Value:
+        """Gather codes and parameters, then dequantize what was gathered."""
+        b = self._builder
+        across = self._layout.transposed(row)
+        axis = 1 if across else 0
+        parts = [
+            b("Gather", b.weight(f"{row.output}.{part}"), ids, axis=axis, name=f"{name}/{part}")
+            for part in grid.layout(row.shape)
+        ]
+        rows = b(
+            "DequantizeLinear",
+            *parts,
+            axis=0 if across else 2,
+            block_size=grid.block,
+            name=f"{name}/DequantizeLinear",
+        )
+        if across:
+            return b("Transpose", rows, perm=[1, 2, 0], name=f"{name}/Transpose")
+        return rows
+
+    def _dequantized(self, output: str, grid: BlockGrid, name: str, axis: int) -> ir.Value:
+        b = self._builder
+        names = ["weight", "scales"] if grid.symmetric else ["weight", "scales", "zero_points"]
+        return b(
+            "DequantizeLinear",
+            *(b.weight(f"{output}.{part}") for part in names),
+            axis=axis,
+            block_size=grid.block,
+            name=f"{name}/DequantizeLinear",
+        )
+
+    def _as_activations(self, value: ir.Value, row: PlanRow) -> ir.Value:
+        """The value in the activations' type; the runtime widens constants once, when it loads."""
+        if DATA_TYPES[row.grid] is self._builder.activations:
+            return value
+        return self._builder("Cast", value, to=int(self._builder.activations))

@@ -1,0 +1,161 @@
+"""Norms and attention with standard ONNX operators only (opset 21).
+
+RMSNorm is x / sqrt(mean(x²) + ε) times the gains. Attention turns queries and keys by rows of the
+rotary caches, appends keys and values to the past, and masks by position: token i sees token j if
+j <= i, j is no padding and, with a sliding window, i - j is below it. The heads that share keys
+are an axis of their own, so keys and values are never repeated.
+"""
+
+import numpy as np
+import onnx_ir as ir
+
+from phiquant.phi.architecture import Architecture
+from phiquant.targets.onnx.graph import GraphBuilder
+from phiquant.targets.onnx.rotary import short_rows
+
+Pair = tuple[ir.Value, ir.Value]
+
+
+class StandardForm:
+    """Adds norms and attention to a graph, without contrib operators."""
+
+    def __init__(
+        self,
+        builder: GraphBuilder,
+        architecture: Architecture,
+        inputs: tuple[ir.Value, ir.Value],
+    ) -> None:
+        """`inputs` are the token ids and the attention mask."""
+        self._builder = b = builder
+        self._architecture = architecture
+        ids, mask = inputs
+        total = self._length(mask)
+        first = b("Sub", total, self._length(ids), name="/model/positions/first")
+        positions = b("CumSum", mask, b.integer(1), name="/model/positions/CumSum")
+        positions = b("Sub", positions, b.integer(1), name="/model/positions/Sub")
+        positions = b("Max", positions, b.integer(0), name="/model/positions/Max")
+        positions = b(
+            "Slice", positions, first, total, b.integers(1), name="/model/positions/Slice"
+        )
+        self._bias = self._mask_bias(mask, first, total)
+        self._rotation = self._rotations(self._cache_rows(mask, positions))
+
+    def norm(self, x: ir.Value, gain: ir.Value, name: str) -> ir.Value:
+        """RMSNorm of `x`."""
+        b = self._builder
+        square = b("Mul", x, x, name=f"{name}/square")
+        mean = b("ReduceMean", square, b.integers(-1), keepdims=1, name=f"{name}/ReduceMean")
+        mean = b("Add", mean, b.real(self._architecture.norm_epsilon), name=f"{name}/Add")
+        root = b("Sqrt", mean, name=f"{name}/Sqrt")
+        return b("Mul", b("Div", x, root, name=f"{name}/Div"), gain, name=f"{name}/Mul")
+
+    def add_norm(self, x: ir.Value, y: ir.Value, gain: ir.Value, name: str) -> Pair:
+        """RMSNorm of x + y, and x + y."""
+        total = self._builder("Add", x, y, name=f"{name}/residual")
+        return self.norm(total, gain, name), total
+
+    def gated(self, gate: ir.Value, up: ir.Value, name: str) -> ir.Value:
+        """silu(gate) * up."""
+        b = self._builder
+        active = b("Mul", gate, b("Sigmoid", gate, name=f"{name}/Sigmoid"), name=f"{name}/silu")
+        return b("Mul", active, up, name=f"{name}/Mul")
+
+    def attention(self, qkv: ir.Value, past: Pair, name: str) -> tuple[ir.Value, Pair]:
+        """Attention of the fused projections (batch, tokens, q + k + v) with the past."""
+        b, own = self._builder, self._architecture
+        group = own.heads // own.kv_heads
+        width = own.kv_heads * own.head_size
+        parts = b.several(
+            3, "Split", qkv, b.integers(group * width, width, width), axis=-1, name=f"{name}/Split"
+        )
+        queries, keys, values = (
+            self._heads(part, heads, f"{name}/{which}")
+            for part, heads, which in zip(
+                parts, (own.heads, own.kv_heads, own.kv_heads), "qkv", strict=True
+            )
+        )
+        queries = self._rotate(queries, f"{name}/q_rotary")
+        keys = self._rotate(keys, f"{name}/k_rotary")
+        keys = b("Concat", past[0], keys, axis=2, name=f"{name}/keys")
+        values = b("Concat", past[1], values, axis=2, name=f"{name}/values")
+        grouped = b.integers(0, own.kv_heads, group, -1, own.head_size)
+        queries = b("Reshape", queries, grouped, name=f"{name}/grouped")
+        across = b("Transpose", keys, perm=[0, 1, 3, 2], name=f"{name}/across")
+        across = b("Unsqueeze", across, b.integers(2), name=f"{name}/shared_keys")
+        scores = b("MatMul", queries, across, name=f"{name}/scores")
+        scores = b("Mul", scores, b.real(own.head_size**-0.5), name=f"{name}/scaled")
+        scores = b("Add", scores, self._bias, name=f"{name}/masked")
+        weights = b("Softmax", scores, axis=-1, name=f"{name}/Softmax")
+        shared = b("Unsqueeze", values, b.integers(2), name=f"{name}/shared_values")
+        mixed = b("MatMul", weights, shared, name=f"{name}/mixed")
+        heads = b.integers(0, own.heads, -1, own.head_size)
+        mixed = b("Reshape", mixed, heads, name=f"{name}/heads")
+        mixed = b("Transpose", mixed, perm=[0, 2, 1, 3], name=f"{name}/tokens")
+        flat = b.integers(0, 0, own.heads * own.head_size)
+        return b("Reshape", mixed, flat, name=f"{name}/flat"), (keys, values)
+
+    def _length(self, value: ir.Value) -> ir.Value:
+        """The second dimension of `value`, as a vector of one."""
+        return self._builder("Shape", value, start=1, end=2)
+
+    def _heads(self, part: ir.Value, heads: int, name: str) -> ir.Value:
+        b = self._builder
+        split = b.integers(0, 0, heads, self._architecture.head_size)
+        return b("Transpose", b("Reshape", part, split), perm=[0, 2, 1, 3], name=name)
+
+    def _mask_bias(self, mask: ir.Value, first: ir.Value, total: ir.Value) -> ir.Value:
+        """0 where a token is seen and the least float where not: (batch, 1, 1, tokens, total)."""
+        b, own = self._builder, self._architecture
+        one, start = b.integer(1), b.integer(0)
+        stop, begin = b("Squeeze", total), b("Squeeze", first)
+        keys = b("Range", start, stop, one, name="/model/mask/keys")
+        queries = b("Unsqueeze", b("Range", begin, stop, one), b.integers(1))
+        seen = b("LessOrEqual", keys, queries, name="/model/mask/causal")
+        window = own.sliding_window
+        if window is not None and window < own.max_positions:
+            age = b("Sub", queries, keys, name="/model/mask/age")
+            seen = b("And", seen, b("Less", age, b.integer(window)), name="/model/mask/window")
+        real = b("Cast", mask, to=int(ir.DataType.BOOL), name="/model/mask/real")
+        real = b("Unsqueeze", real, b.integers(1, 2, 3), name="/model/mask/batch")
+        seen = b("And", seen, real, name="/model/mask/seen")
+        hidden = b.real(float(np.finfo(b.activations.numpy()).min))
+        return b("Where", seen, b.real(0.0), hidden, name="/model/mask/Where")
+
+    def _cache_rows(self, mask: ir.Value, positions: ir.Value) -> ir.Value:
+        """Rows of the caches for each position; see `rotary`."""
+        original = short_rows(self._architecture)
+        if not original:
+            return positions
+        b = self._builder
+        counts = b("ReduceSum", mask, b.integers(1), keepdims=0, name="/model/longrope/counts")
+        longest = b("ReduceMax", counts, keepdims=0, name="/model/longrope/longest")
+        is_long = b("Greater", longest, b.integer(original), name="/model/longrope/Greater")
+        moved = b("Cast", is_long, to=int(ir.DataType.INT64), name="/model/longrope/Cast")
+        moved = b("Mul", moved, b.integer(original), name="/model/longrope/Mul")
+        return b("Add", positions, moved, name="/model/longrope/Add")
+
+    def _rotations(self, rows: ir.Value) -> Pair:
+        """Cos and sin (batch, 1, tokens, dimensions / 2)."""
+        b = self._builder
+        cos, sin = (
+            b("Unsqueeze", b("Gather", b.weight(f"{name}_cache.weight"), rows, axis=0),
+              b.integers(1), name=f"/model/rotary/{name}")
+            for name in ("cos", "sin")
+        )  # fmt: skip
+        return cos, sin
+
+    def _rotate(self, heads: ir.Value, name: str) -> ir.Value:
+        """Turn heads (batch, heads, tokens, head_size); see `phi.rope.rotate`."""
+        b, own = self._builder, self._architecture
+        half = own.rope.dimensions // 2
+        rest = own.head_size - 2 * half
+        sizes = (half, half, rest) if rest else (half, half)
+        left, right, *unturned = b.several(
+            len(sizes), "Split", heads, b.integers(*sizes), axis=-1, name=f"{name}/Split"
+        )
+        cos, sin = self._rotation
+        turned = [
+            b("Sub", b("Mul", left, cos), b("Mul", right, sin), name=f"{name}/left"),
+            b("Add", b("Mul", right, cos), b("Mul", left, sin), name=f"{name}/right"),
+        ]
+        return b("Concat", *turned, *unturned, axis=-1, name=f"{name}/Concat")

@@ -1,0 +1,219 @@
+"""Matrices as graphs hold them, decoded to the floats that the runtime computes with.
+
+MatMulNBits, GatherBlockQuantized   (out, blocks, bytes)       NbitsMatrix
+DequantizeLinear                    (out, in) or (in, out)     BlockMatrix
+MatMul, Gather                      (in, out) or (out, in)     FloatMatrix
+several of one kind, stacked        q, k, v; gate, up          Stacked
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from phiquant.errors import ArtifactError
+from phiquant.quantization.grid import Floats
+from phiquant.targets.onnx.grids import unpack_codes
+from phiquant.targets.onnx.model_file import ModelFile, extents
+
+FLOAT_NAMES = {ir.DataType.FLOAT: "F32", ir.DataType.FLOAT16: "F16"}
+
+
+class Matrix(Protocol):
+    """One weight of the network."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(out, in), or (in,) for gains."""
+
+    @property
+    def type(self) -> str:
+        """What it is stored as ("int4-b32 F32")."""
+
+    @property
+    def tensors(self) -> tuple[ir.TensorProtocol, ...]:
+        """The stored tensors."""
+
+    def rows(self, first: int, last: int | None) -> Floats:
+        """The rows, decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class FloatMatrix:
+    """Floats, (in, out) if `transposed`."""
+
+    file: ModelFile
+    tensor: ir.TensorProtocol
+    transposed: bool
+
+    def __post_init__(self) -> None:
+        if self.tensor.dtype not in FLOAT_NAMES or len(self.tensor.shape) not in (1, 2):
+            raise ArtifactError(
+                f"{self.tensor.name} has {self.tensor.dtype.name} elements and shape "
+                f"{list(self.tensor.shape)}; expected a matrix of FLOAT or FLOAT16"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(out, in), or (in,)."""
+        shape = extents(self.tensor)
+        return shape[::-1] if self.transposed else shape
+
+    @property
+    def type(self) -> str:
+        """The element type."""
+        return FLOAT_NAMES[self.tensor.dtype]
+
+    @property
+    def tensors(self) -> tuple[ir.TensorProtocol, ...]:
+        """The one tensor."""
+        return (self.tensor,)
+
+    def rows(self, first: int, last: int | None) -> Floats:
+        """The rows, widened."""
+        held = self.file.array(self.tensor)
+        band = held[:, first:last].T if self.transposed else held[first:last]
+        return np.ascontiguousarray(band, np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class NbitsMatrix:
+    """Blocks as MatMulNBits takes them; rows may be padded to whole blocks."""
+
+    file: ModelFile
+    parts: tuple[ir.TensorProtocol, ...]
+    """Codes, scales and, unless symmetric, zero points."""
+    shape: tuple[int, ...]
+    bits: int
+    block: int
+
+    @property
+    def type(self) -> str:
+        """Bits, block, symmetry and the scales' type."""
+        symmetric = "-sym" if len(self.parts) == 2 else ""
+        scales = FLOAT_NAMES.get(self.parts[1].dtype, self.parts[1].dtype.name)
+        return f"int{self.bits}-b{self.block}{symmetric} {scales}"
+
+    @property
+    def tensors(self) -> tuple[ir.TensorProtocol, ...]:
+        """The stored parts."""
+        return self.parts
+
+    def rows(self, first: int, last: int | None) -> Floats:
+        """The rows, dequantized."""
+        rows, columns = self.shape
+        blocks = -(-columns // self.block)
+        packed, scales, *zeros = (
+            self.file.array(part).reshape(rows, -1)[first:last] for part in self.parts
+        )
+        codes = unpack_codes(packed, self.bits, blocks * self.block)
+        weights = codes.astype(np.float32).reshape(len(codes), blocks, self.block)
+        if zeros and zeros[0].dtype == np.uint8:
+            weights -= unpack_codes(zeros[0], self.bits, blocks)[..., None].astype(np.float32)
+        elif zeros:
+            weights -= zeros[0].astype(np.float32)[..., None]
+        else:
+            weights -= np.float32(1 << (self.bits - 1))
+        weights *= scales.astype(np.float32)[..., None]
+        decoded: Floats = weights.reshape(len(codes), -1)[:, :columns]
+        return decoded
+
+
+@dataclass(frozen=True, slots=True)
+class BlockMatrix:
+    """Elements as DequantizeLinear takes them, (in, out) if `transposed`."""
+
+    file: ModelFile
+    parts: tuple[ir.TensorProtocol, ...]
+    """Codes, scales and perhaps zero points, of one rank."""
+    transposed: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(out, in)."""
+        return self._shape(self.parts[0])
+
+    @property
+    def type(self) -> str:
+        """Bits, block, symmetry and the scales' type."""
+        symmetric = "-sym" if len(self.parts) == 2 else ""
+        block = self.shape[1] // self._shape(self.parts[1])[1]
+        scales = FLOAT_NAMES.get(self.parts[1].dtype, self.parts[1].dtype.name)
+        return f"int{self.parts[0].dtype.bitwidth}-b{block}{symmetric} {scales}"
+
+    @property
+    def tensors(self) -> tuple[ir.TensorProtocol, ...]:
+        """The stored parts."""
+        return self.parts
+
+    def rows(self, first: int, last: int | None) -> Floats:
+        """The rows, dequantized."""
+        codes, scales, *zeros = (self._elements(part, first, last) for part in self.parts)
+        weights = codes.reshape(*scales.shape, -1)
+        if zeros:
+            weights = weights - zeros[0][..., None]
+        decoded: Floats = (weights * scales[..., None]).reshape(codes.shape)
+        return decoded
+
+    def _shape(self, part: ir.TensorProtocol) -> tuple[int, ...]:
+        rows, columns = extents(part)
+        return (columns, rows) if self.transposed else (rows, columns)
+
+    def _elements(self, part: ir.TensorProtocol, first: int, last: int | None) -> Floats:
+        """Rows of a part as float32, one element a code."""
+        held = self.file.array(part)
+        if part.dtype.bitwidth != 4:
+            band = held[:, first:last].T if self.transposed else held[first:last]
+            return np.ascontiguousarray(band, np.float32)
+        outer, inner = extents(part)
+        if inner % 2:
+            raise ArtifactError(f"{part.name} has an odd number of 4-bit elements in a row")
+        flat = held.reshape(outer, inner // 2)
+        if not self.transposed:
+            return _signed(unpack_codes(flat[first:last], 4, inner), part.dtype)
+        stop = inner if last is None else min(last, inner)
+        columns = unpack_codes(flat[:, first // 2 : (stop + 1) // 2], 4, stop - first // 2 * 2)
+        return _signed(np.ascontiguousarray(columns[:, first % 2 :].T), part.dtype)
+
+
+def _signed(codes: npt.NDArray[np.int16], dtype: ir.DataType) -> Floats:
+    if dtype is ir.DataType.INT4:
+        codes = (codes ^ 8) - 8
+    return codes.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """Matrices one above the other, as the checkpoint has them in one."""
+
+    matrices: Sequence[Matrix]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(out, in)."""
+        return (sum(one.shape[0] for one in self.matrices), self.matrices[0].shape[1])
+
+    @property
+    def type(self) -> str:
+        """Of the first."""
+        return self.matrices[0].type
+
+    @property
+    def tensors(self) -> tuple[ir.TensorProtocol, ...]:
+        """Of all."""
+        return tuple(tensor for one in self.matrices for tensor in one.tensors)
+
+    def rows(self, first: int, last: int | None) -> Floats:
+        """The rows, from whichever matrices hold them."""
+        last = self.shape[0] if last is None else min(last, self.shape[0])
+        found = []
+        start = 0
+        for one in self.matrices:
+            low, high = max(first - start, 0), min(last - start, one.shape[0])
+            if low < high:
+                found.append(one.rows(low, high))
+            start += one.shape[0]
+        return np.concatenate(found) if found else np.empty((0, self.shape[1]), np.float32)
