@@ -1,0 +1,51 @@
+"""OpenVINO: an IR that openvino_genai and optimum-intel load, for Intel CPUs, GPUs and NPUs.
+
+This folder imports openvino only when an artifact is written or run.
+"""
+
+from pathlib import Path
+
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.planning.plan import Plan
+from phiquant.recipe import Recipe
+from phiquant.targets.openvino.artifact import open_artifact, recognises
+from phiquant.targets.openvino.formats import DEFAULTS, GRIDS, TYPES
+from phiquant.targets.openvino.planner import plan
+from phiquant.targets.openvino.profiles import OPTIONS
+from phiquant.targets.target import Runner, Target, Writer
+
+
+def _writer(plan: Plan, checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> Writer:
+    from phiquant.targets.openvino.writer import OpenVinoWriter
+
+    return OpenVinoWriter(plan, checkpoint, recipe, directory)
+
+
+def _runner(path: Path) -> Runner:
+    from phiquant.targets.openvino.runner import OpenVinoRunner
+
+    return OpenVinoRunner(path)
+
+
+def _command(path: Path) -> str:
+    return (
+        'python -c "import openvino_genai as g; '
+        "print(g.LLMPipeline('.', 'CPU').generate('Why is the sky blue?', max_new_tokens=200))\""
+    )
+
+
+TARGET = Target(
+    name="openvino",
+    title="OpenVINO",
+    grids=GRIDS,
+    types=TYPES,
+    defaults=DEFAULTS,
+    plan=plan,
+    writer=_writer,
+    recognises=recognises,
+    open=open_artifact,
+    runner=_runner,
+    library="openvino",
+    command=_command,
+    options=OPTIONS,
+)

@@ -1,0 +1,177 @@
+"""`OpenVinoArtifact`: an IR opened without OpenVINO, decoded to what the plugins compute with.
+
+Ours or optimum-cli's: what counts is what is stored. A weight is the constant of its name; with
+"NAME/scale" (and "NAME/zero_point") beside it, it is compressed.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.errors import ArtifactError
+from phiquant.phi.architecture import Architecture, Weight
+from phiquant.phi.config import read_architecture, read_config
+from phiquant.quantization.grid import Floats, Grid
+from phiquant.targets.openvino.formats import (
+    COMPRESSED,
+    FLOATS,
+    READABLE_FLOATS,
+    named_grid,
+)
+from phiquant.targets.openvino.nibbles import unpack_run
+from phiquant.targets.openvino.parts import nbytes_of
+from phiquant.targets.openvino.xml_reader import MODEL, Constant, Constants, read_constants
+from phiquant.targets.target import StoredEntry
+
+DTYPES: Mapping[str, Any] = {
+    "i4": np.uint8,
+    "u4": np.uint8,
+    "u8": np.uint8,
+    "i8": np.int8,
+    "f16": np.float16,
+    "bf16": np.uint16,
+    "f32": np.float32,
+}
+"""How numpy holds an element type; two 4-bit values a byte."""
+
+
+def recognises(path: Path) -> bool:
+    """Whether `path` is a directory with an OpenVINO language model, or its .xml file."""
+    return (_directory(path) / MODEL).is_file() and (path.is_dir() or path.name == MODEL)
+
+
+def _directory(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+@dataclass(frozen=True, slots=True)
+class _Matrix:
+    """One weight of the network: its constants by part name, and the grid they are on."""
+
+    weight: Weight
+    grid: str
+    parts: Mapping[str, Constant]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts.values())
+
+
+class OpenVinoArtifact:
+    """An opened directory. The text is read on opening, data when asked for.
+
+    Raises ArtifactError for files that are unsound, or not the tensors that config.json promises;
+    ConfigError where config.json itself is no Phi-3's.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = _directory(path)
+        if not (self.path / MODEL).is_file():
+            raise ArtifactError(f"expected {MODEL} in {path}, found none")
+        self._architecture = read_architecture(read_config(self.path))
+        constants = read_constants(self.path / MODEL)
+        self._matrices = {
+            weight.name: _matrix(weight, constants) for weight in self._architecture.weights()
+        }
+        self._binary = np.memmap((self.path / MODEL).with_suffix(".bin"), np.uint8, "r")
+
+    @property
+    def type(self) -> str:
+        """The type that most weights of the layers have ("int4-sym-g64", "fp16")."""
+        sizes: Counter[str] = Counter()
+        for matrix in self._matrices.values():
+            if matrix.weight.layer is not None:
+                sizes[matrix.grid] += math.prod(matrix.weight.shape)
+        grid = sizes.most_common(1)[0][0]
+        for name, kind in COMPRESSED.items():
+            if kind.grid.name == grid:
+                return name
+        return next((name for name, stored in FLOATS.items() if stored == grid), grid)
+
+    def entries(self) -> tuple[StoredEntry, ...]:
+        """Every weight of the network as it is stored, in network order."""
+        return tuple(
+            StoredEntry(name, matrix.weight.shape, matrix.grid, matrix.nbytes)
+            for name, matrix in self._matrices.items()
+        )
+
+    def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
+        """Rows `first` to `last` of the weight `name`, the floats that the runtime sees."""
+        if name not in self._matrices:
+            raise ArtifactError(f"{self.path} has no weight {name}")
+        matrix = self._matrices[name]
+        shape = matrix.weight.shape
+        grid: Grid = READABLE_FLOATS.get(matrix.grid) or named_grid(matrix.grid)  # type: ignore[assignment]
+        if len(shape) == 1:
+            whole: Floats = grid.decode({"weight": self._rows(matrix, "weight", 0, 1)}, shape[0])
+            return whole[0, first:last]
+        first, last, _ = slice(first, last).indices(shape[0])
+        parts = {part: self._rows(matrix, part, first, last) for part in matrix.parts}
+        return grid.decode(parts, shape[1])
+
+    def _rows(self, matrix: _Matrix, part: str, first: int, last: int) -> npt.NDArray[np.generic]:
+        constant = matrix.parts[part]
+        data = self._binary[constant.offset : constant.offset + constant.nbytes]
+        rows = matrix.weight.shape[0] if len(matrix.weight.shape) == 2 else 1
+        if constant.element_type == "u4" and part == "zero_point":
+            zeros = unpack_run(np.asarray(data), math.prod(constant.shape)).reshape(rows, -1)
+            return zeros[first:last]
+        stored: npt.NDArray[np.generic] = data.view(DTYPES[constant.element_type])
+        return stored.reshape(rows, -1)[first:last]
+
+    @property
+    def architecture(self) -> Architecture:
+        """The dimensions as config.json states them; the graph was made from the same."""
+        return self._architecture
+
+
+def open_artifact(path: Path) -> OpenVinoArtifact:
+    """Open the OpenVINO artifact at `path`."""
+    return OpenVinoArtifact(path)
+
+
+def _matrix(weight: Weight, constants: Constants) -> _Matrix:
+    name = weight.name
+    main = constants.weight(name, math.prod(weight.shape))
+    if main is None:
+        raise ArtifactError(f"{name} is missing from {MODEL}")
+    parts = {"weight": main}
+    for part in ("scale", "zero_point"):
+        if f"{name}/{part}" in constants.by_name:
+            parts[part] = constants.by_name[f"{name}/{part}"]
+    grid = main.element_type
+    if "scale" in parts:
+        grid = _integer_grid(weight, parts)
+    elif grid not in READABLE_FLOATS:
+        raise ArtifactError(f"{name} is stored as {grid} without a scale; expected floats")
+    expected = math.prod(weight.shape)
+    if math.prod(main.shape) != expected or main.nbytes != nbytes_of(main.element_type, main.shape):
+        raise ArtifactError(f"{name} should hold {expected} weights, found shape {main.shape}")
+    return _Matrix(weight, grid, parts)
+
+
+def _integer_grid(weight: Weight, parts: Mapping[str, Constant]) -> str:
+    main, scale = parts["weight"], parts["scale"]
+    rows, columns = weight.shape
+    scales = math.prod(scale.shape)
+    if main.element_type not in ("i4", "u4", "i8", "u8") or scale.element_type != "f16":
+        raise ArtifactError(
+            f"{weight.name} is stored as {main.element_type} with {scale.element_type} scales; "
+            "expected 4 or 8 bits with f16 scales"
+        )
+    if scales % rows or columns * rows % scales:
+        raise ArtifactError(f"{weight.name} has {scales} scales for {rows} rows of {columns}")
+    signed = main.element_type.startswith("i")
+    if signed == ("zero_point" in parts):
+        raise ArtifactError(
+            f"{weight.name} is stored as {main.element_type} {'with' if signed else 'without'} "
+            "zero points, which is not covered"
+        )
+    group = rows * columns // scales
+    return f"{main.element_type} {'channel' if group == columns else f'g{group}'}"

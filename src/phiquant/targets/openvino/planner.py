@@ -1,0 +1,134 @@
+"""The plan of an OpenVINO artifact: which grid every tensor gets, and why.
+
+As optimum-cli does it: the matrices of the layers get the type's grid, embedding and head (one
+constant where they are tied) the backup, 8 bits per channel; gains stay float. With a ratio
+below 1, layers go to the backup in the order of `sensitivity` until the share of weights that
+keeps 4 bits is no more than asked.
+"""
+
+from collections.abc import Collection
+from math import prod
+
+from phiquant.errors import RequestError
+from phiquant.phi.architecture import Architecture, Role, Weight
+from phiquant.phi.survey import Survey
+from phiquant.planning.plan import Plan, PlanRow
+from phiquant.recipe import Recipe
+from phiquant.targets.openvino.formats import FLOATS, Compressed, fitting_group
+from phiquant.targets.openvino.parts import stored_parts
+from phiquant.targets.openvino.profiles import Profile, profile
+
+TABLES = (Role.EMBEDDING, Role.HEAD)
+ROLES = (Role.DOWN, Role.QKV, Role.ATTENTION_OUTPUT, Role.GATE_UP)
+"""Matrices of a layer, the most sensitive first: what the mixtures of llama.cpp spend bits on."""
+
+
+def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
+    """Every tensor of the artifact, in network order.
+
+    Raises RequestError for a type, device or ratio that does not exist, and for what an NPU
+    does not take.
+    """
+    asked = profile(recipe)
+    if recipe.context is not None and recipe.context > architecture.max_positions:
+        raise RequestError(
+            f"the model is made for {architecture.max_positions} tokens, and --context asks for "
+            f"{recipe.context}"
+        )
+    kept = _backed_up(architecture, asked)
+    rows = tuple(_row(weight, asked, survey, kept) for weight in architecture.weights())
+    return Plan("openvino", asked.type, rows, _notes(architecture))
+
+
+def sensitivity(weight: Weight, layers: int) -> tuple[int, int, int]:
+    """A key that sorts the matrices of all layers, the most sensitive first.
+
+    Errors of the outer eighths of the layers cost most, then those of every third layer between,
+    and within each of these, matrices by role.
+    """
+    assert weight.layer is not None
+    eighth = max(1, layers // 8)
+    outer = weight.layer < eighth or weight.layer >= layers - eighth
+    third = (weight.layer - eighth) % 3 == 2
+    return (0 if outer else 1 if third else 2, ROLES.index(weight.role), weight.layer)
+
+
+def _backed_up(architecture: Architecture, asked: Profile) -> Collection[str]:
+    """The layers' matrices that a ratio below 1 gives the backup."""
+    matrices = [weight for weight in architecture.weights() if weight.role in ROLES]
+    allowed = asked.ratio * sum(prod(weight.shape) for weight in matrices)
+    matrices.sort(key=lambda weight: sensitivity(weight, architecture.layers))
+    remaining = sum(prod(weight.shape) for weight in matrices)
+    backed_up = set()
+    for weight in matrices:
+        if remaining <= allowed:
+            break
+        backed_up.add(weight.name)
+        remaining -= prod(weight.shape)
+    return backed_up
+
+
+def _row(weight: Weight, asked: Profile, survey: Survey, backed_up: Collection[str]) -> PlanRow:
+    grid, reason = _choose(weight, asked, survey, weight.name in backed_up)
+    output = weight.name.removesuffix(".weight")
+    row = PlanRow(weight.name, output, weight.role, weight.layer, weight.shape, grid, 0, reason)
+    nbytes = sum(part.nbytes for part in stored_parts(row))
+    return PlanRow(
+        weight.name, output, weight.role, weight.layer, weight.shape, grid, nbytes, reason
+    )
+
+
+def _choose(weight: Weight, asked: Profile, survey: Survey, backed_up: bool) -> tuple[str, str]:
+    """The grid and the reason for it."""
+    if weight.role.is_norm:
+        return "f32", "norm gains are not quantized"
+    kind = asked.kind
+    if kind is None:
+        grid = FLOATS[asked.type]
+        if grid == "f16" and not survey.fits_fp16(weight.name):
+            largest = survey.largest[weight.name]
+            return "f32", f"reaches {largest:g}, beyond FP16's 65504: kept in f32"
+        return grid, f"{asked.type}: every matrix is stored as {grid}"
+    if kind.bits == 4 and weight.role in TABLES:
+        return _fitted(weight, asked.backup, "embedding and head get the backup, 8 bits a channel")
+    if backed_up:
+        ratio = f"{asked.ratio:g}"
+        return _fitted(weight, asked.backup, f"among the most sensitive beyond the ratio {ratio}")
+    return _fitted(weight, kind, f"{asked.type}: matrices of the layers")
+
+
+def _fitted(weight: Weight, kind: Compressed, reason: str) -> tuple[str, str]:
+    """`kind`, or what rows of this length can be stored on."""
+    columns = weight.shape[-1]
+    if columns % 8:
+        return "f16", f"rows of {columns} weights are no multiple of 8: not quantized"
+    if not kind.group or columns % kind.group == 0:
+        return kind.grid.name, reason
+    group = fitting_group(columns, kind.group) if kind.group != 128 or not kind.symmetric else None
+    if group is None:
+        eight = Compressed(8, kind.symmetric, 0)
+        return eight.grid.name, (
+            f"rows of {columns} weights do not divide into groups of {kind.group}; 8 bits a channel"
+        )
+    fitted = Compressed(kind.bits, kind.symmetric, group)
+    return fitted.grid.name, (
+        f"rows of {columns} weights do not divide into groups of {kind.group}; groups of {group}"
+    )
+
+
+def _notes(architecture: Architecture) -> tuple[str, ...]:
+    long = architecture.rope.long
+    notes = []
+    if long is not None:
+        notes.append(
+            f"a generation that grows past {long.original_positions} tokens goes on with "
+            "LongRoPE's long factors, but its cached keys stay turned by the short ones; a prompt "
+            "that is longer from the start is exact"
+        )
+    window = architecture.sliding_window
+    if window is not None and window < architecture.max_positions:
+        notes.append(
+            f"the sliding window of {window} tokens is in the graph's mask; openvino_genai's paged "
+            "attention replaces that mask and attends to all earlier tokens"
+        )
+    return tuple(notes)
