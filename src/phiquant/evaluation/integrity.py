@@ -1,0 +1,30 @@
+"""Are the artifact's files the ones that were written?"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from phiquant.cores import cores
+from phiquant.evaluation.check import Check, failed, listed, passed
+from phiquant.evaluation.manifest import read_manifest
+from phiquant.phi.hashes import hash_files
+
+
+def check_files(path: Path) -> Iterator[Check]:
+    """Compare the files of the directory `path` with the hashes in its record, where it has one.
+
+    An artifact by another tool has none, and no check.
+    """
+    manifest = read_manifest(path) if path.is_dir() else None
+    if manifest is None or not manifest.files:
+        return
+    missing = [name for name in manifest.files if not (path / name).is_file()]
+    if missing:
+        yield failed("files", f"missing, though recorded: {listed(missing)}")
+        return
+    found = hash_files((path / name for name in manifest.files), threads=cores())
+    changed = [name for name, digest in manifest.files.items() if found[name] != digest]
+    if changed:
+        yield failed("files", f"changed since they were written: {listed(changed)}")
+        return
+    count = "1 file has" if len(found) == 1 else f"all {len(found)} files have"
+    yield passed("files", f"{count} the BLAKE3 that was recorded")

@@ -1,0 +1,154 @@
+"""The part of a verification that happens in the artifact's own runtime."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from phiquant.errors import ArtifactError
+from phiquant.evaluation.arithmetic import Parity, check_parity, measure_parity
+from phiquant.evaluation.boundary import check_boundary
+from phiquant.evaluation.chat import QUESTION, chat_prompt
+from phiquant.evaluation.check import Check, Outcome, failed, passed
+from phiquant.evaluation.figures import Measured, measure
+from phiquant.evaluation.metrics import Divergence
+from phiquant.evaluation.parity import check_spacing, check_tokens
+from phiquant.evaluation.settings import Settings
+from phiquant.evaluation.size import layer_bits
+from phiquant.evaluation.stopping import check_generation, check_rule
+from phiquant.evaluation.stress import STRESS, spaced, tight
+from phiquant.evaluation.structure import serves_only
+from phiquant.evaluation.text import Tokens, shipped_text
+from phiquant.evaluation.thresholds import Limit, limit_for
+from phiquant.evaluation.truth import ReferenceFigures, hidden_states
+from phiquant.phi.reference import Reference
+from phiquant.phi.tokenizer import Tokenizer
+from phiquant.progress import OnProgress, Progress
+from phiquant.targets.target import Artifact, Generation, Runner
+
+DECODED = "the reference forward over the decoded weights"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the runtime showed; figures are None where it did not get that far."""
+
+    checks: tuple[Check, ...]
+    runtime: str | None
+    measured_in: str | None = None
+    parity: Parity | None = None
+    figures: Divergence | None = None
+    prompt: str | None = None
+    answer: Generation | None = None
+
+
+def run(
+    runner: Runner,
+    artifact: Artifact,
+    truth: ReferenceFigures,
+    settings: Settings,
+    on_progress: OnProgress,
+) -> Run:
+    """Everything that is asked of a loaded artifact."""
+    tokenizer = truth.tokenizer
+    expected = truth.checkpoint.architecture
+    special = {token.id: token.text for token in tokenizer.definition.added}
+    corpus = (*shipped_text().content.split("\n\n"), *STRESS, *tight(special.values()))
+    checks = [
+        _check_tokens(runner, artifact, truth, corpus),
+        check_spacing(runner, tokenizer, spaced(special.values())),
+        _check_rule(runner, truth, special),
+    ]
+    decoded = Reference(artifact)
+    try:
+        parity = measure_parity(runner, decoded, truth.windows[0])
+    except ArtifactError as error:
+        return Run((*checks, failed("runtime", str(error))), runner.runtime)
+    limit = limit_for(layer_bits(artifact, expected))
+    checks.append(check_parity(parity, runner.runtime, limit))
+    if serves_only(artifact, expected) == "long":
+        truth = truth.with_long_factors(on_progress)
+    measured = _measure(runner, decoded, truth, on_progress)
+    checks.append(_check_divergence(measured.figures, limit, settings))
+    prompt = chat_prompt(QUESTION, special.values())
+    answer = runner.generate(_prompt_tokens(prompt, tokenizer), settings.answer)
+    ends = {end: tokenizer.definition.pieces[end] for end in tokenizer.special.ends}
+    checks.append(check_generation(runner, measured.likely_ends, ends, answer))
+    if settings.boundary:
+        text = np.concatenate(truth.windows)
+        boundary = check_boundary(runner, artifact, expected, text, limit)
+        checks += [boundary] if boundary else []
+    return Run(
+        checks=tuple(checks),
+        runtime=runner.runtime,
+        measured_in=DECODED if runner.slow else runner.runtime,
+        parity=parity,
+        figures=measured.figures,
+        prompt=prompt,
+        answer=answer,
+    )
+
+
+def _check_tokens(
+    runner: Runner, artifact: Artifact, truth: ReferenceFigures, corpus: tuple[str, ...]
+) -> Check:
+    """`check_tokens`; rare text may differ where the runtime reads the checkpoint's own file."""
+    check = check_tokens(runner, truth.tokenizer, corpus)
+    if not check.failed or not _has_own_tokenizer(artifact, truth):
+        return check
+    ordinary = [text for text in corpus if text not in STRESS]
+    if check_tokens(runner, truth.tokenizer, ordinary).failed:
+        return check
+    return Check(
+        check.name,
+        Outcome.LIMITED,
+        "the artifact holds the checkpoint's own tokenizer, which the runtime reads otherwise on "
+        f"rare characters: {check.finding}",
+    )
+
+
+def _has_own_tokenizer(artifact: Artifact, truth: ReferenceFigures) -> bool:
+    """Whether the artifact's tokenizer.json is the checkpoint's, byte for byte."""
+    own, other = (path / "tokenizer.json" for path in (artifact.path, truth.checkpoint.directory))
+    return own.is_file() and other.is_file() and own.read_bytes() == other.read_bytes()
+
+
+def _check_rule(runner: Runner, truth: ReferenceFigures, special: dict[int, str]) -> Check:
+    tokenizer = truth.tokenizer
+    ends = {end: tokenizer.definition.pieces[end] for end in tokenizer.special.ends}
+    seen = np.unique(np.concatenate(truth.windows)).tolist()
+    ordinary = [token for token in seen if token not in special]
+    return check_rule(runner, ends, ordinary, special)
+
+
+def _prompt_tokens(prompt: str, tokenizer: Tokenizer) -> Tokens:
+    begin = [tokenizer.special.bos] if tokenizer.special.add_bos else []
+    return np.array([*begin, *tokenizer.encode(prompt)], np.int32)
+
+
+def _measure(
+    runner: Runner, decoded: Reference, truth: ReferenceFigures, on_progress: OnProgress
+) -> Measured:
+    """The figures, from the runtime; from the reference over its weights where it is slow."""
+    ends, windows = truth.tokenizer.special.ends, truth.windows
+    if runner.slow:
+        states = hidden_states(decoded, windows, on_progress, "decoded weights")
+        return measure(truth, (decoded.head(hidden) for hidden in states), ends)
+    advance = _counter("runtime", len(windows), on_progress)
+    return measure(truth, (runner.logits(window) for window in windows), ends, advance)
+
+
+def _counter(stage: str, total: int, on_progress: OnProgress) -> Callable[[], None]:
+    done: Iterator[int] = iter(range(1, total + 1))
+    return lambda: on_progress(Progress(stage, next(done), total, "windows"))
+
+
+def _check_divergence(figures: Divergence, limit: Limit, settings: Settings) -> Check:
+    """Whether the mean divergence is within what the artifact's precision explains."""
+    most, whence = limit.mean_kl, f"{limit.precision} artifacts stay below"
+    if settings.max_kl is not None:
+        most, whence = settings.max_kl, "the limit asked for is"
+    found = f"mean KL divergence is {figures.mean.value:.3g} nats a token; {whence} {most:g}"
+    if not figures.mean.value <= most:
+        return failed("divergence", found)
+    return passed("divergence", found)

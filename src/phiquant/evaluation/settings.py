@@ -1,0 +1,23 @@
+"""What a verification measures, and when it fails."""
+
+from dataclasses import dataclass
+
+from phiquant.evaluation.text import Text
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The defaults take a minute or two for a model of 0.1 billion parameters on two cores."""
+
+    text: Text | None = None
+    """None is the text that the package ships."""
+    window: int = 256
+    """Tokens in a window."""
+    windows: int | None = 16
+    """How many windows of the text are measured; None for all."""
+    max_kl: float | None = None
+    """The greatest mean KL divergence that passes, in nats a token; None goes by precision."""
+    boundary: bool = True
+    """Whether prompts cross LongRoPE's boundary: four more passes over that many tokens."""
+    answer: int = 32
+    """Tokens that the answer to a chat prompt may take."""

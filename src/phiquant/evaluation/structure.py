@@ -1,0 +1,235 @@
+"""Is the artifact, tensor by tensor and field by field, the checkpoint's network?
+
+One pass over both, a band of rows at a time: every weight that the architecture requires is
+there, has its shape, decodes to finite values, and lies within rounding of the checkpoint's.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from math import inf, isclose, sqrt
+
+import numpy as np
+
+from phiquant.errors import ArtifactError
+from phiquant.evaluation.check import Check, Outcome, failed, listed, passed
+from phiquant.evaluation.thresholds import WEIGHT_ERROR
+from phiquant.phi.architecture import Architecture, LongRope, Rope, Weight
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.survey import Survey
+from phiquant.phi.weights import bands
+from phiquant.recipe import Recipe
+from phiquant.targets.target import Artifact, Target
+
+FLOAT_TOLERANCE = 1e-6
+"""Relative; formats store these numbers as float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightErrors:
+    """How far the decoded weights are from the checkpoint's."""
+
+    relative: float
+    """Root of the squared error over all matrices, over the norm of the checkpoint's."""
+    worst: float
+    """The largest such ratio of a single tensor."""
+    worst_name: str
+    """That tensor, by its checkpoint name; empty where no tensor could be compared."""
+
+    def as_json(self) -> dict[str, float | str]:
+        """The figures as they are recorded."""
+        return {
+            "relative": self.relative,
+            "worst": self.worst,
+            "worst_name": self.worst_name,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """Sums of squares over one tensor; `fault` is empty where it could be compared."""
+
+    weight: Weight
+    error: float = 0.0
+    norm: float = 0.0
+    fault: str = ""
+
+    @property
+    def relative(self) -> float:
+        if self.norm == 0:
+            return 0.0 if self.error == 0 else inf
+        return sqrt(self.error / self.norm)
+
+
+def check_weights(
+    artifact: Artifact, checkpoint: Checkpoint, advance: Callable[[], None] = lambda: None
+) -> tuple[WeightErrors, tuple[Check, ...]]:
+    """Compare every weight; `advance` is called after each."""
+    compared = []
+    for weight in checkpoint.architecture.weights():
+        compared.append(_compare(artifact, checkpoint, weight))
+        advance()
+    broken = [f"{one.weight.name} {one.fault}" for one in compared if one.fault]
+    whole = [one for one in compared if not one.fault]
+    worst = max(whole, key=lambda one: one.relative, default=None)
+    matrices = [one for one in whole if not one.weight.role.is_norm]
+    norm = sum(one.norm for one in matrices)
+    errors = WeightErrors(
+        relative=sqrt(sum(one.error for one in matrices) / norm) if norm else 0.0,
+        worst=worst.relative if worst else 0.0,
+        worst_name=worst.weight.name if worst else "",
+    )
+    return errors, (_tensors_check(compared, broken), _rounding_check(whole, errors))
+
+
+def _tensors_check(compared: list[_Compared], broken: list[str]) -> Check:
+    if broken:
+        return failed("tensors", f"{len(broken)} of {len(compared)}: {listed(broken)}")
+    return passed(
+        "tensors",
+        f"all {len(compared)} tensors of the architecture are there, with their shapes, and "
+        "decode to finite values",
+    )
+
+
+def _rounding_check(whole: list[_Compared], errors: WeightErrors) -> Check:
+    strange = [one for one in whole if one.relative > WEIGHT_ERROR]
+    if strange:
+        strange.sort(key=lambda one: -one.relative)
+        named = [f"{one.weight.name} ({one.relative:.3g})" for one in strange]
+        return failed(
+            "weights",
+            f"{len(strange)} decoded tensors differ from the checkpoint's by more than "
+            f"{WEIGHT_ERROR} of their norm, which no rounding does: {listed(named)}",
+        )
+    return passed(
+        "weights",
+        f"decoded weights differ from the checkpoint's by {errors.relative:.2g} of their norm, "
+        f"at most {errors.worst:.2g} ({errors.worst_name})",
+    )
+
+
+def _compare(artifact: Artifact, checkpoint: Checkpoint, weight: Weight) -> _Compared:
+    error = norm = 0.0
+    for first, last in _bands(weight):
+        true = checkpoint.weight(weight.name, first, last)
+        try:
+            stored = artifact.weight(weight.name, first, last)
+        except ArtifactError as fault:
+            return _Compared(weight, fault=f"cannot be read ({fault})")
+        if stored.shape != true.shape:
+            return _Compared(weight, fault=f"has rows of {stored.shape}, expected {true.shape}")
+        if not np.isfinite(stored).all():
+            return _Compared(weight, fault="decodes to NaN or infinite values")
+        # In float64: a corrupt scale may put the squares beyond float32.
+        error += float(np.square(np.subtract(stored, true, dtype=np.float64)).sum())
+        norm += float(np.square(true, dtype=np.float64).sum())
+    return _Compared(weight, error, norm)
+
+
+def _bands(weight: Weight) -> Iterator[tuple[int, int | None]]:
+    """Row ranges; a vector is one."""
+    if len(weight.shape) == 1:
+        yield 0, None
+    else:
+        yield from bands(*weight.shape)
+
+
+def check_extra(artifact: Artifact, target: Target, checkpoint: Checkpoint) -> Check:
+    """Whether the artifact stores only what a plan for this checkpoint would store."""
+    architecture = checkpoint.architecture
+    names = [weight.name for weight in architecture.weights()]
+    plan = target.plan(architecture, Survey(dict.fromkeys(names, 0.0)), Recipe(target.name))
+    known = {name for row in plan.rows for name in (row.output, row.source) if name}
+    extra = [entry.name for entry in artifact.entries() if entry.name not in known]
+    if extra:
+        return failed("extra tensors", f"{len(extra)} are no part of the model: {listed(extra)}")
+    return passed("extra tensors", "nothing is stored that is no part of the model")
+
+
+def check_metadata(found: Architecture, expected: Architecture) -> Check:
+    """Whether the artifact's own metadata describe the checkpoint's network."""
+    faults = list(_differences(found, expected))
+    if faults:
+        return failed("metadata", f"not the checkpoint's network: {listed(faults, 8)}")
+    limits = list(_limitations(found, expected))
+    if limits:
+        return Check("metadata", Outcome.LIMITED, "; ".join(limits))
+    return passed("metadata", "dimensions, norm epsilon and rotary embedding are the checkpoint's")
+
+
+def _differences(found: Architecture, expected: Architecture) -> Iterator[str]:
+    for field in fields(Architecture):
+        a, b = getattr(found, field.name), getattr(expected, field.name)
+        if field.name == "rope":
+            yield from _rope_differences(a, b)
+        elif field.name == "sliding_window" and a is None:
+            continue  # a limitation of the runtime, see below
+        elif not _same(a, b):
+            yield f"{field.name} is {a}, expected {b}"
+
+
+def _rope_differences(found: Rope, expected: Rope) -> Iterator[str]:
+    if not _same(found.theta, expected.theta):
+        yield f"rope theta is {found.theta:g}, expected {expected.theta:g}"
+    if found.dimensions != expected.dimensions:
+        yield f"{found.dimensions} rotary dimensions, expected {expected.dimensions}"
+    a, b = found.long, expected.long
+    if a is None or b is None:
+        if (a is None) != (b is None):
+            yield f"LongRoPE is {'missing' if a is None else 'there'}, expected otherwise"
+        return
+    if a.original_positions != b.original_positions:
+        yield f"LongRoPE begins beyond {a.original_positions}, expected {b.original_positions}"
+    if not _same(a.attention_factor, b.attention_factor):
+        yield f"LongRoPE's attention factor is {a.attention_factor}, expected {b.attention_factor}"
+    if one_sided(a, b) is None:
+        for name in ("short_factors", "long_factors"):
+            if not _same(getattr(a, name), getattr(b, name)):
+                yield f"LongRoPE's {name.replace('_', ' ')} differ"
+
+
+def one_sided(found: LongRope, expected: LongRope) -> str | None:
+    """Which list of the model's, "short" or "long", the artifact uses at every length, if it does.
+
+    Some runtimes know one list only; the artifact is then right on that side of the boundary.
+    """
+    if _same(expected.short_factors, expected.long_factors):
+        return None
+    for side, used in (("short", expected.short_factors), ("long", expected.long_factors)):
+        if _same(found.short_factors, used) and _same(found.long_factors, used):
+            return side
+    return None
+
+
+def serves_only(artifact: Artifact, expected: Architecture) -> str | None:
+    """The one side of LongRoPE's boundary that the artifact serves, None if it serves both."""
+    found = artifact.architecture.rope.long
+    if found is None or expected.rope.long is None:
+        return None
+    return one_sided(found, expected.rope.long)
+
+
+def _limitations(found: Architecture, expected: Architecture) -> Iterator[str]:
+    a, b = found.rope.long, expected.rope.long
+    side = one_sided(a, b) if a is not None and b is not None else None
+    if side is not None and b is not None:
+        where = "up to" if side == "short" else "beyond"
+        yield (
+            f"LongRoPE's {side} factors serve every length here, so the artifact is the model's "
+            f"only for sequences {where} {b.original_positions} tokens"
+        )
+    window = expected.sliding_window
+    if window is not None and found.sliding_window is None and window < expected.max_positions:
+        yield (
+            f"the model attends to the last {window} tokens and the artifact to all, so longer "
+            "sequences differ"
+        )
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, float) or isinstance(b, float):
+        numbers = isinstance(a, int | float) and isinstance(b, int | float)
+        return numbers and isclose(a, b, rel_tol=FLOAT_TOLERANCE)  # type: ignore[arg-type]
+    return a == b

@@ -1,0 +1,92 @@
+"""The text that figures are measured over, and how it is cut into windows.
+
+The package ships one text, `texts/mixed.txt`: English prose and dialogue, some German, French
+and Spanish, code in several languages, tables, sums and lists, so that a short stretch of it
+exercises much of a vocabulary. It was written for this project and is under its licence, so no
+model has it in its training data by heart. `texts/README.md` records its hash.
+
+Windows do not overlap, and every token of a window but the last predicts its successor. The
+first tokens of a window therefore count too, though they are predicted from little context:
+perplexities come out higher than with a sliding window, equally for reference and artifact.
+"""
+
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.errors import InputError
+
+Tokens = npt.NDArray[np.int32]
+
+SHIPPED = "mixed.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text by name; the hash tells whether two figures were measured over the same one."""
+
+    name: str
+    content: str
+
+    @property
+    def sha256(self) -> str:
+        """Of the text's UTF-8 bytes."""
+        return sha256(self.content.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How much of which text was measured."""
+
+    text: str
+    sha256: str
+    window: int
+    """Tokens in a window."""
+    windows: int
+    positions: int
+    """Predictions that were compared, over all windows."""
+
+    def as_json(self) -> dict[str, str | int]:
+        """The sample as it is recorded."""
+        return asdict(self)
+
+
+def shipped_text() -> Text:
+    """The text that comes with the package."""
+    place = resources.files("phiquant.evaluation") / "texts" / SHIPPED
+    return Text(f"phiquant {SHIPPED}", place.read_text(encoding="utf-8"))
+
+
+def read_text(path: Path) -> Text:
+    """A user's own text; InputError if it is not UTF-8."""
+    try:
+        return Text(path.name, path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the text {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"expected UTF-8 text in {path}, found other bytes at {error.start}; "
+            "convert it with iconv first"
+        ) from error
+
+
+def cut(tokens: list[int], window: int, windows: int | None) -> tuple[Tokens, ...]:
+    """The first `windows` (None for all) whole windows of `window` tokens.
+
+    A text shorter than one window is one short window. Raises InputError where there is nothing
+    to predict.
+    """
+    if window < 2:
+        raise InputError(f"a window needs at least 2 tokens, got {window}")
+    if windows is not None and windows < 1:
+        raise InputError(f"expected at least one window, got {windows}")
+    if len(tokens) < 2:
+        raise InputError(f"the text has {len(tokens)} tokens; at least 2 are needed to measure")
+    window = min(window, len(tokens))
+    count = len(tokens) // window
+    whole = np.array(tokens[: count * window], np.int32).reshape(count, window)
+    return tuple(whole[:windows])

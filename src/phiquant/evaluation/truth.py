@@ -1,0 +1,92 @@
+"""`ReferenceFigures`: what the FP32 reference says about a text, computed once for many artifacts.
+
+Kept are not the logits (800 kB a token with Phi-4-mini's vocabulary) but what goes into the
+head (12 kB a token). The logits of one window are made from them whenever they are asked for,
+for the price of one matrix product, and nothing needs to be spilled to the disk.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from phiquant.evaluation.settings import Settings
+from phiquant.evaluation.text import Sample, Tokens, cut, shipped_text
+from phiquant.evaluation.variant import Variant
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.reference import Reference
+from phiquant.phi.tokenizer import Tokenizer
+from phiquant.progress import OnProgress, Progress, ignore
+from phiquant.quantization.grid import Floats
+
+BATCH_TOKENS = 2048
+"""Tokens that go through a layer together: each weight is read once for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceFigures:
+    """The checkpoint, its tokenizer, the windows of the text, and the head's inputs for each."""
+
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    sample: Sample
+    windows: tuple[Tokens, ...]
+    hidden: tuple[Floats, ...]
+    forward: Reference
+
+    @classmethod
+    def measure(
+        cls,
+        checkpoint: Checkpoint | Path,
+        settings: Settings | None = None,
+        on_progress: OnProgress = ignore,
+    ) -> "ReferenceFigures":
+        """Run the reference over the text of `settings`.
+
+        Raises InputError where the checkpoint, its tokenizer or the text will not do.
+        """
+        settings = settings or Settings()
+        if isinstance(checkpoint, Path):
+            checkpoint = Checkpoint.open(checkpoint)
+        tokenizer = checkpoint.tokenizer
+        text = settings.text or shipped_text()
+        windows = cut(tokenizer.encode(text.content), settings.window, settings.windows)
+        sample = Sample(
+            text=text.name,
+            sha256=text.sha256,
+            window=len(windows[0]),
+            windows=len(windows),
+            positions=sum(len(window) - 1 for window in windows),
+        )
+        forward = Reference(checkpoint)
+        hidden = tuple(hidden_states(forward, windows, on_progress))
+        return cls(checkpoint, tokenizer, sample, windows, hidden, forward)
+
+    def logits(self, window: int) -> Floats:
+        """The reference's logits (tokens, vocabulary) of a window."""
+        return self.forward.head(self.hidden[window])
+
+    def with_long_factors(self, on_progress: OnProgress = ignore) -> "ReferenceFigures":
+        """The same with LongRoPE's long factors at every length, for artifacts that serve long
+        sequences only: windows then compare as parts of long sequences would.
+        """
+        architecture = self.checkpoint.architecture
+        long = architecture.rope.long
+        assert long is not None
+        rope = replace(architecture.rope, long=replace(long, short_factors=long.long_factors))
+        forward = Reference(Variant(self.checkpoint, replace(architecture, rope=rope)))
+        hidden = tuple(hidden_states(forward, self.windows, on_progress))
+        return replace(self, hidden=hidden, forward=forward)
+
+
+def hidden_states(
+    forward: Reference,
+    windows: Sequence[Tokens],
+    on_progress: OnProgress = ignore,
+    stage: str = "reference",
+) -> Iterator[Floats]:
+    """The head's inputs for each window, in batches of `BATCH_TOKENS`."""
+    size = max(1, BATCH_TOKENS // len(windows[0]))
+    for first in range(0, len(windows), size):
+        yield from forward.hidden_states(windows[first : first + size])
+        done = min(first + size, len(windows))
+        on_progress(Progress(stage, done, len(windows), "windows"))

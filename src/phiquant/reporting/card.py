@@ -1,0 +1,166 @@
+"""The model card, `README.md`: what an artifact is, how to run it, what it lost, how it was made.
+
+Written from the record and, once there is one, the verification; nothing in it is guessed. The
+front matter is what the Hugging Face hub reads: https://huggingface.co/docs/hub/model-cards.
+"""
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+from phiquant.errors import InputError
+from phiquant.evaluation.check import Outcome
+from phiquant.evaluation.manifest import Manifest
+from phiquant.evaluation.verification import Verification
+from phiquant.reporting.units import size
+from phiquant.reporting.verdict import figure_rows, measured
+from phiquant.targets.table import target
+from phiquant.targets.target import Target
+
+
+def card(directory: Path, manifest: Manifest, found: Verification | None = None) -> str:
+    """The card of the artifact in `directory`, in Markdown."""
+    runtime = target(str(manifest.plan["target"]))
+    sections = [
+        _front_matter(manifest, runtime),
+        _introduction(manifest, runtime),
+        _running(directory, runtime),
+        _sizes(manifest),
+        _figures(found),
+        _limitations(manifest, found),
+        _making(manifest),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front_matter(manifest: Manifest, runtime: Target) -> str:
+    source = manifest.source
+    lines = ["---"]
+    if source.get("hub_id"):
+        lines += [f"base_model: {_yaml(source['hub_id'])}", "base_model_relation: quantized"]
+    if source.get("license"):
+        lines.append(f"license: {_yaml(source['license'])}")
+    lines += [
+        f"library_name: {runtime.library}",
+        "pipeline_tag: text-generation",
+        "tags:",
+        "- phi",
+        f"- {runtime.library}",
+        "- quantized",
+        "- phiquant",
+        "---",
+    ]
+    return "\n".join(lines)
+
+
+def _yaml(value: object) -> str:
+    """A double-quoted scalar; JSON's are YAML's."""
+    return json.dumps(str(value), ensure_ascii=False)
+
+
+def _introduction(manifest: Manifest, runtime: Target) -> str:
+    plan, name = manifest.plan, manifest.source.get("name")
+    return (
+        f"# {name} {plan['type']} for {runtime.title}\n\n"
+        f"{_source(manifest)}, in the format {plan['type']} of {runtime.title}: "
+        f"{size(plan['nbytes'])} of tensors, {plan['bits_per_weight']:.2f} bits per weight."
+    )
+
+
+def _source(manifest: Manifest) -> str:
+    source = manifest.source
+    if not source.get("hub_id"):
+        return f"The model {source.get('name')}"
+    link = f"[{source['hub_id']}](https://huggingface.co/{source['hub_id']})"
+    return f"{link} at revision {source['revision']}" if source.get("revision") else link
+
+
+def _running(directory: Path, runtime: Target) -> str:
+    try:
+        command = runtime.command(directory)
+    except InputError:  # damaged since it was made; the verification says how
+        return ""
+    return (
+        "## Running it\n\n"
+        f"In this directory, with an unmodified {runtime.title}:\n\n"
+        f"```sh\n{command}\n```"
+    )
+
+
+def _sizes(manifest: Manifest) -> str:
+    totals: dict[tuple[str, str], list[int]] = {}
+    for row in manifest.plan["rows"]:
+        role = str(row.get("role") or "rotary factors").replace("_", " ")
+        total = totals.setdefault((role, row["grid"]), [0, 0])
+        total[0] += 1
+        total[1] += row["nbytes"]
+    lines = ["## What is stored how", "", "| tensors | number | stored as | size |"]
+    lines.append("| --- | ---: | --- | ---: |")
+    for (role, grid), (number, nbytes) in totals.items():
+        lines.append(f"| {role} | {number} | {grid} | {size(nbytes)} |")
+    return "\n".join(lines)
+
+
+def _figures(found: Verification | None) -> str:
+    if found is None:
+        return (
+            "## What it lost\n\nNot measured yet. `phiquant verify . --against MODEL` measures it "
+            "and writes the figures here."
+        )
+    rows = [f"| {name} | {value} |" for name, value in figure_rows(found)]
+    verdict = "passed" if found.passed else "**failed**"
+    parts = [
+        "## What it lost",
+        measured(found) if found.figures else "It could not be run.",
+        "\n".join(["| figure | value ± standard error |", "| --- | ---: |", *rows]),
+        f"The verification {verdict}:",
+        "\n".join(
+            f"- {check.name}: {check.outcome.value}; {check.finding}" for check in found.checks
+        ),
+    ]
+    return "\n\n".join(parts)
+
+
+def _limitations(manifest: Manifest, found: Verification | None) -> str:
+    lines = list(_limits(manifest, found))
+    if not lines:
+        return ""
+    return "## Limitations\n\n" + "\n".join(f"- {line}" for line in lines)
+
+
+def _limits(manifest: Manifest, found: Verification | None) -> Iterator[str]:
+    yield from manifest.plan.get("notes", ())
+    if found is None:
+        return
+    for check in found.checks:
+        if check.outcome in (Outcome.LIMITED, Outcome.UNOBSERVED, Outcome.FAILED):
+            yield f"{check.name}, {check.outcome.value}: {check.finding}"
+
+
+def _making(manifest: Manifest) -> str:
+    made = manifest.made
+    return (
+        "## How it was made\n\n"
+        f"```sh\n{_command(manifest)}\n```\n\n"
+        f"With phiquant {made.get('phiquant')}, Python {made.get('python')} and NumPy "
+        f"{made.get('numpy')}, {made.get('at')}. `phiquant.json` holds the hashes of the source's "
+        "weights, and a row with the reason for the format of every tensor."
+    )
+
+
+def _command(manifest: Manifest) -> str:
+    source, recipe = manifest.source, manifest.recipe
+    words = ["phiquant", "quantize", str(source.get("hub_id") or source.get("name"))]
+    for option, value in (
+        ("--revision", source.get("revision")),
+        ("--to", recipe.get("target")),
+        ("--precision", recipe.get("precision")),
+        ("--type", recipe.get("type")),
+        ("--context", recipe.get("context")),
+    ):
+        if value is not None:
+            words += [option, str(value)]
+    for name, value in (recipe.get("options") or {}).items():
+        words += ["--option", f"{name}={value}"]
+    return shlex.join([*words, "-o", "OUT"])

@@ -1,0 +1,47 @@
+"""The two records in an artifact's directory, `phiquant.json` and `README.md`, kept in step."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from phiquant.errors import ArtifactError, RequestError
+from phiquant.evaluation.manifest import CARD, NAME, Manifest, read_manifest
+from phiquant.evaluation.verification import Verification
+from phiquant.phi.source import Source
+from phiquant.planning.plan import Plan
+from phiquant.recipe import Recipe
+from phiquant.reporting.card import card
+from phiquant.staging import write_text
+
+
+def write_records(
+    directory: Path, source: Source, hashes: Mapping[str, str], recipe: Recipe, plan: Plan
+) -> None:
+    """Describe the finished artifact in `directory`; `hashes` are of the source's weight files.
+
+    Reads the artifact's files once, for their hashes.
+    """
+    manifest = Manifest.describe(source, hashes, recipe, plan).with_files(directory)
+    write_text(directory / CARD, card(directory, manifest))
+    manifest.write(directory)
+
+
+def record_verification(directory: Path, found: Verification) -> bool:
+    """Put the figures into the records of the artifact in `directory`, each whole or not at all.
+
+    False, and nothing is written, for an artifact that phiquant did not make. Raises
+    ArtifactError if its record is malformed.
+    """
+    manifest = read_manifest(directory) if directory.is_dir() else None
+    if manifest is None:
+        return False
+    manifest = manifest.with_verification(found.as_json())
+    try:
+        text = card(directory, manifest, found)
+    except (AttributeError, KeyError, RequestError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{directory / NAME} is no record that phiquant wrote "
+            f"({type(error).__name__}: {error}); remove it"
+        ) from error
+    write_text(directory / CARD, text)
+    manifest.write(directory)
+    return True

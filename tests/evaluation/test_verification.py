@@ -1,0 +1,328 @@
+"""`verify` against a runtime in NumPy: sound artifacts pass, each kind of broken one fails."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fake_runtime import FakeArtifact, FakeRunner, fake_target, with_rope
+from phiquant.errors import ArtifactError
+from phiquant.evaluation import opening
+from phiquant.evaluation.check import Outcome
+from phiquant.evaluation.settings import Settings
+from phiquant.evaluation.truth import ReferenceFigures
+from phiquant.evaluation.verification import verify
+from phiquant.targets.target import Generation
+from tiny_models import longrope, write_tiny_checkpoint
+from tiny_tokenizer import write_tiny_tokenizer
+
+SETTINGS = Settings(window=48, windows=6, answer=4)
+
+
+class Case:
+    """A checkpoint with its figures, and a sound artifact of it to break."""
+
+    def __init__(self, directory, monkeypatch, **changes):
+        tiny = write_tiny_tokenizer(directory / "model")
+        ends = {"bos_token_id": tiny.bos, "eos_token_id": [tiny.end, tiny.eos]}
+        write_tiny_checkpoint(directory / "model", **ends, pad_token_id=tiny.eos, **changes)
+        self.truth = ReferenceFigures.measure(directory / "model", SETTINGS)
+        self.path = directory / "artifact"
+        self.path.mkdir()
+        (self.path / "weights.fake").write_bytes(b"weights")
+        self.artifact = FakeArtifact(self.path, self.truth.checkpoint)
+        self.ends = (tiny.eos, tiny.end)
+        self.monkeypatch = monkeypatch
+        self.runner = None
+
+    def verify(self, settings=SETTINGS, **runner_changes):
+        runner = FakeRunner(self.artifact, self.truth.tokenizer, self.ends)
+        for name, value in runner_changes.items():
+            setattr(runner, name, value)
+        self.runner = runner
+        self.use(runner)
+        return verify(self.path, self.truth, settings)
+
+    def use(self, runner):
+        target = fake_target(self.artifact, runner)
+        self.monkeypatch.setattr(opening, "targets", lambda: (target,))
+
+
+@pytest.fixture
+def case(tmp_path, monkeypatch):
+    return Case(tmp_path, monkeypatch)
+
+
+def outcomes(found):
+    return {check.name: check.outcome for check in found.checks}
+
+
+def failures(found):
+    return {check.name for check in found.checks if check.failed}
+
+
+def test_a_sound_artifact_passes_with_every_figure(case):
+    found = case.verify()
+    assert found.passed, found.reasons
+    assert found.measured_in == "fake 1.0"
+    assert 0 < found.figures.mean.value < 1e-4
+    assert found.figures.mean.error > 0
+    assert found.figures.top1_agreement.value > 0.98
+    assert found.figures.perplexity_ratio.value == pytest.approx(1, abs=1e-3)
+    assert found.size.bits_per_weight == 16
+    assert found.sample.windows == 6
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_an_exact_artifact_loses_nothing(case):
+    case.artifact.weights = {
+        name: case.truth.checkpoint.weight(name) for name in case.artifact.weights
+    }
+    found = case.verify()
+    assert found.passed
+    assert found.figures.mean.value < 1e-9
+    assert found.figures.top1_agreement.value == 1
+    assert found.weight_errors.worst == 0
+
+
+def test_swapped_layers_fail(case):
+    """Same shapes, finite, same file size: only weights and figures can tell."""
+    weights = case.artifact.weights
+    a, b = (f"model.layers.{layer}.mlp.down_proj.weight" for layer in (0, 1))
+    weights[a], weights[b] = weights[b], weights[a]
+    found = case.verify()
+    assert failures(found) == {"weights", "divergence"}
+    assert a in found.reasons[0] and b in found.reasons[0]
+
+
+def test_a_flipped_exponent_bit_fails(case):
+    weight = case.artifact.weights["model.layers.1.self_attn.qkv_proj.weight"]
+    weight.reshape(-1).view(np.uint32)[777] ^= 1 << 30
+    found = case.verify()
+    assert "weights" in failures(found)
+
+
+def test_a_nan_fails_and_nothing_is_run(case):
+    case.artifact.weights["model.norm.weight"][3] = np.nan
+    found = case.verify()
+    assert failures(found) == {"tensors"}
+    assert found.figures is None
+    assert "model.norm.weight decodes to NaN" in found.reasons[0]
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_a_missing_tensor_fails(case):
+    del case.artifact.weights["model.layers.0.mlp.gate_up_proj.weight"]
+    found = case.verify()
+    assert failures(found) == {"tensors"}
+    assert "model.layers.0.mlp.gate_up_proj.weight" in found.reasons[0]
+
+
+def test_a_misshaped_tensor_fails(case):
+    weights = case.artifact.weights
+    weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"][:, :-1]
+    assert failures(case.verify()) == {"tensors"}
+
+
+def test_an_unexplained_tensor_fails(case):
+    entry = case.artifact.entries()[0]
+    case.artifact.extra.append(replace(entry, name="lora.down", nbytes=64))
+    found = case.verify()
+    assert failures(found) == {"extra tensors"}
+
+
+def test_a_wrong_rotary_base_fails(case):
+    case.artifact.architecture = with_rope(case.artifact.architecture, theta=500.0)
+    found = case.verify()
+    assert {"metadata", "divergence"} <= failures(found)
+    assert any("rope theta is 500, expected 10000" in reason for reason in found.reasons)
+
+
+def test_a_wrong_norm_epsilon_fails(case):
+    case.artifact.architecture = replace(case.artifact.architecture, norm_epsilon=1e-6)
+    assert "metadata" in failures(case.verify())
+
+
+def test_a_runtime_that_rotates_otherwise_than_the_metadata_say_fails(case):
+    other = FakeArtifact(case.path, case.truth.checkpoint)
+    other.architecture = with_rope(other.architecture, theta=500.0)
+    wrong = FakeRunner(other, case.truth.tokenizer, case.ends)
+    found = case.verify(logits=wrong.logits)
+    assert {"runtime", "divergence"} <= failures(found)
+    assert "metadata" not in failures(found)
+
+
+def test_a_missing_end_of_sequence_fails(case):
+    case.ends = case.ends[:1]
+    found = case.verify()
+    assert failures(found) == {"stopping rule"}
+    assert "<|end|>" in found.reasons[0]
+
+
+def test_stopping_at_an_ordinary_token_fails(case):
+    common = int(case.truth.windows[0][0])
+    case.ends = (*case.ends, common)
+    assert "stopping rule" in failures(case.verify())
+
+
+def test_a_generation_that_does_not_stop_fails(case):
+    """The rule is right, but the loop does not obey it."""
+    head = case.artifact.weights["lm_head.weight"]
+    head[case.ends[0]] *= 20  # now an end leads somewhere in any text
+    found = case.verify(generate=lambda prompt, limit: Generation((1,) * limit, "x", False, 1.0))
+    assert "generation" in failures(found)
+
+
+def test_a_generation_that_stops_is_observed(case):
+    case.artifact.weights["lm_head.weight"][case.ends[0]] *= 20
+    found = case.verify()
+    (check,) = (check for check in found.checks if check.name == "generation")
+    assert check.outcome is Outcome.PASSED
+    assert "<|endoftext|>" in check.finding
+
+
+def test_no_end_in_sight_is_not_a_pass(case):
+    for end in case.ends:
+        case.artifact.weights["lm_head.weight"][end] = 0
+    found = case.verify(generate=lambda prompt, limit: Generation((1,) * limit, "x", False, 1.0))
+    assert outcomes(found)["generation"] is Outcome.UNOBSERVED
+
+
+def test_other_tokens_fail(case):
+    tokenizer = case.truth.tokenizer
+
+    def off(text):
+        return [token + (token == 40) for token in tokenizer.encode(text)]
+
+    found = case.verify(tokenize=off)
+    assert failures(found) == {"tokens"}
+
+
+def test_white_space_beside_special_tokens_is_a_limitation(case):
+    tokenizer = case.truth.tokenizer
+    found = case.verify(tokenize=lambda text: tokenizer.encode(text.replace("> b", ">b")))
+    assert outcomes(found)["spacing"] is Outcome.LIMITED
+    assert found.passed
+
+
+def test_coarse_rounding_fails_a_fine_artifact(case):
+    """16 bits a weight on disk, but only three levels: what was written is not what was meant."""
+    case.artifact = FakeArtifact(case.path, case.truth.checkpoint, steps=3)
+    assert "divergence" in failures(case.verify())
+
+
+def test_the_limit_can_be_set(case):
+    assert "divergence" in failures(case.verify(replace(SETTINGS, max_kl=1e-12)))
+    case.artifact = FakeArtifact(case.path, case.truth.checkpoint, steps=3)
+    assert "divergence" not in failures(case.verify(replace(SETTINGS, max_kl=100.0)))
+
+
+def test_non_finite_logits_fail(case):
+    def broken(tokens, last=None):
+        logits = case.runner.forward.logits(tokens)
+        logits[-1, 5] = np.nan
+        return logits
+
+    found = case.verify(logits=broken)
+    assert {"runtime", "divergence"} <= failures(found)
+    json.dumps(found.as_json(), allow_nan=False)
+
+
+def test_a_runtime_that_refuses_the_artifact_fails_it(case):
+    case.use(ArtifactError("the runtime says no"))
+    found = verify(case.path, case.truth, SETTINGS)
+    assert failures(found) == {"runtime"}
+    assert "the runtime says no" in found.reasons[0]
+
+
+def test_no_artifact_at_all_is_an_error(case, tmp_path):
+    case.use(None)
+    with pytest.raises(ArtifactError, match="no artifact of a known runtime"):
+        verify(tmp_path / "model", case.truth, SETTINGS)
+    with pytest.raises(ArtifactError, match="found nothing"):
+        verify(tmp_path / "nowhere", case.truth, SETTINGS)
+
+
+def test_a_slow_runtime_is_measured_by_the_reference_over_its_weights(case):
+    runs = []
+
+    def logits(tokens, last=None):
+        runs.append(len(tokens))
+        return case.runner.forward.logits(tokens)
+
+    quick = case.verify()
+    slow = case.verify(slow=True, logits=logits)
+    assert slow.measured_in == "the reference forward over the decoded weights"
+    assert runs.count(48) == 1  # the windows are this long; the answer is shorter
+    assert slow.figures.mean.value == pytest.approx(quick.figures.mean.value, rel=1e-3)
+    assert slow.parity.mean_kl < 1e-9
+
+
+class TestLongRope:
+    @pytest.fixture
+    def case(self, tmp_path, monkeypatch):
+        return Case(tmp_path, monkeypatch, **longrope(16))
+
+    def test_both_sides_right(self, case):
+        found = case.verify()
+        assert found.passed, found.reasons
+        assert outcomes(found)["LongRoPE"] is Outcome.PASSED
+
+    def test_one_side_undeclared_fails(self, case):
+        """The runtime keeps to the short factors, though the metadata have both."""
+        other = FakeArtifact(case.path, case.truth.checkpoint)
+        long = other.architecture.rope.long
+        other.architecture = with_rope(
+            other.architecture, long=replace(long, long_factors=long.short_factors)
+        )
+        stuck = FakeRunner(other, case.truth.tokenizer, case.ends)
+        found = case.verify(logits=stuck.logits)
+        assert failures(found) == {"LongRoPE"}
+        assert "does not use the long factors" in found.reasons[0]
+
+    def test_one_side_declared_is_a_limitation(self, case):
+        long = case.artifact.architecture.rope.long
+        case.artifact.architecture = with_rope(
+            case.artifact.architecture, long=replace(long, long_factors=long.short_factors)
+        )
+        found = case.verify()
+        assert found.passed, found.reasons
+        assert outcomes(found)["LongRoPE"] is Outcome.LIMITED
+        assert outcomes(found)["metadata"] is Outcome.LIMITED
+
+    def test_the_long_side_alone_is_measured_as_such(self, case):
+        long = case.artifact.architecture.rope.long
+        case.artifact.architecture = with_rope(
+            case.artifact.architecture, long=replace(long, short_factors=long.long_factors)
+        )
+        found = case.verify()
+        assert found.passed, found.reasons
+        assert outcomes(found)["LongRoPE"] is Outcome.LIMITED
+
+    def test_wrong_factors_fail(self, case):
+        long = case.artifact.architecture.rope.long
+        case.artifact.architecture = with_rope(
+            case.artifact.architecture,
+            long=replace(long, long_factors=long.long_factors[::-1]),
+        )
+        assert {"metadata", "LongRoPE"} <= failures(case.verify())
+
+    def test_it_can_be_left_out(self, case):
+        assert "LongRoPE" not in outcomes(case.verify(replace(SETTINGS, boundary=False)))
+
+
+def test_a_runtime_that_reads_the_own_tokenizer_otherwise_is_a_limitation(case):
+    """On rare characters only; ordinary text must agree, and the file must be the checkpoint's."""
+    encode = case.truth.tokenizer.encode
+
+    def without_null(text):
+        return [] if "\0" in text else encode(text)
+
+    assert "tokens" in failures(case.verify(tokenize=without_null))
+    own = case.truth.checkpoint.directory / "tokenizer.json"
+    (case.path / "tokenizer.json").write_bytes(own.read_bytes())
+    found = case.verify(tokenize=without_null)
+    assert found.passed
+    assert any("rare characters" in reason for reason in found.reasons)
+    assert "tokens" in failures(case.verify(tokenize=lambda text: encode(text)[:1]))
