@@ -1,0 +1,5 @@
+"""`python -m phiquant`."""
+
+from phiquant.cli.main import main
+
+main()

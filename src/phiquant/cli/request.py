@@ -1,0 +1,81 @@
+"""From the words of the command line to recipes."""
+
+from collections.abc import Sequence
+from typing import cast
+
+from phiquant.errors import RequestError
+from phiquant.recipe import PRECISIONS, Precision, Recipe
+from phiquant.targets.table import MODULES, target
+
+
+def recipes(
+    to: str,
+    precision: str,
+    types: list[str],
+    context: int | None,
+    options: Sequence[str] = (),
+) -> tuple[Recipe, ...]:
+    """One recipe for each target in `to`; RequestError for words that mean nothing here.
+
+    `options` are words KEY=VALUE; each goes to every target in `to` that has an option KEY.
+    """
+    names = [name.strip() for name in to.split(",") if name.strip()]
+    unknown = [name for name in names if name not in MODULES]
+    if unknown or not names:
+        raise RequestError(
+            f"expected targets among {', '.join(MODULES)}, found {', '.join(unknown) or 'none'}"
+        )
+    if precision not in PRECISIONS:
+        raise RequestError(
+            f"expected a precision among {', '.join(PRECISIONS)}, found {precision!r}; "
+            "a format of the target's own goes to --type"
+        )
+    if context is not None and context < 1:
+        raise RequestError(f"expected a positive number of tokens for --context, found {context}")
+    chosen = _types(names, types)
+    given = _options(names, options)
+    return tuple(
+        Recipe(name, cast(Precision, precision), chosen.get(name), context, given[name])
+        for name in names
+    )
+
+
+def option_words(**flags: str | float | bool | None) -> list[str]:
+    """The flags that were given, as words KEY=VALUE."""
+    return [
+        f"{key}={str(value).lower()}"
+        for key, value in flags.items()
+        if value is not None and value is not False  # 0 is a value
+    ]
+
+
+def _options(names: list[str], words: Sequence[str]) -> dict[str, tuple[tuple[str, str], ...]]:
+    given: dict[str, tuple[tuple[str, str], ...]] = {name: () for name in names}
+    for word in words:
+        key, separator, value = word.partition("=")
+        if not separator or not value:
+            raise RequestError(f"expected an option as KEY=VALUE, found {word!r}")
+        takers = [name for name in names if key in target(name).options]
+        if not takers:
+            raise RequestError(f"none of {', '.join(names)} has an option {key!r}")
+        for name in takers:
+            given[name] += ((key, value),)
+    return given
+
+
+def _types(names: list[str], types: list[str]) -> dict[str, str]:
+    chosen: dict[str, str] = {}
+    for word in types:
+        name, separator, type = word.partition("=")
+        if not separator:
+            if len(names) > 1:
+                raise RequestError(
+                    f"with several targets, say which one --type {word} is for: {names[0]}={word}"
+                )
+            name, type = names[0], word
+        if name not in names:
+            raise RequestError(f"--type {word} is for a target that --to does not name")
+        if name in chosen:
+            raise RequestError(f"--type names two types for {name}: {chosen[name]} and {type}")
+        chosen[name] = type
+    return chosen

@@ -1,0 +1,42 @@
+"""`phiquant verify`."""
+
+from pathlib import Path
+
+from phiquant.cli.console import out
+from phiquant.cli.ending import Result, warn
+from phiquant.cli.progress import shown
+from phiquant.errors import ArtifactError, RequestError
+from phiquant.evaluation.settings import Settings
+from phiquant.evaluation.text import read_text
+from phiquant.evaluation.verification import verify
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.source import locate
+from phiquant.reporting.records import record_verification
+from phiquant.reporting.verdict import verification_table
+
+
+def settings(text: Path | None, max_kl: float | None, windows: int, boundary: bool) -> Settings:
+    """What is measured, from the words of the command line."""
+    if max_kl is not None and not max_kl >= 0:
+        raise RequestError(f"expected a number of nats, at least 0, for --max-kl, found {max_kl}")
+    return Settings(
+        text=None if text is None else read_text(text),
+        windows=windows or None,
+        max_kl=max_kl,
+        boundary=boundary,
+    )
+
+
+def verify_command(artifact: Path, against: str, settings: Settings, progress: bool) -> Result:
+    """Verify one artifact, put the figures into its records, and end in the verdict."""
+    source = locate(against)
+    checkpoint = Checkpoint.open(source.directory, source.name)
+    with shown(progress) as on_progress:
+        found = verify(artifact, checkpoint, settings, on_progress)
+    try:
+        record_verification(artifact, found)
+    except (ArtifactError, OSError) as error:
+        # The medium cannot be written, or the record is not ours; the figures stand.
+        warn(f"the figures are not recorded in {artifact}: {error}")
+    failure = None if found.passed else f"{artifact} failed verification: {found.reasons[0]}"
+    return Result(found.as_json(), lambda: out(verification_table(found)), failure)

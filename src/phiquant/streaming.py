@@ -1,0 +1,155 @@
+"""One reading of a checkpoint feeds every writer.
+
+Tensors come in file order, a band of rows at a time. Each core takes the next band, widens it
+to float32 and rounds it onto every target's grid, all within its own cache; another thread
+writes what is finished, in order. Only bands are ever in memory, and their number is bounded.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeVar
+
+from phiquant.cores import cores
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.planning.plan import PlanRow
+from phiquant.progress import OnProgress, Progress
+from phiquant.quantization.bands import WEIGHTS_PER_BAND
+from phiquant.quantization.grid import Grid, Parts
+from phiquant.targets.target import Writer
+
+BAND = WEIGHTS_PER_BAND
+"""Weights in a band: what one core keeps in its own cache while it works."""
+
+AHEAD = 4
+"""Bands a core that are being worked on or waiting for their turn to be written."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+WAITING = 128 << 20
+"""Encoded bytes that may wait for the disk before the rounding waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """Where one tensor of the checkpoint goes in one artifact."""
+
+    row: PlanRow
+    grid: Grid
+    writer: Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Some rows of one tensor, and everything that becomes of them."""
+
+    source: str
+    first: int
+    last: int
+    nbytes: int
+    """Bytes of the checkpoint."""
+    outlets: Sequence[Outlet]
+
+    def encode(self, checkpoint: Checkpoint) -> list[Parts]:
+        """The rows on each outlet's grid."""
+        rows = checkpoint.weight(self.source, self.first, self.last)
+        rows = rows.reshape(-1, rows.shape[-1])
+        return [outlet.grid.encode(rows) for outlet in self.outlets]
+
+
+def stream(checkpoint: Checkpoint, outlets: Sequence[Outlet], on_progress: OnProgress) -> None:
+    """Read every tensor once, and encode and write it through each of its outlets."""
+    done = 0
+    with BehindWriter() as behind, ThreadPoolExecutor(cores()) as pool:
+        encode = partial(Band.encode, checkpoint=checkpoint)
+        for band, parts in in_order(pool, encode, all_bands(checkpoint, outlets)):
+            for outlet, stored in zip(band.outlets, parts, strict=True):
+                nbytes = sum(part.nbytes for part in stored.values())
+                behind.submit(nbytes, partial(outlet.writer.write, outlet.row, band.first, stored))
+            done += band.nbytes
+            on_progress(Progress("quantizing", done, checkpoint.nbytes))
+
+
+def all_bands(checkpoint: Checkpoint, outlets: Sequence[Outlet]) -> Iterator[Band]:
+    """Every band of every tensor in file order; the next tensor's pages are asked for ahead."""
+    by_source: dict[str, list[Outlet]] = {name: [] for name in checkpoint.tensors}
+    for outlet in outlets:
+        if outlet.row.source is not None:
+            by_source[outlet.row.source].append(outlet)
+    names = list(checkpoint.tensors)
+    for name, following in zip(names, [*names[1:], None], strict=True):
+        if following is not None:
+            checkpoint.read_ahead(following)
+        tensor = checkpoint.tensors[name]
+        for first, last in bands(tensor.shape):
+            nbytes = (last - first) * tensor.nbytes // tensor.shape[0]
+            yield Band(name, first, last, nbytes, by_source[name])
+
+
+def in_order(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterator[Item]
+) -> Iterator[tuple[Item, Result]]:
+    """Each item with its result, in the order of `items`, a few a core being worked on."""
+    running: deque[tuple[Item, Future[Result]]] = deque()
+    try:
+        for item in items:
+            running.append((item, pool.submit(work, item)))
+            if len(running) > AHEAD * cores():
+                first, future = running.popleft()
+                yield first, future.result()
+        while running:
+            first, future = running.popleft()
+            yield first, future.result()
+    finally:
+        for _, future in running:
+            future.cancel()
+
+
+def bands(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Row ranges of at most BAND weights where a row allows it; a vector is one band."""
+    step = shape[0] if len(shape) == 1 else max(1, BAND // shape[1])
+    for first in range(0, shape[0], step):
+        yield first, min(first + step, shape[0])
+
+
+class BehindWriter:
+    """Runs writes in one thread, in order, while the caller goes on.
+
+    `submit` waits while more than WAITING bytes are pending. The first error of a write is
+    raised in the caller, by a later `submit` or on leaving the context.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="phiquant-writer")
+        self._pending: deque[tuple[int, Future[None]]] = deque()
+        self._waiting = 0
+
+    def submit(self, nbytes: int, write: Callable[[], None]) -> None:
+        """Queue one write, which holds `nbytes` until it is done."""
+        while self._pending and (self._waiting > WAITING or self._pending[0][1].done()):
+            self._await_oldest()
+        self._pending.append((nbytes, self._pool.submit(write)))
+        self._waiting += nbytes
+
+    def _await_oldest(self) -> None:
+        nbytes, write = self._pending.popleft()
+        self._waiting -= nbytes
+        write.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=kind is not None)
+        if kind is None:
+            while self._pending:
+                self._await_oldest()

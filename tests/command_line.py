@@ -1,0 +1,105 @@
+"""Running `phiquant` in tests: as a process of its own, or inside this one where that is faster."""
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+from phiquant.cli.main import main
+from tiny_models import write_tiny_checkpoint
+from tiny_tokenizer import write_tiny_tokenizer
+
+COMMAND = (sys.executable, "-m", "phiquant")
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(**changes):
+    """This process's environment, in which the same sources are found."""
+    paths = [path for path in sys.path if path]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | changes
+
+
+def run(*words, **options):
+    """`phiquant words...` as a process of its own."""
+    changes = options.pop("environ", {})
+    done = subprocess.run(
+        [*COMMAND, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=environment(**changes),
+        timeout=300,
+        check=False,
+        **options,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def start(*words, **options):
+    """`phiquant words...` as a process that goes on while the test does."""
+    return subprocess.Popen(
+        [*COMMAND, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(**options.pop("environ", {})),
+        **options,
+    )
+
+
+def call(*words):
+    """`phiquant words...` inside this process."""
+    out, err = StringIO(), StringIO()
+    before = sys.argv, {number: signal.getsignal(number) for number in SIGNALS}
+    sys.argv = ["phiquant", *map(str, words)]
+    code = 0
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            main()
+    except SystemExit as ended:
+        code = ended.code or 0
+    finally:
+        sys.argv, handlers = before
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def tiny_model(directory, **changes):
+    """A checkpoint with a tokenizer whose ends its config names; returns the directory."""
+    tokens = write_tiny_tokenizer(Path(directory), 512)
+    shape = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4}
+    ids = {"bos_token_id": tokens.bos, "eos_token_id": [tokens.end, tokens.eos]}
+    return write_tiny_checkpoint(directory, **(shape | ids | changes))
+
+
+def files_in(directory):
+    """Every path under `directory`, hidden ones too."""
+    return sorted(str(path.relative_to(directory)) for path in Path(directory).rglob("*"))
+
+
+def assert_refused(ended, code, *words):
+    """One sentence or a few on stderr that name `words`, and nothing else anywhere."""
+    assert ended.code == code, ended
+    assert ended.out == ""
+    told = [line for line in ended.err.splitlines() if line.startswith("phiquant: ")]
+    assert len(told) == 1, ended.err
+    assert ended.err.endswith(told[0] + "\n")
+    assert "Traceback" not in ended.err
+    assert "bug in phiquant" not in ended.err
+    for word in words:
+        assert word in told[0]

@@ -1,0 +1,90 @@
+"""The house flows one way: a folder imports only from itself and from those before it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import phiquant
+
+HOUSE = Path(phiquant.__file__).parent
+ORDER = [
+    "cores",
+    "errors",
+    "progress",
+    "recipe",
+    "staging",
+    "phi",
+    "quantization",
+    "planning",
+    "targets",
+    "evaluation",
+    "reporting",
+    "streaming",
+    "pipeline",
+    "demo",
+    "cli",
+    "__main__",
+]
+HEAVY = {"torch", "transformers"}
+OPTIONAL = {"gguf", "llama_cpp", "llama_cpp_py_sync", "mlx", "mlx_lm", "huggingface_hub"}
+
+
+def room(path):
+    return path.relative_to(HOUSE).parts[0].removesuffix(".py")
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield node.module
+
+
+def modules():
+    return [path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py"]
+
+
+def test_every_room_has_a_place_in_the_flow():
+    assert {room(path) for path in modules()} == set(ORDER)
+
+
+def test_imports_flow_one_way():
+    for path in modules():
+        for name in imported(path):
+            if name.startswith("phiquant."):
+                other = name.split(".")[1]
+                assert ORDER.index(other) <= ORDER.index(room(path)), f"{path} imports {name}"
+
+
+def test_a_target_knows_no_other_target():
+    folders = [path for path in (HOUSE / "targets").iterdir() if path.is_dir()]
+    for folder in folders:
+        others = {f"phiquant.targets.{other.name}" for other in folders if other != folder}
+        for path in folder.rglob("*.py"):
+            for name in imported(path):
+                assert ".".join(name.split(".")[:3]) not in others, f"{path} imports {name}"
+
+
+def test_nothing_imports_torch_or_transformers():
+    for path in modules():
+        assert not HEAVY & {name.split(".")[0] for name in imported(path)}, path
+
+
+def test_importing_everything_needs_no_optional_package():
+    names = [
+        ".".join(path.relative_to(HOUSE.parent).with_suffix("").parts).removesuffix(".__init__")
+        for path in modules()
+        if path.name != "__main__.py"
+    ]
+    blocked = sorted(HEAVY | OPTIONAL)
+    program = (
+        f"import sys, importlib\nfor name in {blocked!r}: sys.modules[name] = None\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
