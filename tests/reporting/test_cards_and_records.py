@@ -22,7 +22,7 @@ from phiquant.reporting import card
 from phiquant.reporting.records import record_verification, write_records
 from phiquant.reporting.table import inspection_table, plan_table
 from phiquant.reporting.units import estimate, size
-from phiquant.reporting.verdict import comparison_table, verification_table
+from phiquant.reporting.verdict import verification_table
 from tiny_models import write_tiny_checkpoint
 from tiny_tokenizer import write_tiny_tokenizer
 
@@ -203,7 +203,6 @@ def test_tables_show_the_figures(made):
     found = made.verify()
     text = shown(verification_table(found))
     assert "PASSED" in text and estimate(found.figures.mean) in text
-    assert "passed" in shown(comparison_table([found, found]))
     plan = shown(plan_table(made.plan))
     assert "gate up" in plan and size(made.plan.nbytes) in plan
 

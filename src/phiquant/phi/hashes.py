@@ -1,6 +1,6 @@
 """BLAKE3 of files: what an artifact's record names as its source and its content.
 
-BLAKE3 because SHA-256 would take a fifth of the time that making an artifact does; `b3sum FILE`
+BLAKE3 because SHA-256 would take a good part of the time that making an artifact does; `b3sum FILE`
 prints the same. A model from the hub is named by its revision too, which pins every byte.
 Source: https://github.com/BLAKE3-team/BLAKE3-specs.
 """

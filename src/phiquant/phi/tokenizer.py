@@ -24,17 +24,6 @@ from phiquant.phi.special_tokens import (
 )
 from phiquant.phi.tokenizer_json import Definition, TokenizerKind, read_definition
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "generation_config.json",
-    "chat_template.jinja",
-)
-"""What a checkpoint's tokenizer may consist of, besides config.json."""
-
 
 @dataclass(frozen=True)
 class Tokenizer:

@@ -11,8 +11,7 @@ few times; what is kept is always the error of levels exactly as stored.
 The least squared error is not the least damage. Levels that miss 0 move the many small weights
 of a group the same way, and these errors add up over a row instead of cancelling; they are worst
 where small weights meet large activations. Where a format can store it, `zeroed` therefore keeps
-0 among the levels. On the demo model in MLX's 4 bits that makes the squared error of the `down`
-and `qkv` matrices an eighth greater and the KL divergence a third less.
+0 among the levels: the squared error is a little greater, the divergence of the network less.
 
 Compared with llama.cpp's make_qx_quants and make_qkx2_quants, which inspired the starts, the
 cut at either end and the choice by proposal are new, and parameters are rounded before they are

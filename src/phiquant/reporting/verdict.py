@@ -1,6 +1,6 @@
 """Verifications as rich renderables: the figures, the checks, the verdict."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -93,33 +93,4 @@ def _checks(found: Verification) -> RenderableType:
     for check in found.checks:
         outcome = Text(check.outcome.value, style=STYLES[check.outcome])
         table.add_row(check.name, outcome, Text(check.finding))
-    return table
-
-
-def comparison_table(found: Sequence[Verification]) -> RenderableType:
-    """Several artifacts side by side, a row each."""
-    table = Table(pad_edge=False)
-    columns = (
-        "target",
-        "type",
-        "size",
-        "bits/weight",
-        "KL divergence",
-        "same top token",
-        "tokens/s",
-    )
-    for name in (*columns, "verdict"):
-        table.add_column(name, justify="left" if name in ("target", "type", "verdict") else "right")
-    for one in found:
-        figures, answer = one.figures, one.answer
-        table.add_row(
-            one.target,
-            one.type,
-            size(one.size.disk) if one.size else "",
-            f"{one.size.bits_per_weight:.2f}" if one.size else "",
-            estimate(figures.mean, digits=3) if figures else "",
-            f"{estimate(figures.top1_agreement, 100, digits=3)} %" if figures else "",
-            f"{answer.tokens_per_second:.1f}" if answer else "",
-            "passed" if one.passed else Text("failed", style="bold red"),
-        )
     return table

@@ -23,8 +23,6 @@ DATA_TYPES: Mapping[str, ir.DataType] = {
     "F16": ir.DataType.FLOAT16,
 }
 
-Attributes = Mapping[str, int | float | Sequence[int]]
-
 
 class GraphBuilder:
     """Collects the nodes, inputs, outputs and initializers of one graph."""
@@ -115,10 +113,6 @@ class GraphBuilder:
         tensor = self._entries[name].tensor(shape)
         tensor.name = alias
         return self._initializer(alias, tensor)
-
-    def has(self, name: str) -> bool:
-        """Whether the external data hold a tensor `name`."""
-        return name in self._entries
 
     def _initializer(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         if name not in self._initializers:

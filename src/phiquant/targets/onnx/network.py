@@ -27,7 +27,6 @@ PROJECTIONS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "mlp.gate_up_proj": (("mlp/gate_up_proj",), ("mlp/gate_proj", "mlp/up_proj")),
     "mlp.down_proj": (("mlp/down_proj",),),
 }
-GAINS = ("input_layernorm", "post_attention_layernorm")
 
 
 def read_matrices(file: ModelFile, layers: int) -> dict[str, Matrix]:
