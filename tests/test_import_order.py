@@ -18,6 +18,7 @@ ORDER = [
     "phi",
     "quantization",
     "planning",
+    "devices",
     "targets",
     "evaluation",
     "reporting",

@@ -99,6 +99,27 @@ def plan(
 
 
 @app.command()
+def devices(
+    kind: Annotated[
+        str | None, typer.Option("--class", help="iot, mobile, ai-pc, mac, nvidia or other.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Those that run this target.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="Those that have so many GiB for a model.", min=0)
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A TOML file of your own, in place of the tables.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """List the devices that are known, and what runs on each."""
+    with ending(json) as emit:
+        from phiquant.cli.devices import devices_command
+
+        emit(devices_command(kind, target, memory, file))
+
+
+@app.command()
 def verify(
     artifact: Annotated[Path, typer.Argument(help="An artifact's directory or file.")],
     against: Annotated[

@@ -13,6 +13,7 @@ from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan
 from phiquant.quantization.grid import Grid
 from phiquant.recipe import Recipe
+from phiquant.targets.gguf.footprint import footprint
 from phiquant.targets.gguf.locate import is_gguf
 from phiquant.targets.gguf.mixtures import BLOCK, DEFAULTS, MIXTURES
 from phiquant.targets.target import Artifact, Runner, Target, Writer
@@ -76,6 +77,7 @@ TARGET = Target(
     defaults=DEFAULTS,
     plan=_plan,
     writer=_writer,
+    footprint=footprint,
     recognises=is_gguf,
     open=_open,
     runner=_runner,

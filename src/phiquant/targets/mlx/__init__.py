@@ -6,6 +6,7 @@ This folder imports neither mlx nor mlx_lm until an artifact is run.
 from pathlib import Path
 
 from phiquant.targets.mlx.artifact import open_artifact, recognises
+from phiquant.targets.mlx.footprint import footprint
 from phiquant.targets.mlx.formats import DEFAULTS, GRIDS, TYPES
 from phiquant.targets.mlx.layout import plan
 from phiquant.targets.mlx.writer import MlxWriter
@@ -30,6 +31,7 @@ TARGET = Target(
     defaults=DEFAULTS,
     plan=plan,
     writer=MlxWriter,
+    footprint=footprint,
     recognises=recognises,
     open=open_artifact,
     runner=_runner,

@@ -10,6 +10,7 @@ from phiquant.errors import MissingDependency
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import Plan
 from phiquant.recipe import Recipe
+from phiquant.targets.onnx.footprint import footprint
 from phiquant.targets.onnx.formats import DEFAULTS, GRIDS, OPTIONS, TYPES
 from phiquant.targets.onnx.layout import plan
 from phiquant.targets.target import Artifact, Runner, Target, Writer
@@ -65,6 +66,7 @@ TARGET = Target(
     defaults=DEFAULTS,
     plan=plan,
     writer=_writer,
+    footprint=footprint,
     recognises=_recognises,
     open=_open,
     runner=_runner,

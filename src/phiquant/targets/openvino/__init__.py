@@ -9,6 +9,7 @@ from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import Plan
 from phiquant.recipe import Recipe
 from phiquant.targets.openvino.artifact import open_artifact, recognises
+from phiquant.targets.openvino.footprint import footprint
 from phiquant.targets.openvino.formats import DEFAULTS, GRIDS, TYPES
 from phiquant.targets.openvino.planner import plan
 from phiquant.targets.openvino.profiles import OPTIONS
@@ -42,6 +43,7 @@ TARGET = Target(
     defaults=DEFAULTS,
     plan=plan,
     writer=_writer,
+    footprint=footprint,
     recognises=recognises,
     open=open_artifact,
     runner=_runner,
