@@ -64,7 +64,7 @@ def gathered(grid, parts, rows):
 
 
 @pytest.mark.parametrize(
-    "grid", every_grid(), ids=lambda grid: f"{grid.name} {grid.parameters.name}"
+    "grid", every_grid(), ids=lambda grid: f"{grid.name} {grid.kind.name}"
 )
 def test_decodes_to_what_the_runtime_dequantizes(grid):
     weights = sample(7, 768)
