@@ -16,6 +16,7 @@ ORDER = [
     "staging",
     "phi",
     "quantization",
+    "calibration",
     "planning",
     "targets",
     "evaluation",
