@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
+from phiquant.calibration.text import Sample, read_sample, shipped_sample
 from phiquant.errors import RequestError, ResourceError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.hashes import hash_files
@@ -19,8 +20,9 @@ from phiquant.phi.source import locate
 from phiquant.phi.survey import Survey, survey
 from phiquant.planning.plan import Plan
 from phiquant.progress import OnProgress, Progress, ignore
-from phiquant.recipe import Recipe
+from phiquant.recipe import CalibrationText, Recipe
 from phiquant.reporting.records import write_records
+from phiquant.rounding import Roundings, calibrated
 from phiquant.staging import check_destination, free_bytes, staged
 from phiquant.streaming import Outlet, stream
 from phiquant.targets.table import target
@@ -44,12 +46,13 @@ def quantize(
     output: Path,
     on_progress: OnProgress = ignore,
     revision: str | None = None,
+    text: CalibrationText | None = None,
 ) -> tuple[Made, ...]:
     """Make one artifact a recipe from one reading of `model`, a directory or a hub id.
 
     A single artifact becomes `output` itself; several become `output/<target>`. `output`
-    appears whole, when all are done, or not at all. Raises RequestError, InputError or
-    ResourceError; see `phiquant.errors`.
+    appears whole, when all are done, or not at all. Recipes whose quality is not "fast"
+    calibrate on `text`. Raises RequestError, InputError or ResourceError; see `phiquant.errors`.
     """
     check_destination(output)
     source = locate(str(model), revision)
@@ -63,10 +66,17 @@ def quantize(
         Made(output / (recipe.target if len(recipes) > 1 else ""), recipe, plan)
         for recipe, plan in zip(recipes, plans, strict=True)
     )
+    asked = [(one.recipe, one.plan) for one in made]
+    sample = _sample(checkpoint, recipes, text or CalibrationText())
     _check_disk(plans, output)
-    with _disk_errors(output), staged(output) as scratch, _hashing(checkpoint.files) as hashes:
+    with (
+        _disk_errors(output),
+        calibrated(checkpoint, asked, sample, output, on_progress) as rounding,
+        staged(output) as scratch,
+        _hashing(checkpoint.files) as hashes,
+    ):
         inside = [scratch / one.path.relative_to(output) for one in made]
-        made = _write(checkpoint, made, inside, on_progress)
+        made = _write(checkpoint, made, inside, rounding, on_progress)
         for directory, one in zip(inside, made, strict=True):
             write_records(directory, source, hashes.result(), one.recipe, one.plan)
     return made
@@ -120,10 +130,22 @@ def _survey(checkpoint: Checkpoint, on_progress: OnProgress) -> Survey:
     return survey(checkpoint, advance)
 
 
+def _sample(
+    checkpoint: Checkpoint, recipes: Sequence[Recipe], text: CalibrationText
+) -> Sample | None:
+    """The calibration sample, if any of `recipes` needs one."""
+    if all(recipe.quality == "fast" for recipe in recipes):
+        return None
+    if text.path is None:
+        return shipped_sample(checkpoint.tokenizer, text.sequences, text.length)
+    return read_sample(text.path, checkpoint.tokenizer, text.sequences, text.length)
+
+
 def _write(
     checkpoint: Checkpoint,
     made: Sequence[Made],
     directories: Sequence[Path],
+    rounding: Roundings,
     on_progress: OnProgress,
 ) -> tuple[Made, ...]:
     """Write all artifacts; their plans come back with what the writers had to note."""
@@ -133,7 +155,7 @@ def _write(
             directory.mkdir(exist_ok=True)
             into = target(one.recipe.target)
             writer = stack.enter_context(into.writer(one.plan, checkpoint, one.recipe, directory))
-            outlets += [Outlet(row, into.grids[row.grid], writer) for row in one.plan.rows]
+            outlets += [Outlet(row, rounding(one.recipe, row), writer) for row in one.plan.rows]
             noted.append(replace(one, plan=one.plan.with_notes(writer.notes)))
         stream(checkpoint, outlets, on_progress)
     return tuple(noted)

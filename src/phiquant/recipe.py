@@ -1,10 +1,26 @@
 """What the user asked for, frozen."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 Precision = Literal["int4", "int8", "fp16", "fp32"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+Quality = Literal["fast", "balanced", "best"]
+QUALITIES: tuple[str, ...] = get_args(Quality)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationText:
+    """What to gather statistics over: a file, or None for the text that is shipped.
+
+    At most `sequences` sequences of `length` tokens.
+    """
+
+    path: Path | None = None
+    sequences: int = 128
+    length: int = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +32,8 @@ class Recipe:
     runtimes that cannot choose LongRoPE's factors while they run; None means the model's
     original training length. `options` are choices that only this target knows (ONNX's
     execution provider), as pairs of a name and a value; the target's table of options lists them.
+    `quality` says how weights are rounded: "fast" from the weights alone, "balanced" weighing
+    errors by how much each input is used, "best" layer by layer with feedback.
     """
 
     target: str
@@ -23,6 +41,7 @@ class Recipe:
     type: str | None = None
     context: int | None = None
     options: tuple[tuple[str, str], ...] = ()
+    quality: Quality = "fast"
 
     def option(self, name: str, default: str) -> str:
         """The value of the option `name`, `default` where it was not given."""
@@ -36,4 +55,5 @@ class Recipe:
             "type": self.type,
             "context": self.context,
             "options": dict(self.options),
+            "quality": self.quality,
         }

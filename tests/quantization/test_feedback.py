@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from phiquant.quantization.affine import decode_codes, nearest_codes
-from phiquant.quantization.calibrated import Method, corrected, round_calibrated
+from phiquant.quantization.calibrated import Method, Rounder, correction
 from phiquant.quantization.descent import damped, errors_of, improve_codes, improve_parameters
 from phiquant.quantization.feedback import Feedback, round_with_feedback, rounding_order
 from phiquant.quantization.floats import FLOAT_TYPES
@@ -127,9 +127,7 @@ def test_a_coordinate_cannot_be_bettered_alone_once_descent_has_ended(grid):
         for step in (-1, 1):
             other = codes.copy()
             other[:, column] = np.clip(other[:, column] + step, low, high)
-            assert np.all(
-                cost(errors_of(weights, other, levels), stiff) >= least * (1 - 1e-4)
-            )
+            assert np.all(cost(errors_of(weights, other, levels), stiff) >= least * (1 - 1e-4))
 
 
 @pytest.mark.parametrize("grid", EVERY.values(), ids=EVERY)
@@ -149,7 +147,7 @@ def test_parameters_give_the_weights_back(grid):
 @pytest.mark.parametrize("grid", EVERY.values(), ids=EVERY)
 def test_what_is_stored_decodes_to_the_errors_that_were_judged(grid):
     weights, moment = problem(columns_of(grid), rows=300)
-    parts = round_calibrated(weights, moment, None, grid, Method(damping=0.01))
+    parts = Rounder(moment, None, grid, Method(damping=0.01)).round(weights)
     decoded = grid.decode(parts, weights.shape[1])
     codes, levels = grid.unpack(parts, weights.shape[1])
     assert np.allclose(decoded, decode_codes(codes, levels, FLOAT_TYPES["F32"]), atol=0.03)
@@ -165,8 +163,9 @@ def test_the_correction_is_the_least_squares_answer_to_shifted_inputs():
     moment = (seen.T @ seen / 2000).astype(np.float32)
     shift = ((true - seen).T @ seen / 2000).astype(np.float32)
     expected = np.linalg.lstsq(seen, true @ weight.T, rcond=None)[0].T
-    assert np.allclose(corrected(weight, moment, shift, 1.0), expected, atol=1e-3)
-    assert np.allclose(corrected(weight, moment, shift, 0.0), weight, atol=1e-6)
+    moved = weight + weight @ correction(moment, shift, 1.0)
+    assert np.allclose(moved, expected, atol=1e-3)
+    assert np.allclose(correction(moment, shift, 0.0), 0)
 
 
 def test_blocks_stay_whole_and_the_most_important_comes_first():
@@ -178,5 +177,5 @@ def test_blocks_stay_whole_and_the_most_important_comes_first():
 def test_a_moment_of_zeros_still_rounds():
     grid = GGUF["Q4_0"]
     weights, _ = problem(64)
-    parts = round_calibrated(weights, np.zeros((64, 64), np.float32), None, grid, Method())
+    parts = Rounder(np.zeros((64, 64), np.float32), None, grid, Method()).round(weights)
     assert np.isfinite(grid.decode(parts, 64)).all()

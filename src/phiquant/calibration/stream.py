@@ -8,14 +8,18 @@ A block of the network is four linear layers, each of which takes what the one b
     DOWN              silu(gate) * up            → h += ·
 
 `Stream` holds h, (tokens, hidden), and what attention or SwiGLU left for the next layer, (tokens,
-width), in two mapped files: neither counts as memory that the job needs, and only a chunk of
-sequences is worked on at a time. Weights are handed in layer by layer, so that the same sample
-can go through the original and through several quantized networks side by side.
+width), in mapped files: they are not memory that the job needs, and only a chunk of sequences is
+worked on at a time. Weights are handed in layer by layer, so that the same sample can go through
+the original and through several quantized networks side by side.
+
+h has two files that take turns: block k reads file k % 2, and file (k + 1) % 2 holds what leaves
+it. A job that was killed within a block finds the block's input as it was.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +32,8 @@ from phiquant.phi.threads import multiply
 from phiquant.phi.weights import Floats
 
 Tokens = npt.NDArray[np.int32]
+
+Mode = Literal["r+", "w+"]
 
 CHUNK_TOKENS = 4096
 """Tokens that are worked on at a time: long enough for matrix products at full speed."""
@@ -47,14 +53,20 @@ class Chunk:
 class Stream:
     """`sequences` (count, length) of token ids at some point of a network."""
 
-    def __init__(self, architecture: Architecture, sequences: Tokens, directory: Path) -> None:
-        """Make the files in `directory`, which is the caller's to remove."""
+    def __init__(
+        self, architecture: Architecture, sequences: Tokens, directory: Path, blocks: int = 0
+    ) -> None:
+        """Make the files in `directory`, or go on with those that `blocks` done blocks left."""
         self.architecture = architecture
         self.sequences = sequences
         count, length = sequences.shape
         width = max(architecture.intermediate_size, architecture.heads * architecture.head_size)
-        self._hidden = _mapped(directory / "hidden", (count, length, architecture.hidden_size))
-        self._left = _mapped(directory / "left", (count, length, width))
+        shape = (count, length, architecture.hidden_size)
+        mode: Mode = "r+" if blocks else "w+"
+        directory.mkdir(exist_ok=True)
+        self._states = [_mapped(directory / f"hidden-{at}", shape, mode) for at in range(2)]
+        self._at = blocks % 2
+        self._left = _mapped(directory / "left", (count, length, width), mode)
         self._turn = rotation(architecture.rope, np.arange(length), length)
 
     def chunks(self) -> Iterator[Chunk]:
@@ -66,14 +78,15 @@ class Stream:
 
     def embed(self, chunk: Chunk, rows: Floats) -> None:
         """Begin: `rows` (tokens, hidden) are the embeddings of the chunk's tokens, in order."""
-        self._hidden[chunk.first : chunk.last] = rows.reshape(-1, *self._hidden.shape[1:])
+        here = self._states[self._at][chunk.first : chunk.last]
+        here[:] = rows.reshape(here.shape)
 
     def inputs(self, chunk: Chunk, role: Role, gains: Floats | None) -> Floats:
         """What the layer of `role` takes, (tokens, in); `gains` are those of the norm before it."""
         here = slice(chunk.first, chunk.last)
         if role in (Role.QKV, Role.GATE_UP, Role.HEAD):
             assert gains is not None
-            hidden = self._hidden[here].reshape(-1, self.architecture.hidden_size)
+            hidden = self._states[self._at][here].reshape(-1, self.architecture.hidden_size)
             return rms_norm(hidden, gains, self.architecture.norm_epsilon)
         width = self.architecture.intermediate_size
         if role is Role.ATTENTION_OUTPUT:
@@ -86,11 +99,18 @@ class Stream:
         multiply(inputs, weight, outputs)
         here = slice(chunk.first, chunk.last)
         if role in (Role.ATTENTION_OUTPUT, Role.DOWN):
-            self._hidden[here] += outputs.reshape(self._hidden[here].shape)
+            old = self._states[self._at][here]
+            new = self._states[1 - self._at][here] if role is Role.ATTENTION_OUTPUT else old
+            np.add(old, outputs.reshape(old.shape), out=new)
             return
         left = self._attended(outputs) if role is Role.QKV else _gated(outputs)
         shape = (chunk.last - chunk.first, self.sequences.shape[1], left.shape[1])
         self._left[here, :, : left.shape[1]] = left.reshape(shape)
+
+    def passed(self, role: Role) -> None:
+        """All chunks went through the layer of `role`."""
+        if role is Role.ATTENTION_OUTPUT:
+            self._at = 1 - self._at
 
     def _attended(self, fused: Floats) -> Floats:
         model, length = self.architecture, self.sequences.shape[1]
@@ -112,5 +132,5 @@ def _gated(fused: Floats) -> Floats:
     return product
 
 
-def _mapped(path: Path, shape: tuple[int, ...]) -> Floats:
-    return np.memmap(path, np.float32, "w+", shape=shape)
+def _mapped(path: Path, shape: tuple[int, ...], mode: Mode) -> Floats:
+    return np.memmap(path, np.float32, mode, shape=shape)

@@ -5,10 +5,9 @@ weight against them, and take every network's sample through its own weight. A l
 rounded for the inputs that the layers before it, rounded already, really give.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
-
-import numpy as np
 
 from phiquant.calibration.moments import Moments
 from phiquant.calibration.stream import LINEAR, Stream
@@ -22,60 +21,47 @@ class Network(Protocol):
     stream: Stream
 
     def round(self, weight: Weight, values: Floats, moments: Moments) -> Floats:
-        """Round `values` (out, in) of a weight, keep what is stored, and return what it decodes to."""
+        """Round and keep `values` (out, in) of a weight; what the stored parts decode to."""
 
 
-def walk(
-    source: WeightSource,
-    original: Stream | None,
-    networks: Sequence[Network],
-    step: Callable[[Weight], None],
-) -> None:
-    """Take all streams, whose samples are embedded already, from the first block to the last.
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """All streams of one sample: the unquantized network's, where it is needed, and the others."""
 
-    `original` is the stream of the unquantized network, None where nobody needs its inputs.
-    `step` is called after each layer.
-    """
+    original: Stream | None
+    networks: Sequence[Network]
+
+
+def walk_block(source: WeightSource, sides: Sides, layer: int) -> Iterator[Weight]:
+    """Take all streams through a block of the network; each layer is yielded when it is done."""
     by_place = {(weight.layer, weight.role): weight for weight in source.architecture.weights()}
     gains = {Role.QKV: Role.ATTENTION_NORM, Role.GATE_UP: Role.FFN_NORM}
-    for layer in range(source.architecture.layers):
-        for role in LINEAR:
-            weight = by_place[layer, role]
-            norm = by_place.get((layer, gains[role])) if role in gains else None
-            norms = None if norm is None else source.weight(norm.name)
-            values = source.weight(weight.name)
-            through_layer(original, networks, weight, (values, norms))
-            step(weight)
+    for role in LINEAR:
+        weight = by_place[layer, role]
+        norms = source.weight(by_place[layer, gains[role]].name) if role in gains else None
+        _through(source.weight(weight.name), sides, weight, norms)
+        yield weight
 
 
-def through_layer(
-    original: Stream | None,
-    networks: Sequence[Network],
-    weight: Weight,
-    values: tuple[Floats, Floats | None],
-) -> None:
+def _through(values: Floats, sides: Sides, weight: Weight, norms: Floats | None) -> None:
     """One layer: moments, rounding, and on."""
-    here, norms = values
-    moments = gather(original, networks, weight, norms)
+    moments = gather(sides, weight, norms)
     decoded = [
-        network.round(weight, here, moment)
-        for network, moment in zip(networks, moments, strict=True)
+        network.round(weight, values, moment)
+        for network, moment in zip(sides.networks, moments, strict=True)
     ]
-    pairs = [(original, here)] if original is not None else []
-    pairs += [(network.stream, made) for network, made in zip(networks, decoded, strict=True)]
+    pairs = [(sides.original, values)] if sides.original is not None else []
+    pairs += [(network.stream, made) for network, made in zip(sides.networks, decoded, strict=True)]
     for stream, matrix in pairs:
         for chunk in stream.chunks():
             inputs = stream.inputs(chunk, weight.role, norms)
             stream.advance(chunk, weight.role, inputs, matrix)
+        stream.passed(weight.role)
 
 
-def gather(
-    original: Stream | None,
-    networks: Sequence[Network],
-    weight: Weight,
-    gains: Floats | None,
-) -> list[Moments]:
+def gather(sides: Sides, weight: Weight, gains: Floats | None) -> list[Moments]:
     """The moments of the layer's inputs in every network."""
+    original, networks = sides.original, sides.networks
     moments = [Moments(weight.shape[1], original is not None) for _ in networks]
     first = networks[0].stream
     for chunk in first.chunks():

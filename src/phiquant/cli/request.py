@@ -1,10 +1,19 @@
 """From the words of the command line to recipes."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 from phiquant.errors import RequestError
-from phiquant.recipe import PRECISIONS, Precision, Recipe
+from phiquant.recipe import (
+    PRECISIONS,
+    QUALITIES,
+    CalibrationText,
+    Precision,
+    Quality,
+    Recipe,
+)
 from phiquant.targets.table import MODULES, target
 
 
@@ -14,6 +23,7 @@ def recipes(
     types: list[str],
     context: int | None,
     options: Sequence[str] = (),
+    quality: str = "fast",
 ) -> tuple[Recipe, ...]:
     """One recipe for each target in `to`; RequestError for words that mean nothing here.
 
@@ -32,12 +42,31 @@ def recipes(
         )
     if context is not None and context < 1:
         raise RequestError(f"expected a positive number of tokens for --context, found {context}")
+    if quality not in QUALITIES:
+        raise RequestError(f"expected a quality among {', '.join(QUALITIES)}, found {quality!r}")
     chosen = _types(names, types)
     given = _options(names, options)
     return tuple(
-        Recipe(name, cast(Precision, precision), chosen.get(name), context, given[name])
+        Recipe(
+            name,
+            cast(Precision, precision),
+            chosen.get(name),
+            context,
+            given[name],
+            cast(Quality, quality),
+        )
         for name in names
     )
+
+
+def calibration_text(path: Path | None, size: str) -> CalibrationText:
+    """What to calibrate on; RequestError unless `size` is SEQUENCESxTOKENS."""
+    match = re.fullmatch(r"(\d+)x(\d+)", size)
+    if match is None or min(int(match[1]), int(match[2])) < 1:
+        raise RequestError(
+            f"expected a calibration size as SEQUENCESxTOKENS (128x512), found {size!r}"
+        )
+    return CalibrationText(path, int(match[1]), int(match[2]))
 
 
 def option_words(**flags: str | float | bool | None) -> list[str]:

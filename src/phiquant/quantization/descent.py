@@ -13,6 +13,7 @@ Neither step can raise the cost of a row, so it is safe to stop at any time.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
@@ -20,6 +21,9 @@ from numba import njit
 from phiquant.quantization.affine import decode_codes
 from phiquant.quantization.floats import FLOAT_TYPES
 from phiquant.quantization.grid import AffineGrid, Codes, Floats, Levels
+from phiquant.quantization.levels import block_of, concatenate
+
+TINY = np.float32(1e-30)
 
 STEP = 128
 """Columns that are improved between two products with the moment."""
@@ -33,7 +37,7 @@ def damped(moment: Floats, damping: float) -> Floats:
 
 
 def errors_of(weights: Floats, codes: Codes, levels: Levels) -> Floats:
-    """w - v, (rows, n)."""
+    """What rounding left, w - v: (rows, n)."""
     errors: Floats = weights - decode_codes(codes, levels, FLOAT_TYPES["F32"])
     return errors
 
@@ -96,60 +100,67 @@ def improve_parameters(
     `errors` changes in place.
     """
     pieces = []
-    block, per_block = grid.block, grid.block // grid.group
-    for index, first in enumerate(range(0, codes.shape[1], block)):
-        here = slice(first, first + block)
-        old = _piece(levels, index, per_block, codes.shape[1] // block)
+    blocks = codes.shape[1] // grid.block
+    for index in range(blocks):
+        here = slice(index * grid.block, (index + 1) * grid.block)
+        old = block_of(levels, index, blocks)
         basis = grid.basis(codes[:, here], old)
         slopes = errors @ moment[:, here]
-        new, moves = _moved(grid, old, (basis, slopes), moment[here, here])
-        errors[:, here] -= sum(
-            move[:, None] * part for move, part in zip(moves, basis, strict=True)
-        )
+        new, moves = _fitted(grid, old, _Linear.of(basis, slopes, moment[here, here]))
+        for move, part in zip(moves, basis, strict=True):
+            errors[:, here] -= move[:, None] * part
         pieces.append(new)
-    from phiquant.quantization.levels import concatenate
-
     return concatenate(pieces)
 
 
-def _piece(levels: Levels, index: int, groups: int, blocks: int) -> Levels:
-    """The levels of one block."""
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    """How the cost of a block depends on moves Δ of its parameters, row by row.
 
-    def cut(array):
-        width = array.shape[1] // blocks
-        return array[:, index * width : (index + 1) * width]
+    It changes by Σ_pq Δ_p masses[p][q] Δ_q - 2 Σ_p Δ_p wishes[p].
+    """
 
-    stored = {name: cut(part) for name, part in levels.stored.items()}
-    return Levels(cut(levels.scale), cut(levels.offset), stored)
+    wishes: list[Floats]
+    masses: list[list[Floats]]
+
+    @classmethod
+    def of(cls, basis: Sequence[Floats], slopes: Floats, moment: Floats) -> "_Linear":
+        turned = [part @ moment for part in basis]
+        wishes = [np.einsum("rj,rj->r", part, slopes) for part in basis]
+        masses = [[np.einsum("rj,rj->r", part, other) for other in turned] for part in basis]
+        return cls(wishes, masses)
+
+    def minimum(self) -> list[Floats]:
+        """The moves of least cost; where two parameters do the same, the first moves alone."""
+        first = self.wishes[0] / np.maximum(self.masses[0][0], TINY)
+        if len(self.wishes) == 1:
+            return [first]
+        (m00, m01), (_, m11) = self.masses
+        spread = m00 * m11 - m01 * m01
+        apart = spread > 1e-6 * m00 * m11
+        spread = np.where(apart, spread, 1)
+        both = (self.wishes[0] * m11 - self.wishes[1] * m01) / spread
+        other = (self.wishes[1] * m00 - self.wishes[0] * m01) / spread
+        moves = np.where(apart, both, first), np.where(apart, other, 0)
+        return [move.astype(np.float32) for move in moves]
+
+    def change(self, moves: Sequence[Floats]) -> Floats:
+        """By how much `moves` change the cost of each row."""
+        total = np.zeros_like(moves[0])
+        for move, wish, masses in zip(moves, self.wishes, self.masses, strict=True):
+            total -= 2 * move * wish
+            for other, mass in zip(moves, masses, strict=True):
+                total += move * mass * other
+        return total
 
 
-def _moved(grid, old, linear, moment):
+def _fitted(grid: AffineGrid, old: Levels, linear: _Linear) -> tuple[Levels, list[Floats]]:
     """New levels of a block, and how far each parameter moved in each row."""
-    basis, slopes = linear
-    turned = [part @ moment for part in basis]
-    wish = [(part * slopes).sum(1) for part in basis]
-    if len(basis) == 1:
-        mass = np.maximum((basis[0] * turned[0]).sum(1), 1e-30)
-        steps = [wish[0] / mass]
-        masses = [[mass]]
-    else:
-        masses = [[(a * t).sum(1) for t in turned] for a in basis]
-        (m00, m01), (_, m11) = masses
-        det = m00 * m11 - m01 * m01
-        ok = det > 1e-6 * m00 * m11
-        det = np.where(ok, det, 1)
-        steps = [
-            np.where(ok, (wish[0] * m11 - wish[1] * m01) / det, wish[0] / np.maximum(m00, 1e-30)),
-            np.where(ok, (wish[1] * m00 - wish[0] * m01) / det, 0),
-        ]
     before = grid.parameters(old)
-    new = grid.with_parameters(old, [(b + s).astype(np.float32) for b, s in zip(before, steps)])
-    moves = [a - b for a, b in zip(grid.parameters(new), before)]
-    change = -2 * sum(m * w for m, w in zip(moves, wish))
-    for i, a in enumerate(moves):
-        for j, b in enumerate(moves):
-            change = change + a * b * masses[i][j]
-    better = change < 0
-    moves = [np.where(better, m, 0).astype(np.float32) for m in moves]
-    kept = grid.with_parameters(old, [np.where(better, a, b) for a, b in zip(grid.parameters(new), before)])
-    return kept, moves
+    asked = [here + move for here, move in zip(before, linear.minimum(), strict=True)]
+    stored = grid.parameters(grid.with_parameters(old, asked))
+    moves = [there - here for there, here in zip(stored, before, strict=True)]
+    better = linear.change(moves) < 0
+    moves = [np.where(better, move, np.float32(0)) for move in moves]
+    kept = [np.where(better, there, here) for there, here in zip(stored, before, strict=True)]
+    return grid.with_parameters(old, kept), moves

@@ -1,8 +1,10 @@
-"""Levels of neighbouring columns, put together."""
+"""Levels of neighbouring columns, put together and taken apart."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from phiquant.quantization.grid import Levels
 
@@ -21,3 +23,14 @@ def concatenate(pieces: Sequence[Levels]) -> Levels:
     scale = np.concatenate([piece.scale for piece in pieces], axis=1)
     offset = np.concatenate([piece.offset for piece in pieces], axis=1)
     return Levels(scale, offset, stored)
+
+
+def block_of(levels: Levels, index: int, blocks: int) -> Levels:
+    """The levels of one of the `blocks` blocks of a row."""
+
+    def cut(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        width = array.shape[1] // blocks
+        return array[:, index * width : (index + 1) * width]
+
+    stored = {name: cut(part) for name, part in levels.stored.items()}
+    return Levels(cut(levels.scale), cut(levels.offset), stored)
