@@ -32,6 +32,14 @@ Tokens = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """What is rounded against, and how: token ids (count, length), and the method."""
+
+    sequences: Tokens
+    method: Method
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """An artifact to be rounded: its name in the journal, and a row and a grid a weight."""
 
@@ -49,21 +57,20 @@ class Wanted:
 def calibrate(
     source: WeightSource,
     wanted: Sequence[Wanted],
-    sequences: Tokens,
-    method: Method,
+    over: Calibration,
     journal: Journal,
     on_progress: OnProgress,
 ) -> None:
     """Round every matrix of `source` for all of `wanted` into `journal`.
 
-    `sequences` (count, length) are token ids. Blocks that the journal has already are not done
-    again.
+    Blocks that the journal has already are not done again.
     """
+    sequences, method = over.sequences, over.method
     cost = Cost(source.architecture, sequences.size, sequences.shape[1], len(wanted), method)
     done = journal.blocks * cost.block()
     share = 1 - done / cost.total
     cost.report(done, on_progress, seconds=share * cost.seconds(product_rate()))
-    run = _Run(source, wanted, sequences, method, journal)
+    run = _Run(source, wanted, over, journal)
     if not journal.blocks:
         run.begin()
     for layer in range(journal.blocks, source.architecture.layers):
@@ -121,10 +128,10 @@ class _Run:
         self,
         source: WeightSource,
         wanted: Sequence[Wanted],
-        sequences: Tokens,
-        method: Method,
+        over: Calibration,
         journal: Journal,
     ) -> None:
+        sequences, method = over.sequences, over.method
         self._source, self._sequences = source, sequences
         self._architecture: Architecture = source.architecture
 

@@ -45,6 +45,7 @@ def quantize(
     recipes: Sequence[Recipe],
     output: Path,
     on_progress: OnProgress = ignore,
+    *,
     revision: str | None = None,
     text: CalibrationText | None = None,
 ) -> tuple[Made, ...]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from phiquant.calibrated import Wanted, calibrate
+from phiquant.calibrated import Calibration, Wanted, calibrate
 from phiquant.calibration.diagonals import Diagonals
 from phiquant.calibration.journal import Journal
 from phiquant.calibration.text import Sample
@@ -80,7 +80,8 @@ def calibrated(
             output.parent / f".{output.name}.calibration", _key(checkpoint, best, sample, method)
         )
         wanted = [_wanted(recipe, plan) for recipe, plan in best]
-        calibrate(checkpoint, wanted, np.stack(sample.tokens), method, journal, on_progress)
+        over = Calibration(np.stack(sample.tokens), method)
+        calibrate(checkpoint, wanted, over, journal, on_progress)
 
     def rounding(recipe: Recipe, row: PlanRow) -> Rounding:
         grid = target(recipe.target).grids[row.grid]

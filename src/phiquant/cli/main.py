@@ -117,9 +117,11 @@ def quantize(
             ov_device=ov_device,
             ratio=ratio,
         )
-        wanted = recipes(to, precision, type or [], context, [*flags, *(option or [])], quality)
+        wanted = recipes(
+            to, precision, type or [], context, [*flags, *(option or [])], quality=quality
+        )
         text = calibration_text(calibration, calibration_size)
-        emit(quantize_command(model, revision, wanted, output, not quiet, text))
+        emit(quantize_command(model, revision, wanted, output, text, progress=not quiet))
 
 
 @app.command()

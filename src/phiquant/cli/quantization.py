@@ -15,8 +15,9 @@ def quantize_command(
     revision: str | None,
     recipes: tuple[Recipe, ...],
     output: Path,
-    progress: bool,
     text: CalibrationText,
+    *,
+    progress: bool,
 ) -> Result:
     """Make the artifacts; the result lists them with their plans."""
     with shown(progress) as on_progress:

@@ -23,6 +23,7 @@ def recipes(
     types: list[str],
     context: int | None,
     options: Sequence[str] = (),
+    *,
     quality: str = "fast",
 ) -> tuple[Recipe, ...]:
     """One recipe for each target in `to`; RequestError for words that mean nothing here.

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
 from phiquant.quantization.affine import decode_codes
@@ -57,8 +58,7 @@ def improve_codes(
             errors[:, first:last],
             slopes,
             np.ascontiguousarray(moment[first:last, first:last]),
-            (levels.scale, levels.offset, groups),
-            (np.float32(low), np.float32(high)),
+            (levels.scale, levels.offset, groups, np.float32(low), np.float32(high)),
         )
 
 
@@ -68,11 +68,14 @@ def descent_kernel(
     errors: Floats,
     slopes: Floats,
     moment: Floats,
-    levels: tuple[Floats, Floats, Codes],
-    ends: tuple[np.float32, np.float32],
+    levels: tuple[Floats, Floats, npt.NDArray[np.intp], np.float32, np.float32],
 ) -> None:
-    """Coordinate descent within a step of columns (rows, n); `slopes` are e H there."""
-    scales, offsets, groups = levels
+    """Coordinate descent within a step of columns (rows, n); `slopes` are e H there.
+
+    `levels` are scale and offset (rows, groups), each column's group, the least and the greatest
+    code.
+    """
+    scales, offsets, groups, low, high = levels
     for row in range(codes.shape[0]):
         slope = slopes[row]
         for j in range(codes.shape[1]):
@@ -83,7 +86,7 @@ def descent_kernel(
             value = scale * old + offsets[row, groups[j]]
             wanted = value + slope[j] / moment[j, j]
             code = np.rint((wanted - offsets[row, groups[j]]) / scale)
-            code = min(max(code, ends[0]), ends[1])
+            code = min(max(code, low), high)
             if code != old:
                 change = scale * (old - code)
                 codes[row, j] = np.int16(code)
@@ -132,7 +135,7 @@ class _Linear:
 
     def minimum(self) -> list[Floats]:
         """The moves of least cost; where two parameters do the same, the first moves alone."""
-        first = self.wishes[0] / np.maximum(self.masses[0][0], TINY)
+        first: Floats = np.divide(self.wishes[0], np.maximum(self.masses[0][0], TINY))
         if len(self.wishes) == 1:
             return [first]
         (m00, m01), (_, m11) = self.masses
@@ -142,7 +145,7 @@ class _Linear:
         both = (self.wishes[0] * m11 - self.wishes[1] * m01) / spread
         other = (self.wishes[1] * m00 - self.wishes[0] * m01) / spread
         moves = np.where(apart, both, first), np.where(apart, other, 0)
-        return [move.astype(np.float32) for move in moves]
+        return [np.asarray(move, np.float32) for move in moves]
 
     def change(self, moves: Sequence[Floats]) -> Floats:
         """By how much `moves` change the cost of each row."""

@@ -121,7 +121,8 @@ def _round_block(
     columns) in rounding order; `levels` come with the range of codes.
     """
     target, due = weights
-    found, (low, high) = levels
+    found, (least, greatest) = levels
+    low, high = np.float32(least), np.float32(greatest)
     codes = np.empty(target.shape, np.int16)
     errors = np.empty(target.shape, np.float32)
     for first in range(0, target.shape[1], STEP):
@@ -133,8 +134,7 @@ def _round_block(
             np.ascontiguousarray(target[:, first:last]),
             step,
             np.ascontiguousarray(factors[first:last, first:last]),
-            (found.scale, found.offset, places.groups[first:last]),
-            (np.float32(low), np.float32(high)),
+            (found.scale, found.offset, places.groups[first:last], low, high),
             (rounded, left),
         )
         codes[:, places.columns[first:last]] = rounded
@@ -147,16 +147,15 @@ def feedback_kernel(
     weights: Floats,
     due: Floats,
     factors: Floats,
-    levels: tuple[Floats, Floats, npt.NDArray[np.intp]],
-    ends: tuple[np.float32, np.float32],
+    levels: tuple[Floats, Floats, npt.NDArray[np.intp], np.float32, np.float32],
     out: tuple[Codes, Floats],
 ) -> None:
     """Round a step of columns (rows, n) one by one, passing on errors within the step.
 
-    `due` is overwritten. `levels` are scale and offset (rows, groups) and each column's group;
-    `out` is filled with codes and errors (rows, n).
+    `due` is overwritten. `levels` are scale and offset (rows, groups), each column's group, the
+    least and the greatest code; `out` is filled with codes and errors (rows, n).
     """
-    scales, offsets, groups = levels
+    scales, offsets, groups, low, high = levels
     codes, errors = out
     for row in range(weights.shape[0]):
         target = due[row]
@@ -167,7 +166,7 @@ def feedback_kernel(
             code = np.float32(0)
             if scale != 0:
                 code = np.rint((wanted - offset) / scale)
-            code = min(max(code, ends[0]), ends[1])
+            code = min(max(code, low), high)
             error = weights[row, j] - (scale * code + offset)
             codes[row, j] = np.int16(code)
             errors[row, j] = error
