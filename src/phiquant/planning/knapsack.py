@@ -133,7 +133,7 @@ def _steps(classes: Sequence[_Class]) -> Steps:
         owner.append(np.full(len(corners) - 1, at))
     steps = Steps(np.concatenate(weight), np.concatenate(value), np.concatenate(owner))
     order = np.argsort(steps.value / steps.weight, kind="stable")
-    return Steps(*(part[order] for part in steps))
+    return Steps(steps.weight[order], steps.value[order], steps.owner[order])
 
 
 def _within(
