@@ -1,10 +1,39 @@
 """What the user asked for, frozen."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
+
+from phiquant.errors import RequestError
 
 Precision = Literal["int4", "int8", "fp16", "fp32"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What bits are to be allocated to; exactly one of the three is given."""
+
+    bits_per_weight: float | None = None
+    """Mean stored bits per weight over all tensors."""
+    max_bytes: int | None = None
+    """Bytes of all tensors."""
+    max_kl: float | None = None
+    """Mean divergence from the original, in nats a token."""
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in self.as_json().items() if value is not None}
+        if len(given) != 1:
+            raise RequestError(
+                "expected one of --bits-per-weight, --max-size and --max-kl, found "
+                f"{len(given) or 'none'}; choose one"
+            )
+        ((name, value),) = given.items()
+        if not 0 < value < float("inf"):
+            raise RequestError(f"expected a budget above 0, found {name} {value:g}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The budget as it is recorded."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +45,7 @@ class Recipe:
     runtimes that cannot choose LongRoPE's factors while they run; None means the model's
     original training length. `options` are choices that only this target knows (ONNX's
     execution provider), as pairs of a name and a value; the target's table of options lists them.
+    With a `budget`, every tensor gets the format that serves the model best within it.
     """
 
     target: str
@@ -23,6 +53,7 @@ class Recipe:
     type: str | None = None
     context: int | None = None
     options: tuple[tuple[str, str], ...] = ()
+    budget: Budget | None = None
 
     def option(self, name: str, default: str) -> str:
         """The value of the option `name`, `default` where it was not given."""
@@ -36,4 +67,5 @@ class Recipe:
             "type": self.type,
             "context": self.context,
             "options": dict(self.options),
+            "budget": None if self.budget is None else self.budget.as_json(),
         }

@@ -1,10 +1,13 @@
 """From the words of the command line to recipes."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
 from typing import cast
 
 from phiquant.errors import RequestError
-from phiquant.recipe import PRECISIONS, Precision, Recipe
+from phiquant.recipe import PRECISIONS, Budget, Precision, Recipe
 from phiquant.targets.table import MODULES, target
 
 
@@ -38,6 +41,31 @@ def recipes(
         Recipe(name, cast(Precision, precision), chosen.get(name), context, given[name])
         for name in names
     )
+
+
+def within(
+    recipes: tuple[Recipe, ...],
+    bits_per_weight: float | None,
+    max_size: str | None,
+    max_kl: float | None,
+) -> tuple[Recipe, ...]:
+    """The recipes with the budget that was given, if one was; each has it for itself."""
+    if bits_per_weight is None and max_size is None and max_kl is None:
+        return recipes
+    nbytes = None if max_size is None else _bytes(max_size)
+    budget = Budget(bits_per_weight, nbytes, max_kl)
+    return tuple(replace(recipe, budget=budget) for recipe in recipes)
+
+
+def _bytes(size: str) -> int:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*", size, re.IGNORECASE)
+    if match is None:
+        raise RequestError(
+            f"expected a size such as 2.2GB, 900MB, 850MiB or 87600000, found {size!r}"
+        )
+    prefix = (match[2] or "").upper()
+    base = 1024 if prefix.endswith("I") else 1000
+    return int(Decimal(match[1]) * base ** " KMGT".index(prefix[:1] or " "))
 
 
 def option_words(**flags: str | float | bool | None) -> list[str]:
