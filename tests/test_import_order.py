@@ -21,6 +21,7 @@ ORDER = [
     "targets",
     "evaluation",
     "reporting",
+    "budgets",
     "streaming",
     "pipeline",
     "demo",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
+from phiquant.budgets import allocate, analyse_for, check_budget, sample_size
 from phiquant.calibration.text import Sample, read_sample, shipped_sample
 from phiquant.errors import RequestError, ResourceError
 from phiquant.phi.checkpoint import Checkpoint
@@ -63,6 +64,7 @@ def quantize(
         surveyed = _survey(checkpoint, on_progress)
         tokenizer.result()
     plans = make_plans(checkpoint, recipes, surveyed)
+    plans = _within_budgets(checkpoint, recipes, plans, surveyed, on_progress)
     made = tuple(
         Made(output / (recipe.target if len(recipes) > 1 else ""), recipe, plan)
         for recipe, plan in zip(recipes, plans, strict=True)
@@ -104,6 +106,7 @@ def make_plans(
         raise RequestError(f"expected one or more different targets, found {', '.join(names)!r}")
     for recipe in recipes:
         _check_options(recipe)
+        check_budget(recipe)
     return tuple(
         target(recipe.target).plan(checkpoint.architecture, surveyed, recipe) for recipe in recipes
     )
@@ -118,6 +121,24 @@ def _check_options(recipe: Recipe) -> None:
             raise RequestError(f"{recipe.target} has no option {name!r}; {choice}")
         if given.count(name) > 1:
             raise RequestError(f"the option {name} is given twice for {recipe.target}")
+
+
+def _within_budgets(
+    checkpoint: Checkpoint,
+    recipes: Sequence[Recipe],
+    plans: tuple[Plan, ...],
+    surveyed: Survey,
+    on_progress: OnProgress,
+) -> tuple[Plan, ...]:
+    """The plans of recipes with a budget allocated, from one analysis for all of them."""
+    if all(recipe.budget is None for recipe in recipes):
+        return plans
+    sample = shipped_sample(checkpoint.tokenizer, *sample_size(checkpoint.architecture))
+    model = analyse_for(checkpoint, surveyed, sample.tokens, on_progress)
+    return tuple(
+        plan if recipe.budget is None else allocate(recipe, plan, model, on_progress=on_progress)
+        for recipe, plan in zip(recipes, plans, strict=True)
+    )
 
 
 def _survey(checkpoint: Checkpoint, on_progress: OnProgress) -> Survey:

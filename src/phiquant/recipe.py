@@ -1,8 +1,10 @@
 """What the user asked for, frozen."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from phiquant.errors import RequestError
 
 Precision = Literal["int4", "int8", "fp16", "fp32"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -24,6 +26,33 @@ class CalibrationText:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What bits are to be allocated to; exactly one of the three is given."""
+
+    bits_per_weight: float | None = None
+    """Mean stored bits per weight over all tensors."""
+    max_bytes: int | None = None
+    """Bytes of all tensors."""
+    max_kl: float | None = None
+    """Mean divergence from the original, in nats a token."""
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in self.as_json().items() if value is not None}
+        if len(given) != 1:
+            raise RequestError(
+                "expected one of --bits-per-weight, --max-size and --max-kl, found "
+                f"{len(given) or 'none'}; choose one"
+            )
+        ((name, value),) = given.items()
+        if not 0 < value < float("inf"):
+            raise RequestError(f"expected a budget above 0, found {name} {value:g}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The budget as it is recorded."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """One artifact to make: for which runtime, and in what format.
 
@@ -34,6 +63,7 @@ class Recipe:
     execution provider), as pairs of a name and a value; the target's table of options lists them.
     `quality` says how weights are rounded: "fast" from the weights alone, "balanced" weighing
     errors by how much each input is used, "best" layer by layer with feedback.
+    With a `budget`, every tensor gets the format that serves the model best within it.
     """
 
     target: str
@@ -42,6 +72,7 @@ class Recipe:
     context: int | None = None
     options: tuple[tuple[str, str], ...] = ()
     quality: Quality = "fast"
+    budget: Budget | None = None
 
     def option(self, name: str, default: str) -> str:
         """The value of the option `name`, `default` where it was not given."""
@@ -56,4 +87,5 @@ class Recipe:
             "context": self.context,
             "options": dict(self.options),
             "quality": self.quality,
+            "budget": None if self.budget is None else self.budget.as_json(),
         }

@@ -71,8 +71,13 @@ def test_windows_repeated_go_through_a_layer_like_the_ones_they_repeat(tmp_path)
     assert np.allclose(twice[len(once) :], once, atol=1e-6)
 
 
-def test_progress_counts_layers(tmp_path):
-    source = Checkpoint.open(write_tiny_checkpoint(tmp_path / "m"))
-    seen = []
-    analyse(source, some_windows(1), seen.append)
-    assert [(p.done, p.total, p.unit) for p in seen] == [(1, 2, "layers"), (2, 2, "layers")]
+def test_progress_ends_where_it_was_said_to_end(tmp_path):
+    shape = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4}
+    source = Checkpoint.open(write_tiny_checkpoint(tmp_path / "m", vocab_size=4096, **shape))
+    for measured in (False, True):
+        seen = []
+        analyse(source, some_windows(4, 200), seen.append, sensitivities=measured)
+        done = [progress.done for progress in seen]
+        assert done == sorted(done)
+        assert done[-1] == seen[-1].total > 0
+        assert len({progress.total for progress in seen}) == 1

@@ -51,6 +51,18 @@ def quantize(
             "TARGET=TYPE where there are several targets. May be repeated."
         ),
     ] = None,
+    bits_per_weight: Annotated[
+        float | None,
+        typer.Option(help="Allocate bits to each tensor by its sensitivity: so many on average."),
+    ] = None,
+    max_size: Annotated[
+        str | None,
+        typer.Option(help="The same, for so many bytes of tensors: 2.2GB, 900MB, 87600000."),
+    ] = None,
+    max_kl: Annotated[
+        float | None,
+        typer.Option(help="The same, for the least bytes that diverge by so many nats a token."),
+    ] = None,
     context: Annotated[
         int | None,
         typer.Option(
@@ -108,7 +120,7 @@ def quantize(
     """Make artifacts of a Phi checkpoint for one or more runtimes."""
     with ending(json) as emit:
         from phiquant.cli.quantization import quantize_command
-        from phiquant.cli.request import calibration_text, option_words, recipes
+        from phiquant.cli.request import calibration_text, option_words, recipes, within
 
         flags = option_words(
             provider=provider,
@@ -120,6 +132,7 @@ def quantize(
         wanted = recipes(
             to, precision, type or [], context, [*flags, *(option or [])], quality=quality
         )
+        wanted = within(wanted, bits_per_weight, max_size, max_kl)
         text = calibration_text(calibration, calibration_size)
         emit(quantize_command(model, revision, wanted, output, text, progress=not quiet))
 

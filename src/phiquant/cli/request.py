@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import cast
 
@@ -9,6 +11,7 @@ from phiquant.errors import RequestError
 from phiquant.recipe import (
     PRECISIONS,
     QUALITIES,
+    Budget,
     CalibrationText,
     Precision,
     Quality,
@@ -68,6 +71,31 @@ def calibration_text(path: Path | None, size: str) -> CalibrationText:
             f"expected a calibration size as SEQUENCESxTOKENS (128x512), found {size!r}"
         )
     return CalibrationText(path, int(match[1]), int(match[2]))
+
+
+def within(
+    recipes: tuple[Recipe, ...],
+    bits_per_weight: float | None,
+    max_size: str | None,
+    max_kl: float | None,
+) -> tuple[Recipe, ...]:
+    """The recipes with the budget that was given, if one was; each has it for itself."""
+    if bits_per_weight is None and max_size is None and max_kl is None:
+        return recipes
+    nbytes = None if max_size is None else _bytes(max_size)
+    budget = Budget(bits_per_weight, nbytes, max_kl)
+    return tuple(replace(recipe, budget=budget) for recipe in recipes)
+
+
+def _bytes(size: str) -> int:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*", size, re.IGNORECASE)
+    if match is None:
+        raise RequestError(
+            f"expected a size such as 2.2GB, 900MB, 850MiB or 87600000, found {size!r}"
+        )
+    prefix = (match[2] or "").upper()
+    base = 1024 if prefix.endswith("I") else 1000
+    return int(Decimal(match[1]) * base ** " KMGT".index(prefix[:1] or " "))
 
 
 def option_words(**flags: str | float | bool | None) -> list[str]:
