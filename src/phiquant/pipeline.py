@@ -14,6 +14,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any, cast
 
+from phiquant.budgets import allocate, analyse_for, check_budget, sample_size
+from phiquant.calibration.text import Sample, read_sample, shipped_sample
 from phiquant.errors import PhiquantError, RequestError, ResourceError
 from phiquant.forecast import SPARE, forecast, require_disk, require_memory
 from phiquant.machine import available_memory
@@ -26,8 +28,9 @@ from phiquant.phi.survey import Survey, survey
 from phiquant.planning.forecast import Forecast
 from phiquant.planning.plan import Plan
 from phiquant.progress import OnProgress, Progress, ignore
-from phiquant.recipe import PRECISIONS, Precision, Recipe
+from phiquant.recipe import PRECISIONS, CalibrationText, Precision, Recipe
 from phiquant.reporting.records import write_records
+from phiquant.rounding import Roundings, calibrated
 from phiquant.staging import check_destination, free_bytes, staged
 from phiquant.streaming import Outlet, stream
 from phiquant.targets.table import target
@@ -59,6 +62,8 @@ class Prospect:
     recipes: tuple[Recipe, ...]
     plans: tuple[Plan, ...]
     forecast: Forecast
+    sample: Sample | None = None
+    """What to calibrate on, where a recipe asks for it."""
 
     def as_json(self) -> dict[str, Any]:
         """The job as `phiquant plan --json` prints it."""
@@ -77,7 +82,9 @@ def plan(
     model: str | Path,
     recipes: Sequence[Recipe],
     on_progress: OnProgress = ignore,
+    *,
     revision: str | None = None,
+    text: CalibrationText | None = None,
 ) -> Prospect:
     """What `quantize` would make of `model`, to the byte, and what it would take; writes nothing.
 
@@ -86,8 +93,12 @@ def plan(
     """
     source = locate(str(model), revision)
     if has_weights(source.directory):
-        return prepare(source, recipes, on_progress)
+        return prepare(source, recipes, on_progress, text)
     found = read_outline(source)
+    if any(recipe.budget is not None for recipe in recipes):
+        raise RequestError(
+            f"bits are allocated by what the weights are, and {source.directory} holds none"
+        )
     plans = tuple(
         one.with_notes((UNREAD,)) for one in make_plans(found.architecture, recipes, found.survey)
     )
@@ -100,20 +111,27 @@ def quantize(
     recipes: Sequence[Recipe],
     output: Path,
     on_progress: OnProgress = ignore,
+    *,
     revision: str | None = None,
+    text: CalibrationText | None = None,
 ) -> tuple[Made, ...]:
     """Make one artifact a recipe from one reading of `model`, a directory or a hub id.
 
     A single artifact becomes `output` itself; several become `output/<target>`. `output`
-    appears whole, when all are done, or not at all. Raises RequestError, InputError or
-    ResourceError; see `phiquant.errors`.
+    appears whole, when all are done, or not at all. Recipes whose quality is not "fast"
+    calibrate on `text`. Raises RequestError, InputError or ResourceError; see `phiquant.errors`.
     """
     check_destination(output)
     source = locate(str(model), revision)
-    return carry_out(prepare(source, recipes, on_progress), output, on_progress)
+    return carry_out(prepare(source, recipes, on_progress, text), output, on_progress)
 
 
-def prepare(source: Source, recipes: Sequence[Recipe], on_progress: OnProgress) -> Prospect:
+def prepare(
+    source: Source,
+    recipes: Sequence[Recipe],
+    on_progress: OnProgress,
+    text: CalibrationText | None = None,
+) -> Prospect:
     """Read everything of `source` once, and plan. Raises RequestError or InputError."""
     checkpoint = Checkpoint.open(source.directory, source.name)
     with ThreadPoolExecutor(1) as aside:  # the survey leaves the interpreter free to parse JSON
@@ -122,8 +140,11 @@ def prepare(source: Source, recipes: Sequence[Recipe], on_progress: OnProgress) 
         tokenizer.result()
     architecture = checkpoint.architecture
     plans = make_plans(architecture, recipes, surveyed)
+    plans = _within_budgets(checkpoint, recipes, plans, surveyed, on_progress)
+    sample = _sample(checkpoint, recipes, text or CalibrationText())
     expected = forecast(plans, architecture.vocabulary_size)
-    return Prospect(source, architecture, surveyed, checkpoint, tuple(recipes), plans, expected)
+    recipes = tuple(recipes)
+    return Prospect(source, architecture, surveyed, checkpoint, recipes, plans, expected, sample)
 
 
 def carry_out(
@@ -144,9 +165,15 @@ def carry_out(
         Made(output / (recipe.target if len(recipes) > 1 else ""), recipe, plan)
         for recipe, plan in zip(recipes, plans, strict=True)
     )
-    with _disk_errors(output), staged(output) as scratch, _hashing(checkpoint.files) as hashes:
+    asked = [(one.recipe, one.plan) for one in made]
+    with (
+        _disk_errors(output),
+        calibrated(checkpoint, asked, prospect.sample, output, on_progress) as rounding,
+        staged(output) as scratch,
+        _hashing(checkpoint.files) as hashes,
+    ):
         inside = [scratch / one.path.relative_to(output) for one in made]
-        made = _write(checkpoint, made, inside, on_progress)
+        made = _write(checkpoint, made, inside, rounding, on_progress)
         for directory, one in zip(inside, made, strict=True):
             write_records(directory, source, hashes.result(), one.recipe, one.plan)
     return made
@@ -199,6 +226,7 @@ def make_plans(
         raise RequestError(f"expected one or more different targets, found {', '.join(names)!r}")
     for recipe in recipes:
         _check_options(recipe)
+        check_budget(recipe)
     return tuple(target(recipe.target).plan(architecture, surveyed, recipe) for recipe in recipes)
 
 
@@ -213,6 +241,24 @@ def _check_options(recipe: Recipe) -> None:
             raise RequestError(f"the option {name} is given twice for {recipe.target}")
 
 
+def _within_budgets(
+    checkpoint: Checkpoint,
+    recipes: Sequence[Recipe],
+    plans: tuple[Plan, ...],
+    surveyed: Survey,
+    on_progress: OnProgress,
+) -> tuple[Plan, ...]:
+    """The plans of recipes with a budget allocated, from one analysis for all of them."""
+    if all(recipe.budget is None for recipe in recipes):
+        return plans
+    sample = shipped_sample(checkpoint.tokenizer, *sample_size(checkpoint.architecture))
+    model = analyse_for(checkpoint, surveyed, sample.tokens, on_progress)
+    return tuple(
+        plan if recipe.budget is None else allocate(recipe, plan, model, on_progress=on_progress)
+        for recipe, plan in zip(recipes, plans, strict=True)
+    )
+
+
 def _survey(checkpoint: Checkpoint, on_progress: OnProgress) -> Survey:
     seen = 0
 
@@ -224,10 +270,22 @@ def _survey(checkpoint: Checkpoint, on_progress: OnProgress) -> Survey:
     return survey(checkpoint, advance)
 
 
+def _sample(
+    checkpoint: Checkpoint, recipes: Sequence[Recipe], text: CalibrationText
+) -> Sample | None:
+    """The calibration sample, if any of `recipes` needs one."""
+    if all(recipe.quality == "fast" for recipe in recipes):
+        return None
+    if text.path is None:
+        return shipped_sample(checkpoint.tokenizer, text.sequences, text.length)
+    return read_sample(text.path, checkpoint.tokenizer, text.sequences, text.length)
+
+
 def _write(
     checkpoint: Checkpoint,
     made: Sequence[Made],
     directories: Sequence[Path],
+    rounding: Roundings,
     on_progress: OnProgress,
 ) -> tuple[Made, ...]:
     """Write all artifacts; their plans come back with what the writers had to note."""
@@ -237,7 +295,7 @@ def _write(
             directory.mkdir(exist_ok=True)
             into = target(one.recipe.target)
             writer = stack.enter_context(into.writer(one.plan, checkpoint, one.recipe, directory))
-            outlets += [Outlet(row, into.grids[row.grid], writer) for row in one.plan.rows]
+            outlets += [Outlet(row, rounding(one.recipe, row), writer) for row in one.plan.rows]
             noted.append(replace(one, plan=one.plan.with_notes(writer.notes)))
         stream(checkpoint, outlets, on_progress)
     return tuple(noted)

@@ -1,10 +1,55 @@
 """What the user asked for, frozen."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
+
+from phiquant.errors import RequestError
 
 Precision = Literal["int4", "int8", "fp16", "fp32"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+Quality = Literal["fast", "balanced", "best"]
+QUALITIES: tuple[str, ...] = get_args(Quality)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationText:
+    """What to gather statistics over: a file, or None for the text that is shipped.
+
+    At most `sequences` sequences of `length` tokens.
+    """
+
+    path: Path | None = None
+    sequences: int = 128
+    length: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What bits are to be allocated to; exactly one of the three is given."""
+
+    bits_per_weight: float | None = None
+    """Mean stored bits per weight over all tensors."""
+    max_bytes: int | None = None
+    """Bytes of all tensors."""
+    max_kl: float | None = None
+    """Mean divergence from the original, in nats a token."""
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in self.as_json().items() if value is not None}
+        if len(given) != 1:
+            raise RequestError(
+                "expected one of --bits-per-weight, --max-size and --max-kl, found "
+                f"{len(given) or 'none'}; choose one"
+            )
+        ((name, value),) = given.items()
+        if not 0 < value < float("inf"):
+            raise RequestError(f"expected a budget above 0, found {name} {value:g}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The budget as it is recorded."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +61,9 @@ class Recipe:
     runtimes that cannot choose LongRoPE's factors while they run; None means the model's
     original training length. `options` are choices that only this target knows (ONNX's
     execution provider), as pairs of a name and a value; the target's table of options lists them.
+    `quality` says how weights are rounded: "fast" from the weights alone, "balanced" weighing
+    errors by how much each input is used, "best" layer by layer with feedback.
+    With a `budget`, every tensor gets the format that serves the model best within it.
     """
 
     target: str
@@ -23,6 +71,8 @@ class Recipe:
     type: str | None = None
     context: int | None = None
     options: tuple[tuple[str, str], ...] = ()
+    quality: Quality = "fast"
+    budget: Budget | None = None
 
     def option(self, name: str, default: str) -> str:
         """The value of the option `name`, `default` where it was not given."""
@@ -36,4 +86,6 @@ class Recipe:
             "type": self.type,
             "context": self.context,
             "options": dict(self.options),
+            "quality": self.quality,
+            "budget": None if self.budget is None else self.budget.as_json(),
         }

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from command_line import call, files_in, run
+from command_line import assert_refused, call, files_in, run
 
 RECORDS = ("phiquant.json", "README.md")
 
@@ -107,3 +107,28 @@ def test_markup_in_a_name_is_not_markup(model, tmp_path):
     ended = run("quantize", model, "-o", tmp_path / "a[/b][red]:smile:", "-q")
     assert ended.code == 0, ended.err
     assert "a[/b][red]:smile:" in ended.out.replace("\n", "")
+
+
+def test_a_size_in_words_is_the_budget(model, tmp_path):
+    command = ("quantize", model, "--to", "gguf,mlx", "--max-size", "0.35MB", "-q", "--json")
+    ended = call(*command, "-o", tmp_path / "out")
+    assert ended.code == 0, ended.err
+    for one in json.loads(ended.out)["artifacts"]:
+        assert 300_000 < one["plan"]["nbytes"] <= 350_000
+        assert one["recipe"]["budget"]["max_bytes"] == 350_000
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("--max-size", "1KB"), "needs at least"),
+        (("--max-size", "plenty"), "2.2GB, 900MB"),
+        (("--max-size", "1GB", "--max-kl", "0.1"), "choose one"),
+        (("--bits-per-weight", "-3"), "above 0"),
+        (("--bits-per-weight", "4", "--type", "Q8_0"), "leave out --type"),
+    ],
+)
+def test_budgets_that_cannot_be(model, tmp_path, words, found):
+    ended = call("quantize", model, *words, "-o", tmp_path / "out", "-q")
+    assert_refused(ended, 2, found)
+    assert files_in(tmp_path) == []

@@ -36,12 +36,32 @@ usable_gib = 3
 [pi]
 like = "raspberry-pi-5-8gb"
 """
-WANTED = """
-raspberry-pi-5-4gb raspberry-pi-5-8gb raspberry-pi-5-16gb jetson-orin-nano-8gb gateway-arm64-4gb
-gateway-x86-8gb iphone-15-pro iphone-16 ipad-m4-8gb snapdragon-8-gen-3 dimensity-9300 pixel-9
-snapdragon-x-elite core-ultra-200v ryzen-ai-300 pc-avx2-16gb workstation-amx-64gb macbook-m1-8gb
-macbook-m2-16gb macbook-m3-16gb macbook-m4-16gb rtx-4060-8gb rtx-4090 h100-80gb
-""".split()
+WANTED = [
+    "raspberry-pi-5-4gb",
+    "raspberry-pi-5-8gb",
+    "raspberry-pi-5-16gb",
+    "jetson-orin-nano-8gb",
+    "gateway-arm64-4gb",
+    "gateway-x86-8gb",
+    "iphone-15-pro",
+    "iphone-16",
+    "ipad-m4-8gb",
+    "snapdragon-8-gen-3",
+    "dimensity-9300",
+    "pixel-9",
+    "snapdragon-x-elite",
+    "core-ultra-200v",
+    "ryzen-ai-300",
+    "pc-avx2-16gb",
+    "workstation-amx-64gb",
+    "macbook-m1-8gb",
+    "macbook-m2-16gb",
+    "macbook-m3-16gb",
+    "macbook-m4-16gb",
+    "rtx-4060-8gb",
+    "rtx-4090",
+    "h100-80gb",
+]
 
 
 def test_the_table_has_the_devices_that_people_name():

@@ -90,3 +90,27 @@ def test_refusals(asked, options, words):
 def test_an_npu_gets_symmetric_weights_only(precision):
     plan = planned(options=[("ov_device", "NPU")], precision=precision)
     assert {row.grid for row in plan.rows} <= {"i4 g128", "i8 channel", "f32"}
+
+
+def test_a_ratio_goes_by_measured_sensitivities_where_there_are_any():
+    """A byte of the backup goes where it saves most, whatever the role."""
+    config = tiny_config(num_hidden_layers=4, hidden_size=128, intermediate_size=256)
+    architecture = read_architecture(config)
+    matrices = [weight for weight in architecture.weights() if weight.role in ROLES]
+    nats = {weight.name: 1e-9 * prod(weight.shape) for weight in matrices}
+    first, second = (
+        "model.layers.1.mlp.gate_up_proj.weight",
+        "model.layers.2.self_attn.o_proj.weight",
+    )
+    nats |= {first: 1.0, second: 0.9}  # the second is smaller, and so the more sensitive
+    sizes = {weight.name: prod(weight.shape) for weight in matrices}
+    found = Survey({weight.name: 1.0 for weight in architecture.weights()}, "BF16", nats)
+
+    def backed_up(share):
+        recipe = Recipe("openvino", options=(("ratio", f"{1 - share}"),))
+        plan = TARGET.plan(architecture, found, recipe)
+        return {row.source for row in plan.rows if row.role in ROLES and "8" in row.grid}
+
+    total = sum(sizes.values())
+    assert backed_up(sizes[second] / total) == {second}
+    assert backed_up((sizes[first] + sizes[second]) / total) == {first, second}

@@ -13,6 +13,7 @@ import typer
 
 from phiquant.cli import options
 from phiquant.cli.ending import Ended, ending, report
+from phiquant.cli.options import takes_request
 
 app = typer.Typer(
     name="phiquant",
@@ -26,54 +27,27 @@ app = typer.Typer(
 
 
 @app.command()
+@takes_request
 def quantize(
     model: options.Model,
     output: options.Output,
-    to: options.To = "gguf",
-    precision: options.Precision = "int4",
-    type: options.Types = None,
-    context: options.Context = None,
-    provider: options.Provider = None,
-    accuracy_level: options.AccuracyLevel = None,
-    qdq: options.Qdq = False,
-    ov_device: options.OvDevice = None,
-    ratio: options.Ratio = None,
-    option: options.Options = None,
-    revision: options.Revision = None,
+    asked: options.Request,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Make artifacts of a Phi checkpoint for one or more runtimes."""
     with ending(json) as emit:
         from phiquant.cli.quantization import quantize_command
-        from phiquant.cli.request import option_words, recipes
 
-        flags = option_words(
-            provider=provider,
-            accuracy_level=accuracy_level,
-            qdq=qdq,
-            ov_device=ov_device,
-            ratio=ratio,
-        )
-        wanted = recipes(to, precision, type or [], context, [*flags, *(option or [])])
         first = not quiet and not json
-        emit(quantize_command(model, revision, wanted, output, not quiet, summary=first))
+        emit(quantize_command(model, asked(), output, progress=not quiet, summary=first))
 
 
 @app.command()
+@takes_request
 def plan(
     model: options.Model,
-    to: options.To = "gguf",
-    precision: options.Precision = "int4",
-    type: options.Types = None,
-    context: options.Context = None,
-    provider: options.Provider = None,
-    accuracy_level: options.AccuracyLevel = None,
-    qdq: options.Qdq = False,
-    ov_device: options.OvDevice = None,
-    ratio: options.Ratio = None,
-    option: options.Options = None,
-    revision: options.Revision = None,
+    asked: options.Request,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Where it would go: says whether there is room."),
@@ -85,17 +59,8 @@ def plan(
     """Show what `quantize` would make, to the byte, and what it would take; write nothing."""
     with ending(json) as emit:
         from phiquant.cli.planning import plan_command
-        from phiquant.cli.request import option_words, recipes
 
-        flags = option_words(
-            provider=provider,
-            accuracy_level=accuracy_level,
-            qdq=qdq,
-            ov_device=ov_device,
-            ratio=ratio,
-        )
-        wanted = recipes(to, precision, type or [], context, [*flags, *(option or [])])
-        emit(plan_command(model, revision, wanted, output, not quiet, every_row=rows))
+        emit(plan_command(model, asked(), output, progress=not quiet, every_row=rows))
 
 
 @app.command()

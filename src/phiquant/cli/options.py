@@ -1,9 +1,20 @@
-"""The arguments and options that several commands share, each declared once."""
+"""The arguments and options that several commands share, each declared once.
 
+What an artifact may be asked to be is a whole family of options, shared by `quantize` and `plan`:
+`request` declares them, and the decorator `takes_request` splices them into a command's own. Help
+text is all that this module costs; the words become recipes when the command runs.
+"""
+
+from collections.abc import Callable
+from functools import partial, wraps
+from inspect import Parameter, signature
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from phiquant.cli.request import Asked
 
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")
@@ -74,3 +85,84 @@ Options = Annotated[
     list[str] | None,
     typer.Option("--option", help="An option of a target's own, KEY=VALUE. May be repeated."),
 ]
+BitsPerWeight = Annotated[
+    float | None,
+    typer.Option(help="Allocate bits to each tensor by its sensitivity: so many on average."),
+]
+MaxSize = Annotated[
+    str | None,
+    typer.Option(help="The same, for so many bytes of tensors: 2.2GB, 900MB, 87600000."),
+]
+MaxKl = Annotated[
+    float | None,
+    typer.Option(help="The same, for the least bytes that diverge by so many nats a token."),
+]
+Quality = Annotated[
+    str,
+    typer.Option(
+        help="fast: from the weights alone. balanced: weighed by how inputs are used; minutes. "
+        "best: layer by layer with feedback, on a calibration text; minutes to hours."
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(help="UTF-8 text or .jsonl to calibrate on; default: the one shipped."),
+]
+CalibrationSize = Annotated[str, typer.Option(help="Sequences x tokens to calibrate on, at most.")]
+
+
+def request(
+    to: To = "gguf",
+    precision: Precision = "int4",
+    type: Types = None,
+    bits_per_weight: BitsPerWeight = None,
+    max_size: MaxSize = None,
+    max_kl: MaxKl = None,
+    context: Context = None,
+    provider: Provider = None,
+    accuracy_level: AccuracyLevel = None,
+    qdq: Qdq = False,
+    ov_device: OvDevice = None,
+    ratio: Ratio = None,
+    option: Options = None,
+    quality: Quality = "fast",
+    calibration: Calibration = None,
+    calibration_size: CalibrationSize = "128x512",
+    revision: Revision = None,
+) -> "Asked":
+    """What the words ask for. Raises RequestError."""
+    from phiquant.cli.request import Asked, calibration_text, option_words, recipes, within
+
+    flags = option_words(
+        provider=provider,
+        accuracy_level=accuracy_level,
+        qdq=qdq,
+        ov_device=ov_device,
+        ratio=ratio,
+    )
+    words = [*flags, *(option or [])]
+    wanted = recipes(to, precision, type or [], context, words, quality=quality)
+    wanted = within(wanted, bits_per_weight, max_size, max_kl)
+    return Asked(wanted, calibration_text(calibration, calibration_size), revision)
+
+
+Request = Callable[[], "Asked"]
+"""Gives what was asked for; called inside the command, where errors become exit codes."""
+
+
+def takes_request(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with the options of `request` in place of its first parameter but one, `asked`."""
+    own = list(signature(command).parameters.values())
+    shared = list(signature(request).parameters.values())
+    before = [one for one in own if one.default is Parameter.empty and one.name != "asked"]
+    after = [one for one in own if one.default is not Parameter.empty]
+
+    @wraps(command)
+    def spliced(**words: Any) -> None:  # noqa: ANN401 (whatever typer parsed)
+        given = {one.name: words.pop(one.name) for one in shared}
+        command(asked=partial(request, **given), **words)
+
+    parameters = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in [*before, *shared, *after]]
+    spliced.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
+    spliced.__annotations__ = {one.name: one.annotation for one in parameters}
+    return spliced

@@ -5,26 +5,20 @@ from pathlib import Path
 from phiquant.cli.console import out
 from phiquant.cli.ending import Result
 from phiquant.cli.progress import shown
+from phiquant.cli.request import Asked
 from phiquant.pipeline import Prospect, plan, require_room
-from phiquant.recipe import Recipe
 from phiquant.reporting.table import forecast_text, plan_rows, plan_table
 from phiquant.staging import check_destination
 
 
 def plan_command(
-    model: str,
-    revision: str | None,
-    recipes: tuple[Recipe, ...],
-    output: Path | None,
-    progress: bool,
-    *,
-    every_row: bool,
+    model: str, asked: Asked, output: Path | None, *, progress: bool, every_row: bool
 ) -> Result:
     """Plan, and write nothing. With `output`, ResourceError if there is no room for it there."""
     if output is not None:
         check_destination(output)
     with shown(progress) as on_progress:
-        prospect = plan(model, recipes, on_progress, revision=revision)
+        prospect = plan(model, asked.recipes, on_progress, revision=asked.revision, text=asked.text)
     if output is not None:
         require_room(prospect, output)
     return Result(prospect.as_json(), lambda: _render(prospect, every_row))

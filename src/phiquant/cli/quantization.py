@@ -5,30 +5,24 @@ from pathlib import Path
 from phiquant.cli.console import out
 from phiquant.cli.ending import Result, announce
 from phiquant.cli.progress import shown
+from phiquant.cli.request import Asked
 from phiquant.phi.source import locate
 from phiquant.pipeline import Made, Prospect, carry_out, prepare
-from phiquant.recipe import Recipe
 from phiquant.reporting.table import forecast_text, plan_table
 from phiquant.staging import check_destination
 
 
 def quantize_command(
-    model: str,
-    revision: str | None,
-    recipes: tuple[Recipe, ...],
-    output: Path,
-    progress: bool,
-    *,
-    summary: bool,
+    model: str, asked: Asked, output: Path, *, progress: bool, summary: bool
 ) -> Result:
     """Make the artifacts; the result lists them with their plans.
 
     With `summary` the plans are printed before the first byte is written, and not at the end.
     """
     check_destination(output)
-    source = locate(model, revision)
+    source = locate(model, asked.revision)
     with shown(progress) as on_progress:
-        prospect = prepare(source, recipes, on_progress)
+        prospect = prepare(source, asked.recipes, on_progress, asked.text)
     if summary:
         announce(lambda: _summarise(prospect))
     with shown(progress) as on_progress:

@@ -1,11 +1,32 @@
 """From the words of the command line to recipes."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
 from typing import cast
 
 from phiquant.errors import RequestError
-from phiquant.recipe import PRECISIONS, Precision, Recipe
+from phiquant.recipe import (
+    PRECISIONS,
+    QUALITIES,
+    Budget,
+    CalibrationText,
+    Precision,
+    Quality,
+    Recipe,
+)
 from phiquant.targets.table import MODULES, target
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `quantize` and `plan` are asked for, besides the model and the destination."""
+
+    recipes: tuple[Recipe, ...]
+    text: CalibrationText
+    revision: str | None
 
 
 def recipes(
@@ -14,6 +35,8 @@ def recipes(
     types: list[str],
     context: int | None,
     options: Sequence[str] = (),
+    *,
+    quality: str = "fast",
 ) -> tuple[Recipe, ...]:
     """One recipe for each target in `to`; RequestError for words that mean nothing here.
 
@@ -32,12 +55,56 @@ def recipes(
         )
     if context is not None and context < 1:
         raise RequestError(f"expected a positive number of tokens for --context, found {context}")
+    if quality not in QUALITIES:
+        raise RequestError(f"expected a quality among {', '.join(QUALITIES)}, found {quality!r}")
     chosen = _types(names, types)
     given = _options(names, options)
     return tuple(
-        Recipe(name, cast(Precision, precision), chosen.get(name), context, given[name])
+        Recipe(
+            name,
+            cast(Precision, precision),
+            chosen.get(name),
+            context,
+            given[name],
+            cast(Quality, quality),
+        )
         for name in names
     )
+
+
+def calibration_text(path: Path | None, size: str) -> CalibrationText:
+    """What to calibrate on; RequestError unless `size` is SEQUENCESxTOKENS."""
+    match = re.fullmatch(r"(\d+)x(\d+)", size)
+    if match is None or min(int(match[1]), int(match[2])) < 1:
+        raise RequestError(
+            f"expected a calibration size as SEQUENCESxTOKENS (128x512), found {size!r}"
+        )
+    return CalibrationText(path, int(match[1]), int(match[2]))
+
+
+def within(
+    recipes: tuple[Recipe, ...],
+    bits_per_weight: float | None,
+    max_size: str | None,
+    max_kl: float | None,
+) -> tuple[Recipe, ...]:
+    """The recipes with the budget that was given, if one was; each has it for itself."""
+    if bits_per_weight is None and max_size is None and max_kl is None:
+        return recipes
+    nbytes = None if max_size is None else _bytes(max_size)
+    budget = Budget(bits_per_weight, nbytes, max_kl)
+    return tuple(replace(recipe, budget=budget) for recipe in recipes)
+
+
+def _bytes(size: str) -> int:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*", size, re.IGNORECASE)
+    if match is None:
+        raise RequestError(
+            f"expected a size such as 2.2GB, 900MB, 850MiB or 87600000, found {size!r}"
+        )
+    prefix = (match[2] or "").upper()
+    base = 1024 if prefix.endswith("I") else 1000
+    return int(Decimal(match[1]) * base ** " KMGT".index(prefix[:1] or " "))
 
 
 def option_words(**flags: str | float | bool | None) -> list[str]:

@@ -8,7 +8,6 @@ import numpy as np
 from phiquant.errors import ArtifactError
 from phiquant.evaluation.arithmetic import Parity, check_parity, measure_parity
 from phiquant.evaluation.boundary import check_boundary
-from phiquant.evaluation.chat import QUESTION, chat_prompt
 from phiquant.evaluation.check import Check, Outcome, failed, passed
 from phiquant.evaluation.figures import Measured, measure
 from phiquant.evaluation.metrics import Divergence
@@ -21,11 +20,13 @@ from phiquant.evaluation.structure import serves_only
 from phiquant.evaluation.text import Tokens, shipped_text
 from phiquant.evaluation.thresholds import Limit, limit_for
 from phiquant.evaluation.truth import ReferenceFigures, hidden_states
+from phiquant.phi.chat import chat_prompt
 from phiquant.phi.reference import Reference
 from phiquant.phi.tokenizer import Tokenizer
 from phiquant.progress import OnProgress, Progress
 from phiquant.targets.target import Artifact, Generation, Runner
 
+QUESTION = "Explain in one sentence why the sky is blue."
 DECODED = "the reference forward over the decoded weights"
 
 

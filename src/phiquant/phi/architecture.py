@@ -86,6 +86,11 @@ class Architecture:
         """Rows of the fused projection: queries, then keys, then values."""
         return (self.heads + 2 * self.kv_heads) * self.head_size
 
+    @property
+    def head_name(self) -> str:
+        """The weight that gives the logits: a head of its own, or the embedding."""
+        return "model.embed_tokens.weight" if self.tied_head else "lm_head.weight"
+
     def weights(self) -> tuple[Weight, ...]:
         """All weights that the model has, in network order."""
         hidden, inner = self.hidden_size, self.intermediate_size

@@ -15,7 +15,7 @@ plain forward with a cache goes on with keys that were turned by the short facto
 of a step are always those of a full pass over the sequence up to that step.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -30,6 +30,9 @@ from phiquant.phi.weights import Floats, Resident, WeightSource
 
 Tokens = npt.NDArray[np.int32]
 
+Observe = Callable[[str, Floats], None]
+"""Called with a matrix's name and its inputs (tokens, in), before they are multiplied by it."""
+
 
 @dataclass(frozen=True, slots=True)
 class KVCache:
@@ -41,22 +44,41 @@ class KVCache:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stack:
+class Stack:
     """Windows stacked along the token axis: where each lies, and how its tokens are turned."""
 
     spans: tuple[tuple[int, int], ...]
     rotation: Rotation
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all windows."""
+        return self.spans[-1][1]
+
+    def repeated(self, times: int) -> "Stack":
+        """The same windows several times, one after another."""
+        starts = [copy * self.tokens for copy in range(times)]
+        spans = tuple((at + a, at + b) for at in starts for a, b in self.spans)
+        cos, sin = (
+            np.tile(part, (times, *(1,) * (part.ndim - 1)))
+            for part in (self.rotation.cos, self.rotation.sin)
+        )
+        return Stack(spans, Rotation(cos, sin))
 
 
 class Reference:
     """The reference forward pass over the weights of `source`.
 
     With `resident`, every weight is kept in float32 after its first use: four bytes a weight of
-    memory for speed, right for small models and for decoding step by step.
+    memory for speed, right for small models and for decoding step by step. `observe` is told
+    the inputs of every matrix but the embedding.
     """
 
-    def __init__(self, source: WeightSource, resident: bool = False) -> None:
+    def __init__(
+        self, source: WeightSource, resident: bool = False, observe: Observe | None = None
+    ) -> None:
         self._source: WeightSource = Resident(source) if resident else source
+        self._observe = observe or (lambda name, inputs: None)
         self.architecture = source.architecture
 
     def logits(self, tokens: Tokens) -> Floats:
@@ -69,25 +91,39 @@ class Reference:
 
         Reads every weight once for all windows together.
         """
-        checked = [self._checked(window) for window in windows]
-        if not checked:
+        if not windows:
             return []
-        stack = self._stack([(0, len(window)) for window in checked])
-        hidden = embed(self._source, np.concatenate(checked))
-        with np.errstate(over="ignore", invalid="ignore"):
-            for layer in range(self.architecture.layers):
-                queries, keys, values = self._turned(layer, hidden, stack.rotation)
-                mixed = np.concatenate(
-                    [self._attend(queries[a:b], keys[a:b], values[a:b]) for a, b in stack.spans]
-                )
-                del queries, keys, values
-                self._finish(layer, hidden, mixed)
-            hidden = self._normed("model.norm.weight", hidden)
+        hidden, stack = self.embedded(windows)
+        for layer in range(self.architecture.layers):
+            self.layer(layer, hidden, stack)
+        hidden = self.normed(hidden)
         return [hidden[a:b] for a, b in stack.spans]
+
+    def embedded(self, windows: Sequence[Tokens]) -> tuple[Floats, Stack]:
+        """What enters the first layer, (tokens of all windows, hidden), and where each lies."""
+        checked = [self._checked(window) for window in windows]
+        stack = self._stack([(0, len(window)) for window in checked])
+        return embed(self._source, np.concatenate(checked)), stack
+
+    def layer(self, layer: int, hidden: Floats, stack: Stack) -> None:
+        """Turn what enters a layer into what leaves it, in place."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            queries, keys, values = self._turned(layer, hidden, stack.rotation)
+            mixed = np.concatenate(
+                [self._attend(queries[a:b], keys[a:b], values[a:b]) for a, b in stack.spans]
+            )
+            del queries, keys, values
+            self._finish(layer, hidden, mixed)
+
+    def normed(self, hidden: Floats) -> Floats:
+        """The final norm of what leaves the last layer: the head's inputs."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._normed("model.norm.weight", hidden)
 
     def head(self, hidden: Floats) -> Floats:
         """Logits (tokens, vocabulary) of `hidden_states`' output, in bands of the vocabulary."""
-        name = "model.embed_tokens.weight" if self.architecture.tied_head else "lm_head.weight"
+        name = self.architecture.head_name
+        self._observe(name, hidden)
         with np.errstate(over="ignore", invalid="ignore"):
             return project(self._source, name, hidden, self.architecture.vocabulary_size)
 
@@ -149,7 +185,7 @@ class Reference:
         parts = (nothing,) * model.layers
         return KVCache(np.empty(0, np.int32), parts, parts)
 
-    def _stack(self, ranges: Sequence[tuple[int, int]]) -> _Stack:
+    def _stack(self, ranges: Sequence[tuple[int, int]]) -> Stack:
         """Stack the position `ranges` of sequences, each of which ends where its range ends."""
         rope = self.architecture.rope
         turns = [rotation(rope, np.arange(first, last), last) for first, last in ranges]
@@ -158,13 +194,13 @@ class Reference:
             np.concatenate([turn.cos for turn in turns]),
             np.concatenate([turn.sin for turn in turns]),
         )
-        return _Stack(tuple(pairwise(edges)), whole)
+        return Stack(tuple(pairwise(edges)), whole)
 
     def _turned(self, layer: int, hidden: Floats, turn: Rotation) -> tuple[Floats, Floats, Floats]:
         """A layer's turned queries and keys, and its values: (tokens, heads, head_size) each."""
         model, at = self.architecture, f"model.layers.{layer}"
         normed = self._normed(f"{at}.input_layernorm.weight", hidden)
-        fused = project(self._source, f"{at}.self_attn.qkv_proj.weight", normed, model.qkv_rows)
+        fused = self._project(f"{at}.self_attn.qkv_proj.weight", normed, model.qkv_rows)
         split = fused.reshape(len(fused), -1, model.head_size)
         queries, keys, values = np.split(split, [model.heads, model.heads + model.kv_heads], 1)
         return rotate(queries, turn), rotate(keys, turn), values
@@ -175,11 +211,16 @@ class Reference:
     def _finish(self, layer: int, hidden: Floats, mixed: Floats) -> None:
         """Add attention's output and the feed-forward network's to `hidden`, in place."""
         model, at = self.architecture, f"model.layers.{layer}"
-        source, size = self._source, model.hidden_size
-        hidden += project(source, f"{at}.self_attn.o_proj.weight", mixed, size)
+        hidden += self._project(f"{at}.self_attn.o_proj.weight", mixed, model.hidden_size)
         normed = self._normed(f"{at}.post_attention_layernorm.weight", hidden)
-        inner = gated(source, f"{at}.mlp.gate_up_proj.weight", normed, model.intermediate_size)
-        hidden += project(source, f"{at}.mlp.down_proj.weight", inner, size)
+        name = f"{at}.mlp.gate_up_proj.weight"
+        self._observe(name, normed)
+        inner = gated(self._source, name, normed, model.intermediate_size)
+        hidden += self._project(f"{at}.mlp.down_proj.weight", inner, model.hidden_size)
+
+    def _project(self, name: str, inputs: Floats, rows: int) -> Floats:
+        self._observe(name, inputs)
+        return project(self._source, name, inputs, rows)
 
     def _normed(self, name: str, hidden: Floats) -> Floats:
         return rms_norm(hidden, self._source.weight(name), self.architecture.norm_epsilon)

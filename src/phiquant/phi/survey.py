@@ -7,7 +7,7 @@ second reading then comes from the page cache.
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import isinf
 
@@ -32,6 +32,8 @@ class Survey:
 
     largest: Mapping[str, float]
     dtype: str = "BF16"
+    sensitivities: Mapping[str, float] = field(default_factory=dict)
+    """What rounding a matrix to 4 bits costs, in nats a token, by name; empty if not measured."""
 
     def fits_fp16(self, name: str) -> bool:
         """Whether every value of the tensor rounds to a finite FP16 number."""

@@ -5,7 +5,7 @@ directory that the runtime loads) and `runner.py` (tokens in, logits out, in the
 `table.py` lists them; nothing else in the house knows a target by name.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -145,6 +145,12 @@ class Target:
     defaults: Mapping[Precision, str]
     """The type that each precision picks."""
     plan: Callable[[Architecture, Survey, Recipe], Plan]
+    choices: Callable[[PlanRow, Recipe, Survey], tuple[PlanRow, ...]]
+    """A planned row on each grid on which writer and runtime take it beside any others, with
+    its bytes there; none for a row whose grid is fixed. Grids that the runtime is slow with
+    are left out."""
+    type_of: Callable[[Sequence[PlanRow]], str]
+    """The type, as `Plan.type` has it, by which a mixture of grids goes."""
     writer: Callable[[Plan, Checkpoint, Recipe, Path], Writer]
     """`writer(plan, checkpoint, recipe, directory)`; validates the tokenizer on construction."""
     footprint: Callable[[Plan, Architecture, Use], Footprint]

@@ -4,13 +4,13 @@ Importing this package needs neither `gguf` nor llama.cpp nor the compiled kerne
 entered when it is first used.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.survey import Survey
-from phiquant.planning.plan import Plan
+from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.grid import Grid
 from phiquant.recipe import Recipe
 from phiquant.targets.gguf.footprint import footprint
@@ -38,6 +38,18 @@ def _plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
     from phiquant.targets.gguf.planner import plan
 
     return plan(architecture, survey, recipe)
+
+
+def _choices(row: PlanRow, recipe: Recipe, survey: Survey) -> tuple[PlanRow, ...]:
+    from phiquant.targets.gguf.choices import choices
+
+    return choices(row, recipe, survey)
+
+
+def _type_of(rows: Sequence[PlanRow]) -> str:
+    from phiquant.targets.gguf.choices import type_of
+
+    return type_of(rows)
 
 
 def _writer(plan: Plan, checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> Writer:
@@ -76,6 +88,8 @@ TARGET = Target(
     types={name: mixture.sentence for name, mixture in MIXTURES.items()},
     defaults=DEFAULTS,
     plan=_plan,
+    choices=_choices,
+    type_of=_type_of,
     writer=_writer,
     footprint=footprint,
     recognises=is_gguf,

@@ -6,6 +6,7 @@ This folder imports neither mlx nor mlx_lm until an artifact is run.
 from pathlib import Path
 
 from phiquant.targets.mlx.artifact import open_artifact, recognises
+from phiquant.targets.mlx.choices import choices, type_of
 from phiquant.targets.mlx.footprint import footprint
 from phiquant.targets.mlx.formats import DEFAULTS, GRIDS, TYPES
 from phiquant.targets.mlx.layout import plan
@@ -30,6 +31,8 @@ TARGET = Target(
     types=TYPES,
     defaults=DEFAULTS,
     plan=plan,
+    choices=choices,
+    type_of=type_of,
     writer=MlxWriter,
     footprint=footprint,
     recognises=recognises,

@@ -10,6 +10,7 @@ from phiquant.errors import MissingDependency
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import Plan
 from phiquant.recipe import Recipe
+from phiquant.targets.onnx.choices import choices, type_of
 from phiquant.targets.onnx.footprint import footprint
 from phiquant.targets.onnx.formats import DEFAULTS, GRIDS, OPTIONS, TYPES
 from phiquant.targets.onnx.layout import plan
@@ -65,6 +66,8 @@ TARGET = Target(
     types=TYPES,
     defaults=DEFAULTS,
     plan=plan,
+    choices=choices,
+    type_of=type_of,
     writer=_writer,
     footprint=footprint,
     recognises=_recognises,

@@ -9,6 +9,7 @@ from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import Plan
 from phiquant.recipe import Recipe
 from phiquant.targets.openvino.artifact import open_artifact, recognises
+from phiquant.targets.openvino.choices import choices, type_of
 from phiquant.targets.openvino.footprint import footprint
 from phiquant.targets.openvino.formats import DEFAULTS, GRIDS, TYPES
 from phiquant.targets.openvino.planner import plan
@@ -42,6 +43,8 @@ TARGET = Target(
     types=TYPES,
     defaults=DEFAULTS,
     plan=plan,
+    choices=choices,
+    type_of=type_of,
     writer=_writer,
     footprint=footprint,
     recognises=recognises,

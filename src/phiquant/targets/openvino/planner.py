@@ -2,8 +2,9 @@
 
 As optimum-cli does it: the matrices of the layers get the type's grid, embedding and head (one
 constant where they are tied) the backup, 8 bits per channel; gains stay float. With a ratio
-below 1, layers go to the backup in the order of `sensitivity` until the share of weights that
-keeps 4 bits is no more than asked.
+below 1, matrices go to the backup in the order of their measured sensitivity for each weight, or,
+where none was measured, in that of `sensitivity`, until the share of weights that keeps 4 bits is
+no more than asked.
 """
 
 from collections.abc import Collection
@@ -35,7 +36,7 @@ def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
             f"the model is made for {architecture.max_positions} tokens, and --context asks for "
             f"{recipe.context}"
         )
-    kept = _backed_up(architecture, asked)
+    kept = _backed_up(architecture, asked, survey)
     rows = tuple(_row(weight, asked, survey, kept) for weight in architecture.weights())
     return Plan("openvino", asked.type, rows, _notes(architecture))
 
@@ -53,11 +54,15 @@ def sensitivity(weight: Weight, layers: int) -> tuple[int, int, int]:
     return (0 if outer else 1 if third else 2, ROLES.index(weight.role), weight.layer)
 
 
-def _backed_up(architecture: Architecture, asked: Profile) -> Collection[str]:
+def _backed_up(architecture: Architecture, asked: Profile, survey: Survey) -> Collection[str]:
     """The layers' matrices that a ratio below 1 gives the backup."""
     matrices = [weight for weight in architecture.weights() if weight.role in ROLES]
     allowed = asked.ratio * sum(prod(weight.shape) for weight in matrices)
-    matrices.sort(key=lambda weight: sensitivity(weight, architecture.layers))
+    measured = survey.sensitivities
+    if measured:
+        matrices.sort(key=lambda weight: -measured[weight.name] / prod(weight.shape))
+    else:
+        matrices.sort(key=lambda weight: sensitivity(weight, architecture.layers))
     remaining = sum(prod(weight.shape) for weight in matrices)
     backed_up = set()
     for weight in matrices:

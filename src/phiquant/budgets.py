@@ -1,0 +1,210 @@
+"""Plans within the budgets that recipes set: what is offered, what it would cost, what is best.
+
+The first sequences of a sample give the sensitivities (`calibration.analysis`). Each target says
+how each tensor may be stored; a few rows of every tensor rounded in each of these ways give the
+effect (`calibration.sensitivity`), and `planning.allocation` the optimum. A budget of divergence
+is checked by running the reference over the rounded weights of the plan on sequences that were
+held back.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.calibration.analysis import (
+    ANCHOR,
+    WINDOW,
+    Analysis,
+    analyse,
+    analysis_windows,
+)
+from phiquant.calibration.divergence import Candidates, divergences
+from phiquant.calibration.sensitivity import grid_errors, sampled_rows
+from phiquant.errors import RequestError
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.reference import Reference
+from phiquant.phi.survey import Survey
+from phiquant.phi.weights import Floats, WeightSource
+from phiquant.planning.allocation import (
+    Allocation,
+    Offer,
+    Offers,
+    checked,
+    within_bits,
+    within_bytes,
+)
+from phiquant.planning.plan import Plan
+from phiquant.progress import OnProgress, Progress, ignore
+from phiquant.recipe import Recipe
+from phiquant.targets.table import target
+
+Tokens = npt.NDArray[np.int32]
+
+HELD_BACK = 16
+"""Windows by which a budget of divergence is checked."""
+
+Rounded = Callable[[Recipe, Plan], WeightSource]
+"""The weights that an artifact of this plan would hold."""
+
+
+def sample_size(architecture: Architecture) -> tuple[int, int]:
+    """Sequences, and tokens in each, that `analyse_for` and `Evaluation` take between them."""
+    return analysis_windows(architecture) + HELD_BACK, WINDOW
+
+
+def check_budget(recipe: Recipe) -> None:
+    """Raise RequestError where the recipe says otherwise which bits tensors are to get."""
+    if recipe.budget is None:
+        return
+    if recipe.type is not None or recipe.precision in ("fp16", "fp32"):
+        raise RequestError(
+            "a budget chooses the format of every tensor; leave out "
+            f"{'--type' if recipe.type is not None else '--precision'}"
+        )
+    if recipe.option("ratio", "1") != "1":
+        raise RequestError("a budget divides bits among all tensors; leave out --ratio")
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """A model with what was found out about it."""
+
+    source: WeightSource
+    survey: Survey
+    analysis: Analysis
+    held_back: Sequence[Tokens]
+    """Windows of text that the analysis has not seen."""
+
+    @property
+    def measured(self) -> Survey:
+        """The survey with the sensitivities in it."""
+        found = self.analysis.sensitivities
+        return replace(
+            self.survey, sensitivities={name: one.divergence for name, one in found.items()}
+        )
+
+
+def analyse_for(
+    source: WeightSource,
+    survey: Survey,
+    windows: Sequence[Tokens],
+    on_progress: OnProgress = ignore,
+) -> Analysed:
+    """Measure sensitivities on the first of `windows`, and hold the others back."""
+    count = max(1, min(analysis_windows(source.architecture), len(windows) // 2))
+    analysis = analyse(source, windows[:count], on_progress, sensitivities=True)
+    return Analysed(source, survey, analysis, windows[count:] or windows)
+
+
+def allocate(
+    recipe: Recipe,
+    plan: Plan,
+    model: Analysed,
+    rounded: Rounded | None = None,
+    on_progress: OnProgress = ignore,
+) -> Plan:
+    """`plan` with the optimum of what its target offers within the recipe's budget.
+
+    `rounded` gives the weights by which a budget of divergence is checked; default, each row
+    rounded by itself. Raises RequestError for a budget that cannot be kept.
+    """
+    budget = recipe.budget
+    assert budget is not None
+    offers = offers_for(recipe, plan, model, on_progress)
+    if budget.max_bytes is not None:
+        found = within_bytes(plan, offers, budget.max_bytes)
+    elif budget.bits_per_weight is not None:
+        found = within_bits(plan, offers, budget.bits_per_weight)
+    else:
+        assert budget.max_kl is not None
+        evaluation = Evaluation(model.source, model.held_back, on_progress)
+        rounded = rounded or data_free(model.source)
+        found = checked(
+            plan, offers, budget.max_kl, lambda tried: evaluation(rounded(recipe, tried))
+        )
+    return _named(recipe, found)
+
+
+def offers_for(
+    recipe: Recipe, plan: Plan, model: Analysed, on_progress: OnProgress = ignore
+) -> Offers:
+    """Every way in which the recipe's target may store each tensor, with its predicted effect."""
+    into, offers = target(recipe.target), {}
+    weights = {weight.name: weight for weight in model.source.architecture.weights()}
+    for done, row in enumerate(plan.rows, 1):
+        choices = into.choices(row, recipe, model.survey)
+        if choices:
+            assert row.source is not None
+            rows = sampled_rows(model.source, weights[row.source])
+            grids = {one.grid: into.grids[one.grid] for one in choices}
+            errors = grid_errors(rows, model.analysis.diagonals.get(row.source), grids)
+            sensitivity = model.analysis.sensitivities[row.source]
+            offers[row.output] = [
+                Offer(one, sensitivity.effect(errors[one.grid])) for one in choices
+            ]
+        on_progress(Progress("weighing choices", done, len(plan.rows), "tensors"))
+    return offers
+
+
+def _named(recipe: Recipe, found: Allocation) -> Plan:
+    type = target(recipe.target).type_of(found.plan.rows)
+    words = f"bits allocated by measured sensitivity ({ANCHOR.bits}-bit rounding of each tensor): "
+    words += f"{found.predicted:.3g} nats a token predicted"
+    if found.measured is not None:
+        words += f", {found.measured:.3g} measured on text held back"
+    words += f"; {type} is the type of most weights, not of all"
+    return replace(found.plan, type=type).with_notes((words,))
+
+
+class Evaluation:
+    """The mean divergence of rounded weights from the original's, over `windows`."""
+
+    def __init__(
+        self, source: WeightSource, windows: Sequence[Tokens], on_progress: OnProgress = ignore
+    ) -> None:
+        self._source, self._windows = source, list(windows)
+        self._on_progress = on_progress
+        self._hidden: Floats | None = None
+
+    def __call__(self, rounded: WeightSource) -> float:
+        """Nats a token."""
+        if self._hidden is None:
+            self._hidden = self._states(self._source)
+        states = Candidates(self._states(rounded)[None], [rounded])
+        return float(divergences(self._source, self._hidden, states).mean())
+
+    def _states(self, source: WeightSource) -> Floats:
+        reference, layers = Reference(source), source.architecture.layers
+        hidden, stack = reference.embedded(self._windows)
+        for layer in range(layers):
+            reference.layer(layer, hidden, stack)
+            self._on_progress(Progress("evaluating", layer + 1, layers, "layers"))
+        return reference.normed(hidden)
+
+
+def data_free(source: WeightSource) -> Rounded:
+    """Rounding each row by itself, as it is read."""
+    return lambda recipe, plan: RoundedWeights(source, recipe, plan)
+
+
+class RoundedWeights:
+    """The weights of `source` as an artifact of `plan` would hold them."""
+
+    def __init__(self, source: WeightSource, recipe: Recipe, plan: Plan) -> None:
+        self._source = source
+        grids = target(recipe.target).grids
+        self._grids = {row.source: grids[row.grid] for row in plan.rows if row.source}
+
+    @property
+    def architecture(self) -> Architecture:
+        """The dimensions, unchanged."""
+        return self._source.architecture
+
+    def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
+        """Rows of a weight, rounded."""
+        rows = self._source.weight(name, first, last)
+        matrix = rows.reshape(-1, rows.shape[-1])
+        grid = self._grids[name]
+        return grid.decode(grid.encode(matrix), matrix.shape[1]).reshape(rows.shape)

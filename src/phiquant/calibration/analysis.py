@@ -1,0 +1,93 @@
+"""One pass of a sample through the original: what every target's decisions may rest on.
+
+`diagonals` holds the mean square of every input channel of every matrix, which weighs the errors
+of rounding. A tied embedding counts as the head that it also is; an embedding of its own has no
+input channels and no entry. `sensitivities` holds what rounding each matrix does to the output,
+where that is asked for.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.calibration.anchor import Anchor
+from phiquant.calibration.diagonals import Diagonals
+from phiquant.calibration.sensitivity import Sensitivity, sampled_rows, squared_error
+from phiquant.calibration.wavefront import Wavefront, work
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.weights import Floats, WeightSource
+from phiquant.progress import OnProgress, Progress, ignore
+
+Tokens = npt.NDArray[np.int32]
+
+ANCHOR = Anchor(4)
+
+STATES = 1 << 30
+"""Bytes that the variants' hidden states may take."""
+
+LARGE = 1 << 30
+"""Weights of a model for which half the sample must do."""
+
+WINDOW = 128
+"""Tokens in a window of the sample by which sensitivities are measured."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a sample says about a model, by the checkpoint's names."""
+
+    diagonals: Mapping[str, Floats]
+    """Mean squares of the matrix's inputs, (columns,)."""
+    sensitivities: Mapping[str, Sensitivity] = field(default_factory=dict)
+    """Of every matrix; empty where they were not measured."""
+
+
+def analyse(
+    source: WeightSource,
+    windows: Sequence[Tokens],
+    on_progress: OnProgress = ignore,
+    *,
+    sensitivities: bool = False,
+) -> Analysis:
+    """Pass `windows` of tokens through the network of `source` together.
+
+    With `sensitivities`, variants with one matrix rounded ride along, one a matrix: see
+    `wavefront`, also for the memory, and `analysis_windows` for how much text that takes.
+    Without, memory is the windows' hidden states and the widest layer's outputs, in float32.
+    `on_progress` is told 10^9 multiplications.
+    """
+    anchors = (ANCHOR,) if sensitivities else ()
+    tokens = sum(len(window) for window in windows)
+    total = work(source.architecture, tokens, len(anchors))
+    done = 0
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        on_progress(Progress("analysing", -(-done // 10**9), -(-total // 10**9), "G"))
+
+    diagonals = Diagonals()
+    front = Wavefront(source, windows, anchors)
+    nats = front.run(diagonals.add, advance).mean(axis=1)
+    means = diagonals.result()
+    found = {}
+    for variant, divergence in zip(front.variants, nats, strict=True):
+        rows = sampled_rows(source, variant.weight)
+        error = squared_error(rows, variant.anchor.rounded(rows), means.get(variant.weight.name))
+        found[variant.weight.name] = Sensitivity(float(divergence), error)
+    return Analysis(means, found)
+
+
+def analysis_windows(architecture: Architecture) -> int:
+    """Windows of WINDOW tokens by which sensitivities are to be measured."""
+    matrices = [weight for weight in architecture.weights() if not weight.role.is_norm]
+    wanted = 4 if sum(w.shape[0] * w.shape[1] for w in matrices) < LARGE else 2
+    window = 4 * WINDOW * architecture.hidden_size * (1 + len(matrices))
+    return max(1, min(wanted, STATES // window))
+
+
+def analysis_work(architecture: Architecture) -> int:
+    """Multiplications by weights that measuring sensitivities takes."""
+    return work(architecture, WINDOW * analysis_windows(architecture), 1)

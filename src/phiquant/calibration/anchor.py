@@ -1,0 +1,53 @@
+"""Rounding that belongs to no target: the disturbance by which sensitivities are measured."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.weights import Floats, WeightSource
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Every group of weights on 2^bits levels evenly from its least to its greatest, 0 or both.
+
+    The range is widened to hold 0, and 0 is one of the levels, as formats with zero points have
+    it. Nothing is searched, and scales are not rounded.
+    """
+
+    bits: int
+    group: int = 32
+
+    def rounded(self, weights: Floats) -> Floats:
+        """`weights` (rows, columns) on the levels; the last group of a row may be shorter."""
+        rows, columns = weights.shape
+        padded = np.pad(weights, ((0, 0), (0, -columns % self.group)), mode="edge")
+        groups = padded.reshape(rows, -1, self.group)
+        low = np.minimum(groups.min(axis=2, keepdims=True), 0)
+        high = np.maximum(groups.max(axis=2, keepdims=True), 0)
+        scale = (high - low) / np.float32((1 << self.bits) - 1)
+        scale[scale == 0] = 1
+        zero = np.rint(-low / scale)
+        codes = np.clip(np.rint(groups / scale) + zero, 0, (1 << self.bits) - 1)
+        levels: Floats = (codes - zero) * scale
+        return levels.reshape(rows, -1)[:, :columns]
+
+
+class Disturbed:
+    """The weights of `source` with one matrix rounded by an anchor, as it is read."""
+
+    def __init__(self, source: WeightSource, name: str, anchor: Anchor) -> None:
+        self._source = source
+        self._name = name
+        self._anchor = anchor
+
+    @property
+    def architecture(self) -> Architecture:
+        """The dimensions, unchanged."""
+        return self._source.architecture
+
+    def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
+        """Rows of a weight."""
+        rows = self._source.weight(name, first, last)
+        return self._anchor.rounded(rows) if name == self._name else rows

@@ -1,0 +1,32 @@
+"""Mean squares of every matrix's inputs, channel by channel: what a column's errors are worth.
+
+The squared error that rounding W to W + D leaves in a layer's outputs, E|D x|², is the sum of
+D[i, j]² E[x[j]²] if the errors of different columns are independent. These mean squares are the
+diagonal of E[x xᵀ], and cost next to nothing beside the forward pass that yields the inputs.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.phi.weights import Floats
+
+
+class Diagonals:
+    """Collects E[x²] by matrix; `add` is an observer of `Reference`."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, npt.NDArray[np.float64]] = {}
+        self._tokens: dict[str, int] = {}
+
+    def add(self, name: str, inputs: Floats) -> None:
+        """Take in `inputs` (tokens, columns) of the matrix `name`."""
+        squares = np.einsum("ij,ij->j", inputs, inputs).astype(np.float64)
+        self._sums[name] = self._sums.get(name, 0) + squares
+        self._tokens[name] = self._tokens.get(name, 0) + len(inputs)
+
+    def result(self) -> dict[str, Floats]:
+        """Mean squares (columns,) by the matrix's checkpoint name."""
+        return {
+            name: (sums / self._tokens[name]).astype(np.float32)
+            for name, sums in self._sums.items()
+        }

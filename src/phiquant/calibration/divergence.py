@@ -1,0 +1,120 @@
+"""KL divergence of many variants of the head's inputs from the original's, in bounded memory.
+
+The vocabulary is taken in bands. With p the original's probabilities and d the difference of a
+variant's logits to the original's, the divergence of a position is
+
+    D = Σ p log(p / q) = log Σ p e^d - Σ p d = log(1 + Σ p (e^d - 1)) - Σ p d
+
+so that both sums are of the order of d, and a divergence of 1e-8 is not lost in rounding; and no
+more than the two sums need be kept from band to band.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.phi.threads import for_each, multiply
+from phiquant.phi.weights import Floats, WeightSource, bands
+
+ROWS = 2048
+"""Rows of logits at a time."""
+
+Sums = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Head inputs (variants, tokens, hidden), and the weights whose head each is multiplied by."""
+
+    hidden: Floats
+    sources: Sequence[WeightSource]
+
+
+def divergences(
+    source: WeightSource,
+    hidden: Floats,
+    candidates: Candidates,
+    advance: Callable[[int], None] = lambda work: None,
+) -> Sums:
+    """Nats (variants, tokens) that the candidates are from the head of `source` on `hidden`.
+
+    `hidden` is (tokens, hidden), the original's inputs. The head is read twice. `advance` is told
+    multiplications by weights, as they are done.
+    """
+    tops, totals = _normalisers(source, hidden)
+    name = source.architecture.head_name
+    count, tokens = candidates.hidden.shape[:2]
+    growth, drift = np.zeros((2, count, tokens))
+    for first, last in bands(source.architecture.vocabulary_size, hidden.shape[1]):
+        plain = source.weight(name, first, last)
+        logits = _logits(hidden, plain)
+        shares = np.exp(logits - tops[:, None]) / totals[:, None].astype(np.float32)
+        for variants in _alike(candidates.sources, tokens):
+            own = candidates.sources[variants.start]
+            weight = plain if own is source else own.weight(name, first, last)
+            others = _logits(candidates.hidden[variants].reshape(-1, hidden.shape[1]), weight)
+            moved = _moments(others.reshape(-1, *logits.shape), logits, shares)
+            growth[variants] += moved[0]
+            drift[variants] += moved[1]
+            advance(len(moved[0]) * tokens * weight.size)
+        advance(2 * tokens * plain.size)
+    return np.maximum(np.log1p(growth) - drift, 0)
+
+
+def _alike(sources: Sequence[WeightSource], tokens: int) -> Iterator[slice]:
+    """Runs of variants with the same head and at most ROWS rows, at least one variant each."""
+    first = 0
+    while first < len(sources):
+        last = first + 1
+        while (
+            last < len(sources)
+            and sources[last] is sources[first]
+            and (last + 1 - first) * tokens <= ROWS
+        ):
+            last += 1
+        yield slice(first, last)
+        first = last
+
+
+def _normalisers(source: WeightSource, hidden: Floats) -> tuple[Floats, Sums]:
+    """The greatest logit of every token, and Σ exp(logit - greatest)."""
+    name = source.architecture.head_name
+    tops = np.full(len(hidden), -np.inf, np.float32)
+    totals = np.zeros(len(hidden))
+    for first, last in bands(source.architecture.vocabulary_size, hidden.shape[1]):
+        logits = _logits(hidden, source.weight(name, first, last))
+        higher = np.maximum(tops, logits.max(axis=1))
+        totals *= np.exp(np.float64(1) * tops - higher)
+        totals += np.exp(logits - higher[:, None]).sum(axis=1, dtype=np.float64)
+        tops = higher
+    return tops, totals
+
+
+def _logits(hidden: Floats, weight: Floats) -> Floats:
+    logits = np.empty((len(hidden), len(weight)), np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        multiply(hidden, weight, logits)
+    return logits
+
+
+def _moments(others: Floats, logits: Floats, shares: Floats) -> tuple[Sums, Sums]:
+    """Σ p (e^d - 1) and Σ p d of a band, (variants, tokens) each; `others` is used up."""
+    growth, drift = np.empty((2, *others.shape[:2]))
+
+    def work(item: tuple[int, int]) -> None:
+        variant, first = item
+        part = slice(first, first + 64)
+        moved, weighing = others[variant, part], shares[part]
+        with np.errstate(over="ignore", invalid="ignore"):
+            moved -= logits[part]
+            drift[variant, part] = np.vecdot(weighing, moved)
+            np.exp(moved, out=moved)
+            moved -= 1
+            growth[variant, part] = np.vecdot(weighing, moved)
+
+    for_each(
+        [(v, first) for v in range(len(others)) for first in range(0, others.shape[1], 64)], work
+    )
+    return growth, drift

@@ -1,0 +1,222 @@
+"""The text that statistics are gathered over, cut into sequences of tokens.
+
+The package ships a mixture of several streams (`texts/`, sources and hashes in its README): prose,
+conversations in the model's own chat format, code, arithmetic, and other languages. Each sequence
+comes from one stream, and the streams take turns in fixed proportions, so that any first few
+sequences are a balanced sample. A stream that has run out is passed over. A user's own file is
+sampled at even distances instead.
+
+Sequences begin with the begin-of-sequence token where the tokenizer adds one, as every prompt
+does: its place soaks up attention and has activations like no other.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.errors import InputError
+from phiquant.phi.chat import Message, chat_text
+from phiquant.phi.tokenizer import Tokenizer
+
+Tokens = npt.NDArray[np.int32]
+
+SHIPPED = "phiquant mixture 1"
+
+MIXTURE = (
+    ("speeches.txt", 16),
+    ("manual.txt", 15),
+    ("articles.txt", 16),
+    ("lexicon.txt", 7),
+    ("fiction.txt", 4),
+    ("dialogues.jsonl", 26),
+    ("code.txt", 19),
+    ("arithmetic.txt", 10),
+    ("languages.txt", 15),
+)
+"""The streams of the shipped text, and how many of 128 sequences come from each."""
+
+CHARACTERS_PER_TOKEN = 16
+"""More than a token has on average in any text: a longer file is not encoded whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRecord:
+    """What was calibrated on, as it is recorded."""
+
+    name: str
+    sha256: str
+    """Of the file's bytes; of all files' bytes, in the order of the mixture, where shipped."""
+    sequences: int
+    """How many there are; fewer than were asked for where the text ended."""
+    length: int
+    """Tokens in each."""
+
+    def as_json(self) -> dict[str, str | int]:
+        """The record as it is written."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Sequences of `record.length` token ids, int32."""
+
+    tokens: tuple[Tokens, ...]
+    record: SampleRecord
+
+
+def shipped_sample(tokenizer: Tokenizer, sequences: int, length: int) -> Sample:
+    """At most `sequences` of the shipped text; InputError for sizes that make no sense."""
+    begin = _begin(tokenizer, sequences, length)
+    streams = [
+        (weight, _cut(tokenizer.encode(_shipped_stream(name, tokenizer)), begin, length))
+        for name, weight in MIXTURE
+    ]
+    chosen = tuple(_in_turns(streams, sequences))
+    return _sample(chosen, SHIPPED, shipped_hash(), length)
+
+
+def read_sample(path: Path, tokenizer: Tokenizer, sequences: int, length: int) -> Sample:
+    """At most `sequences` of a user's file, at even distances.
+
+    UTF-8 text, or a `.jsonl` whose lines have "text" (a string) or "messages" (a conversation).
+    Raises InputError where the file cannot be read so, or has not one whole sequence.
+    """
+    begin = _begin(tokenizer, sequences, length)
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"cannot read the calibration text {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"expected UTF-8 text in {path}, found other bytes at {error.start}; "
+            "convert it with iconv first"
+        ) from error
+    if path.suffix == ".jsonl":
+        text = "".join(_documents(text, path, tokenizer))
+    chosen = tuple(_at_even_distances(text, tokenizer.encode, begin, sequences, length))
+    if not chosen:
+        raise InputError(
+            f"expected at least {length} tokens in {path}, found {len(tokenizer.encode(text))}; "
+            "give a longer text or ask for shorter sequences"
+        )
+    return _sample(chosen, path.name, sha256(data).hexdigest(), length)
+
+
+@cache
+def shipped_hash() -> str:
+    """SHA-256 of the shipped files' bytes, in the order of the mixture."""
+    total = sha256()
+    for name, _ in MIXTURE:
+        total.update(_shipped_bytes(name))
+    return total.hexdigest()
+
+
+def _sample(chosen: tuple[Tokens, ...], name: str, digest: str, length: int) -> Sample:
+    return Sample(chosen, SampleRecord(name, digest, len(chosen), length))
+
+
+def _begin(tokenizer: Tokenizer, sequences: int, length: int) -> tuple[int, ...]:
+    """What every sequence begins with, once the sizes make sense."""
+    if sequences < 1 or length < 2:
+        raise InputError(
+            "calibration needs at least one sequence of at least 2 tokens, "
+            f"got {sequences} of {length}"
+        )
+    special = tokenizer.special
+    return (special.bos,) if special.add_bos and special.bos is not None else ()
+
+
+def _shipped_bytes(name: str) -> bytes:
+    return (resources.files("phiquant.calibration") / "texts" / name).read_bytes()
+
+
+def _shipped_stream(name: str, tokenizer: Tokenizer) -> str:
+    text = _shipped_bytes(name).decode("utf-8")
+    if not name.endswith(".jsonl"):
+        return text
+    return "".join(_documents(text, Path(name), tokenizer))
+
+
+def _documents(text: str, path: Path, tokenizer: Tokenizer) -> Iterator[str]:
+    """The documents of a JSON Lines file as text, in order."""
+    special = {token.text for token in tokenizer.definition.added}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            yield _document(json.loads(line), special)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(
+                f'expected {{"text": …}} or {{"messages": [{{"role": …, "content": …}}, …]}} in '
+                f"line {number} of {path}, found something else ({error!r}); correct the line or "
+                "take it out"
+            ) from error
+
+
+def _document(record: dict[str, object], special: set[str]) -> str:
+    if "messages" in record:
+        messages = record["messages"]
+        if not isinstance(messages, list):
+            raise TypeError("messages is no list")
+        return chat_text([_message(entry) for entry in messages], special)
+    text = record["text"]
+    if not isinstance(text, str):
+        raise TypeError("text is no string")
+    return text + "\n\n"
+
+
+def _message(entry: object) -> Message:
+    if not isinstance(entry, dict) or not isinstance(entry["role"], str):
+        raise TypeError("a message has no role")
+    if not isinstance(entry.get("content"), str | None):
+        raise TypeError("content is no string")
+    return entry
+
+
+def _cut(tokens: Sequence[int], begin: tuple[int, ...], length: int) -> list[Tokens]:
+    """The whole sequences of `tokens`, one after another."""
+    own = length - len(begin)
+    return [
+        np.array([*begin, *tokens[at : at + own]], np.int32)
+        for at in range(0, len(tokens) - own + 1, own)
+    ]
+
+
+def _in_turns(streams: list[tuple[int, list[Tokens]]], count: int) -> Iterator[Tokens]:
+    """The next of the stream that is furthest behind its share, until `count` or nothing left."""
+    total = sum(weight for weight, _ in streams)
+    taken = [0] * len(streams)
+    for step in range(1, count + 1):
+        left = [at for at, (_, cuts) in enumerate(streams) if taken[at] < len(cuts)]
+        if not left:
+            return
+        at = max(left, key=lambda at: (streams[at][0] * step - taken[at] * total, -at))
+        yield streams[at][1][taken[at]]
+        taken[at] += 1
+
+
+def _at_even_distances(
+    text: str,
+    encode: Callable[[str], list[int]],
+    begin: tuple[int, ...],
+    sequences: int,
+    length: int,
+) -> Iterator[Tokens]:
+    """Sequences spread over the whole text; of a long text only stretches are encoded."""
+    stretch = length * CHARACTERS_PER_TOKEN
+    if len(text) <= sequences * stretch:
+        cuts = _cut(encode(text), begin, length)
+        count = min(sequences, len(cuts))
+        yield from (cuts[index * len(cuts) // count] for index in range(count))
+        return
+    for index in range(sequences):
+        at = index * (len(text) - stretch) // max(sequences - 1, 1)
+        yield from _cut(encode(text[at : at + stretch]), begin, length)[:1]

@@ -1,0 +1,135 @@
+"""What rounding each matrix alone does to the output, all matrices in one reading of the weights.
+
+Rounding one matrix leaves everything before it untouched. So the sample goes through the network
+once, and at every layer sends off a variant for each of its matrices, in which that matrix alone
+is rounded; variants ride along with the original to the head, as more tokens in the same
+products, and there their divergence from it is measured. The work is about half a forward pass of
+the layers and a whole one of the head for each variant; the memory, the variants' hidden states
+and one chunk's activations.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.calibration.anchor import Anchor, Disturbed
+from phiquant.calibration.divergence import Candidates, Sums, divergences
+from phiquant.phi.architecture import Architecture, Role, Weight
+from phiquant.phi.reference import Observe, Reference, Stack
+from phiquant.phi.weights import Floats, WeightSource
+
+Tokens = npt.NDArray[np.int32]
+
+CHUNK_TOKENS = 4096
+"""Tokens that go through a layer together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The network with one matrix rounded."""
+
+    weight: Weight
+    anchor: Anchor
+
+
+class Wavefront:
+    """`windows` of tokens and their variants, on their way through the network of `source`."""
+
+    def __init__(
+        self, source: WeightSource, windows: Sequence[Tokens], anchors: Sequence[Anchor]
+    ) -> None:
+        """Without `anchors` there are no variants, only a plain forward pass."""
+        self._source = source
+        self._windows = windows
+        matrices = [w for w in source.architecture.weights() if not w.role.is_norm]
+        self.variants = tuple(Variant(*pair) for pair in product(matrices, anchors))
+        tokens = sum(len(window) for window in windows)
+        size = (1 + len(self.variants), tokens, source.architecture.hidden_size)
+        # The original first, then the variants in order; pages are taken when they are filled.
+        self._states = np.empty(size, np.float32)
+        self._live = 0
+
+    def run(self, observe: Observe, advance: Callable[[int], None]) -> Sums:
+        """Nats (variants, tokens). `observe` sees the original; `advance` gets work done.
+
+        The unit of work is that of `work`.
+        """
+        original = Reference(self._source, observe=observe)
+        hidden, stack = original.embedded(self._windows)
+        self._add(hidden)
+        for variant in self._of(None, Role.EMBEDDING):
+            self._add(self._forward(variant).embedded(self._windows)[0])
+        step = layer_work(self._source.architecture, len(hidden))
+        for layer in range(self._source.architecture.layers):
+            before = self._states[0].copy()
+            original.layer(layer, self._states[0], stack)
+            self._ride(layer, stack)
+            advance(self._live * step)
+            for variant in self._of(layer, None):
+                self._forward(variant).layer(layer, self._add(before), stack)
+                advance(step)
+        for _ in self._of(None, Role.HEAD):
+            self._add(self._states[0])
+        assert self._live == len(self._states)
+        return self._diverged(observe, advance)
+
+    def _ride(self, layer: int, stack: Stack) -> None:
+        """Take the variants that are on their way through a layer."""
+        reference, step = Reference(self._source), max(1, CHUNK_TOKENS // stack.tokens)
+        for first in range(1, self._live, step):
+            riders = self._states[first : min(first + step, self._live)]
+            flat = riders.reshape(-1, riders.shape[-1])
+            reference.layer(layer, flat, stack.repeated(len(riders)))
+
+    def _of(self, layer: int | None, role: Role | None) -> list[Variant]:
+        return [
+            variant
+            for variant in self.variants
+            if variant.weight.layer == layer and role in (None, variant.weight.role)
+        ]
+
+    def _add(self, hidden: Floats) -> Floats:
+        """The place of the next variant, filled with `hidden`."""
+        place: Floats = self._states[self._live]
+        place[:] = hidden
+        self._live += 1
+        return place
+
+    def _forward(self, variant: Variant) -> Reference:
+        return Reference(Disturbed(self._source, variant.weight.name, variant.anchor))
+
+    def _diverged(self, observe: Observe, advance: Callable[[int], None]) -> Sums:
+        reference, name = Reference(self._source), self._source.architecture.head_name
+        for state in self._states:
+            state[:] = reference.normed(state)
+        observe(name, self._states[0])
+        if not self.variants:
+            return np.empty((0, self._states.shape[1]))
+        heads: list[WeightSource] = [
+            Disturbed(self._source, name, variant.anchor)
+            if variant.weight.name == name
+            else self._source
+            for variant in self.variants
+        ]
+        return divergences(
+            self._source, self._states[0], Candidates(self._states[1:], heads), advance
+        )
+
+
+def layer_work(architecture: Architecture, tokens: int) -> int:
+    """Multiplications by weights of one layer for so many tokens."""
+    matrices = [w for w in architecture.weights() if w.layer == 0 and not w.role.is_norm]
+    return tokens * sum(prod(weight.shape) for weight in matrices)
+
+
+def work(architecture: Architecture, tokens: int, anchors: int) -> int:
+    """Multiplications by weights of the whole pass."""
+    layers, head = architecture.layers, architecture.hidden_size * architecture.vocabulary_size
+    riders = sum(1 + anchors * (1 + 4 * layer) for layer in range(layers)) + 4 * anchors * layers
+    variants = anchors * (4 * layers + (1 if architecture.tied_head else 2))
+    heads = 0 if not anchors else tokens * head * (2 + variants)
+    return riders * layer_work(architecture, tokens) + heads

@@ -1,0 +1,179 @@
+"""Artifacts whose tensors lie on random mixtures of all that is on offer, in their runtimes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from phiquant.phi.architecture import Role
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.reference import Reference
+from phiquant.phi.survey import Survey, survey
+from phiquant.planning.plan import PlanRow
+from phiquant.recipe import Recipe
+from phiquant.targets.table import target
+from tiny_models import write_tiny_checkpoint
+from tiny_tokenizer import write_tiny_tokenizer
+
+RUNTIMES = {
+    "gguf": "llama_cpp",
+    "mlx": "mlx_lm",
+    "onnx": "onnxruntime_genai",
+    "openvino": "openvino_genai",
+}
+
+CASES = {
+    "gguf": Recipe("gguf"),
+    "mlx": Recipe("mlx"),
+    "onnx": Recipe("onnx"),
+    "onnx, float activations": Recipe("onnx", options=(("accuracy_level", "0"),)),
+    "onnx, standard operators": Recipe("onnx", options=(("qdq", "true"),)),
+    "openvino": Recipe("openvino"),
+}
+
+WIDTHS = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4}
+
+
+def tiny_source(directory, **features):
+    tokens = write_tiny_tokenizer(directory, 512, "bpe")
+    ends = {"eos_token_id": tokens.eos, "bos_token_id": tokens.bos, "pad_token_id": tokens.eos}
+    write_tiny_checkpoint(directory, dtype="F32", **(WIDTHS | ends | features))
+    return Checkpoint.open(directory)
+
+
+def mixed(plan, recipe, surveyed, seed):
+    """`plan` with every matrix on a random choice; each choice of a role in turn."""
+    random = np.random.default_rng(seed)
+    orders, rows = {}, []
+    for row in plan.rows:
+        offered = target(recipe.target).choices(row, recipe, surveyed)
+        if offered:
+            order = orders.setdefault(row.role, [])
+            if not order:
+                order.extend(random.permutation(len(offered)))
+            row = offered[order.pop()]  # noqa: PLW2901
+        rows.append(row)
+    return replace(plan, rows=tuple(rows), type=target(recipe.target).type_of(rows))
+
+
+def write(plan, recipe, checkpoint, directory):
+    """Encode and write all rows; returns the weights that should come out, by name."""
+    into = target(recipe.target)
+    expected = {}
+    directory.mkdir()
+    with into.writer(plan, checkpoint, recipe, directory) as writer:
+        for row in plan.rows:
+            if row.source is None:
+                continue
+            weights = checkpoint.weight(row.source).reshape(-1, row.shape[-1])
+            parts = into.grids[row.grid].encode(weights)
+            writer.write(row, 0, parts)
+            decoded = into.grids[row.grid].decode(parts, row.shape[-1])
+            expected[row.source] = decoded.reshape(row.shape)
+    return expected
+
+
+def runtime_of(recipe):
+    if recipe.target == "gguf":
+        return pytest.importorskip("gguf")
+    return pytest.importorskip(RUNTIMES[recipe.target])
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("case", CASES)
+def test_random_mixtures_load_and_run(tmp_path, case, seed):
+    recipe = CASES[case]
+    runtime_of(recipe)
+    features = {"tie_word_embeddings": seed % 2 == 0, "num_hidden_layers": 6}
+    source = tiny_source(tmp_path / "source", **features)
+    plan = target(recipe.target).plan(source.architecture, survey(source), recipe)
+    plan = mixed(plan, recipe, survey(source), seed)
+    expected = write(plan, recipe, source, tmp_path / "out")
+    artifact = target(recipe.target).open(tmp_path / "out")
+    for name, weights in expected.items():
+        np.testing.assert_array_equal(artifact.weight(name), weights, err_msg=name)
+    made = sum(one.nbytes for one in artifact.entries())
+    planned = sum(row.nbytes for row in plan.rows if row.source)
+    # With standard operators, zero points of 4 bits share bytes across rows.
+    assert made == pytest.approx(planned, rel=1e-3 if "standard" in case else 0)
+
+    tokens = np.random.default_rng(seed).integers(0, 500, 33).astype(np.int32)
+    wanted = Reference(artifact).logits(tokens)
+    with target(recipe.target).runner(tmp_path / "out") as runner:
+        found = runner.logits(tokens)
+    assert wanted.std() > 0.1
+    # Most runtimes round activations to 8 bits in front of quantized matrices.
+    assert np.abs(found - wanted).mean() < 0.05 * wanted.std()
+
+
+def row_of(role, shape):
+    return PlanRow("w.weight", "w", role, 0, shape, "", 0, "")
+
+
+def names(recipe, role, shape, largest=1.0):
+    found = target(recipe.target).choices(
+        row_of(role, shape), recipe, Survey({"w.weight": largest}, "BF16")
+    )
+    return {row.grid for row in found}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bytes_are_those_of_the_grid_and_norms_stay(case):
+    recipe = CASES[case]
+    into = target(recipe.target)
+    surveyed = Survey({"w.weight": 1.0}, "BF16")
+    assert into.choices(row_of(Role.FFN_NORM, (256,)), recipe, surveyed) == ()
+    offered = into.choices(row_of(Role.DOWN, (96, 768)), recipe, surveyed)
+    assert len({row.grid for row in offered}) == len(offered) >= 5
+    for row in offered:
+        layout = into.grids[row.grid].layout(row.shape)
+        assert row.nbytes <= sum(part.nbytes for part in layout.values())
+        assert row.nbytes >= layout[next(iter(layout))].nbytes
+
+
+def test_only_blocks_that_divide_the_rows_are_offered():
+    assert names(CASES["gguf"], Role.DOWN, (8, 288)) == {
+        "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "F16",
+    }  # fmt: skip
+    assert names(CASES["gguf"], Role.DOWN, (8, 250)) == {"F16"}
+    assert names(CASES["gguf"], Role.DOWN, (8, 250), largest=1e6) == {"BF16"}
+    assert names(CASES["mlx"], Role.DOWN, (8, 96)) == {
+        *(f"{bits}bit-g32 BF16" for bits in (2, 3, 4, 5, 6, 8)), "BF16",
+    }  # fmt: skip
+    assert names(CASES["onnx"], Role.DOWN, (8, 48)) == {
+        "int4-b16 F32", "int4-b16-sym F32", "int8-b16 F32", "int8-b16-sym F32",
+    }  # fmt: skip
+    assert names(CASES["openvino"], Role.DOWN, (8, 40), largest=1e6) == {
+        "i4 channel", "u4 channel", "i8 channel", "u8 channel",
+    }  # fmt: skip
+
+
+def test_what_a_runtime_is_slow_with_or_refuses_is_not_offered():
+    exact = CASES["onnx, float activations"]
+    assert all(name.startswith("int4") for name in names(exact, Role.DOWN, (8, 256)))
+    standard = CASES["onnx, standard operators"]
+    for role, rows in ((Role.EMBEDDING, 8), (Role.DOWN, 7)):
+        assert all(name.startswith("int8") for name in names(standard, role, (rows, 256)))
+    gpu = Recipe("onnx", options=(("provider", "cuda"),))
+    assert "int8-b32 F16" in names(gpu, Role.DOWN, (8, 256))
+    npu = Recipe("openvino", options=(("ov_device", "NPU"),))
+    assert names(npu, Role.DOWN, (8, 256)) == {
+        "i4 g128", "i8 g128", "i4 channel", "i8 channel", "f16",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "grids", "type"),
+    [
+        ("gguf", {"Q4_K": 3, "Q6_K": 2, "F32": 1}, "Q4_K_M"),
+        ("gguf", {"Q5_0": 3, "F16": 2}, "Q5_0"),
+        ("mlx", {"BF16": 5, "3bit-g64 BF16": 1, "4bit-g32 BF16": 2}, "4bit-g32"),
+        ("mlx", {"BF16": 5}, "bf16"),
+        ("onnx", {"F32": 5, "int8-b32-sym F32": 2, "int4-b16 F32": 1}, "int8-b32-sym"),
+        ("openvino", {"f32": 5, "u4 g64": 2, "i8 channel": 1}, "int4-asym-g64"),
+    ],
+)
+def test_a_mixture_goes_by_the_type_of_most_of_its_weights(name, grids, type):
+    rows = [replace(row_of(Role.DOWN, (n, 256)), grid=grid) for grid, n in grids.items()]
+    assert target(name).type_of(rows) == type
+    assert type in target(name).types

@@ -1,0 +1,153 @@
+"""Budgets from the request to the artifact's bytes and its divergence."""
+
+import json
+
+import numpy as np
+import pytest
+
+from command_line import tiny_model
+from phiquant.budgets import (
+    HELD_BACK,
+    Evaluation,
+    RoundedWeights,
+    allocate,
+    analyse_for,
+    offers_for,
+    sample_size,
+)
+from phiquant.calibration.text import shipped_sample
+from phiquant.errors import RequestError
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.reference import Reference
+from phiquant.phi.survey import survey
+from phiquant.pipeline import quantize
+from phiquant.recipe import Budget, Recipe
+from phiquant.targets.table import MODULES, target
+
+WIDTHS = {"hidden_size": 256, "intermediate_size": 512}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("budgets") / "tiny-phi", **WIDTHS)
+
+
+@pytest.fixture(scope="module")
+def analysed(model):
+    source = Checkpoint.open(model)
+    sample = shipped_sample(source.tokenizer, *sample_size(source.architecture))
+    return analyse_for(source, survey(source), sample.tokens)
+
+
+def needed(name):
+    package = {"gguf": "gguf", "onnx": "onnx_ir", "openvino": "openvino_tokenizers"}.get(name)
+    if package:
+        pytest.importorskip(package)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_size_is_kept_by_what_is_on_the_disk(model, tmp_path, name):
+    needed(name)
+    size = 1_000_000
+    (made,) = quantize(model, [Recipe(name, budget=Budget(max_bytes=size))], tmp_path / "out")
+    assert 0.95 * size < made.plan.nbytes <= size
+    artifact = target(name).open(made.path)
+    assert sum(one.nbytes for one in artifact.entries()) <= made.plan.nbytes
+    assert len(made.plan.grids) > 2
+    record = json.loads((made.path / "phiquant.json").read_text())
+    assert record["recipe"]["budget"] == {
+        "bits_per_weight": None, "max_bytes": size, "max_kl": None,
+    }  # fmt: skip
+    assert any("bits allocated" in note for note in record["plan"]["notes"])
+    matrices = [row for row in made.plan.rows if row.role and not row.role.is_norm]
+    assert all(" bits: " in row.reason for row in matrices)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_is_evaluated_is_what_is_written(model, tmp_path, name):
+    needed(name)
+    recipe = Recipe(name, budget=Budget(bits_per_weight=5.5))
+    (made,) = quantize(model, [recipe], tmp_path / "out")
+    assert made.plan.bits_per_weight <= 5.5
+    artifact = target(name).open(made.path)
+    source = Checkpoint.open(model)
+    rounded = RoundedWeights(source, recipe, made.plan)
+    for weight in source.architecture.weights():
+        np.testing.assert_array_equal(artifact.weight(weight.name), rounded.weight(weight.name))
+
+
+def test_a_divergence_holds_on_the_text_held_back(model, analysed):
+    recipe = Recipe("gguf", budget=Budget(max_kl=0.01))
+    plan = target("gguf").plan(analysed.source.architecture, analysed.survey, recipe)
+    found = allocate(recipe, plan, analysed)
+    windows = list(analysed.held_back)
+    assert len(windows) == HELD_BACK
+
+    def log_shares(source):
+        logits = [Reference(source).logits(window).astype(np.float64) for window in windows]
+        logits = np.concatenate(logits)
+        logits -= logits.max(axis=1, keepdims=True)
+        return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+    left = log_shares(analysed.source)
+    right = log_shares(RoundedWeights(analysed.source, recipe, found))
+    nats = float((np.exp(left) * (left - right)).sum(axis=1).mean())
+    assert 0.005 < nats <= 0.01
+    assert f"{nats:.3g} measured on text held back" in found.notes[-1]
+
+
+def test_more_room_measures_better(analysed):
+    """Not only predicted: the real divergence falls along a row of sizes."""
+    evaluation, measured = Evaluation(analysed.source, analysed.held_back), []
+    for bits in (3.0, 4.0, 5.0, 6.5, 9.0):
+        recipe = Recipe("mlx", budget=Budget(bits_per_weight=bits))
+        plan = target("mlx").plan(analysed.source.architecture, analysed.survey, recipe)
+        found = allocate(recipe, plan, analysed)
+        measured.append(evaluation(RoundedWeights(analysed.source, recipe, found)))
+    assert measured == sorted(measured, reverse=True)
+    assert measured[0] > 20 * measured[-1]
+
+
+def test_allocation_beats_one_grid_for_all(analysed):
+    evaluation = Evaluation(analysed.source, analysed.held_back)
+    uniform = Recipe("mlx", type="4bit-g64")
+    plan = target("mlx").plan(analysed.source.architecture, analysed.survey, uniform)
+    recipe = Recipe("mlx", budget=Budget(max_bytes=plan.nbytes))
+    found = allocate(recipe, plan, analysed)
+    assert found.nbytes <= plan.nbytes
+    before = evaluation(RoundedWeights(analysed.source, uniform, plan))
+    assert evaluation(RoundedWeights(analysed.source, recipe, found)) < 0.9 * before
+
+
+def test_every_matrix_is_offered_every_choice(analysed):
+    recipe = Recipe("gguf")
+    plan = target("gguf").plan(analysed.source.architecture, analysed.survey, recipe)
+    offers = offers_for(recipe, plan, analysed)
+    assert offers.keys() == {row.output for row in plan.rows if not row.role.is_norm}
+    for offered in offers.values():
+        effects = {one.row.grid: one.effect for one in offered}
+        assert effects["F16"] < effects["Q8_0"] < effects["Q5_K"] < effects["Q3_K"]
+        assert effects["Q5_1"] < effects["Q5_0"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"type": "Q4_K_M"}, "leave out --type"),
+        ({"precision": "fp16"}, "leave out --precision"),
+        ({"target": "openvino", "options": (("ratio", "0.5"),)}, "leave out --ratio"),
+    ],
+)
+def test_a_budget_and_a_format_contradict_each_other(model, tmp_path, changes, words):
+    recipe = Recipe(**({"target": "gguf", "budget": Budget(max_kl=0.1)} | changes))
+    with pytest.raises(RequestError, match=words):
+        quantize(model, [recipe], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"max_bytes": 5, "max_kl": 0.1}, {"max_kl": 0.0}, {"max_kl": float("nan")}]
+)
+def test_a_budget_is_one_positive_number(given):
+    with pytest.raises(RequestError):
+        Budget(**given)
