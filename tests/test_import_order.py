@@ -27,6 +27,7 @@ ORDER = [
     "streaming",
     "forecast",
     "pipeline",
+    "recommendation",
     "demo",
     "cli",
     "__main__",

@@ -19,10 +19,20 @@ if TYPE_CHECKING:
     from phiquant.phi.checkpoint import Checkpoint
     from phiquant.pipeline import plan, quantize
     from phiquant.recipe import Recipe
+    from phiquant.recommendation.recommend import recommend
 
 __version__ = "0.1.0"
 
-__all__ = ["Checkpoint", "PhiquantError", "Recipe", "inspect", "plan", "quantize", "verify"]
+__all__ = [
+    "Checkpoint",
+    "PhiquantError",
+    "Recipe",
+    "inspect",
+    "plan",
+    "quantize",
+    "recommend",
+    "verify",
+]
 
 _HOMES = {
     "Checkpoint": "phiquant.phi.checkpoint",
@@ -31,6 +41,7 @@ _HOMES = {
     "inspect": "phiquant.evaluation.inspection",
     "plan": "phiquant.pipeline",
     "quantize": "phiquant.pipeline",
+    "recommend": "phiquant.recommendation.recommend",
     "verify": "phiquant.evaluation.verification",
 }
 

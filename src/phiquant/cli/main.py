@@ -85,6 +85,44 @@ def devices(
 
 
 @app.command()
+def recommend(
+    model: options.Outline,
+    device: Annotated[
+        str,
+        typer.Option(help="A name of `phiquant devices`, `this` for the machine here, FILE.toml."),
+    ],
+    context: Annotated[
+        int | None, typer.Option(help="Tokens of context that there must be room for. [4096]")
+    ] = None,
+    prompt: Annotated[
+        int | None,
+        typer.Option(help="Tokens that come at once, at most. Default: a quarter of the context."),
+    ] = None,
+    min_quality: Annotated[
+        str | None,
+        typer.Option(help="int4, int8, fp16 or fp32 at least; or nats a token at most: 0.1."),
+    ] = None,
+    min_speed: Annotated[
+        float,
+        typer.Option(help="Tokens a second beyond which less loss is worth more.", min=0),
+    ] = 10.0,
+    to: Annotated[str, typer.Option(help="Only these targets, separated by commas.")] = "",
+    measured: Annotated[
+        list[Path] | None,
+        typer.Option(help="A verified artifact of the model: its own loss counts. Repeatable."),
+    ] = None,
+    revision: options.Revision = None,
+    json: options.Json = False,
+) -> None:
+    """Say what to make of a model for a device, and why not the rest; read no weights."""
+    with ending(json) as emit:
+        from phiquant.cli.recommending import recommend_command, wish
+
+        wanted = wish(context, prompt, min_quality, min_speed, to)
+        emit(recommend_command(model, device, wanted, measured or [], revision))
+
+
+@app.command()
 def verify(
     artifact: Annotated[Path, typer.Argument(help="An artifact's directory or file.")],
     against: Annotated[

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from phiquant.errors import RequestError
+
 if TYPE_CHECKING:
     from phiquant.cli.request import Asked
 
@@ -38,11 +40,23 @@ Output = Annotated[
 ]
 
 To = Annotated[
-    str,
-    typer.Option(help="Targets, separated by commas: gguf (llama.cpp), mlx, onnx, openvino."),
+    str | None,
+    typer.Option(
+        help="Targets, separated by commas: gguf (llama.cpp), mlx, onnx, openvino. Default: gguf."
+    ),
 ]
 Precision = Annotated[
-    str, typer.Option(help="int4, int8, fp16 or fp32: each target's good default for it.")
+    str | None,
+    typer.Option(
+        help="int4, int8, fp16 or fp32: each target's good default for it. Default: int4."
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Make what suits a device (`phiquant devices`; `this`; FILE.toml): `phiquant "
+        "recommend` says what and why. --to, --precision and --context narrow the choice."
+    ),
 ]
 Types = Annotated[
     list[str] | None,
@@ -112,8 +126,9 @@ CalibrationSize = Annotated[str, typer.Option(help="Sequences x tokens to calibr
 
 
 def request(
-    to: To = "gguf",
-    precision: Precision = "int4",
+    to: To = None,
+    precision: Precision = None,
+    device: Device = None,
     type: Types = None,
     bits_per_weight: BitsPerWeight = None,
     max_size: MaxSize = None,
@@ -131,9 +146,12 @@ def request(
     revision: Revision = None,
 ) -> "Asked":
     """What the words ask for. Raises RequestError."""
-    from phiquant.cli.request import Asked, calibration_text, option_words, recipes, within
+    from dataclasses import replace
 
-    flags = option_words(
+    from phiquant.cli import request as reading
+
+    text = reading.calibration_text(calibration, calibration_size)
+    flags = reading.option_words(
         provider=provider,
         accuracy_level=accuracy_level,
         qdq=qdq,
@@ -141,9 +159,16 @@ def request(
         ratio=ratio,
     )
     words = [*flags, *(option or [])]
-    wanted = recipes(to, precision, type or [], context, words, quality=quality)
-    wanted = within(wanted, bits_per_weight, max_size, max_kl)
-    return Asked(wanted, calibration_text(calibration, calibration_size), revision)
+    if device is not None:
+        if type or words or any((bits_per_weight, max_size, max_kl)):
+            raise RequestError("--device chooses type, options and bits itself; leave them out")
+        asked = reading.for_device(device, to, precision, context, text)
+        return replace(asked, revision=revision, quality=quality)
+    wanted = reading.recipes(
+        to or "gguf", precision or "int4", type or [], context, words, quality=quality
+    )
+    wanted = reading.within(wanted, bits_per_weight, max_size, max_kl)
+    return reading.Asked(wanted, text, revision)
 
 
 Request = Callable[[], "Asked"]

@@ -5,6 +5,7 @@ from pathlib import Path
 from phiquant.cli.console import out
 from phiquant.cli.ending import Result
 from phiquant.cli.progress import shown
+from phiquant.cli.recommending import recipes_for
 from phiquant.cli.request import Asked
 from phiquant.pipeline import Prospect, plan, require_room
 from phiquant.reporting.table import forecast_text, plan_rows, plan_table
@@ -17,8 +18,9 @@ def plan_command(
     """Plan, and write nothing. With `output`, ResourceError if there is no room for it there."""
     if output is not None:
         check_destination(output)
+    recipes = recipes_for(model, asked)
     with shown(progress) as on_progress:
-        prospect = plan(model, asked.recipes, on_progress, revision=asked.revision, text=asked.text)
+        prospect = plan(model, recipes, on_progress, revision=asked.revision, text=asked.text)
     if output is not None:
         require_room(prospect, output)
     return Result(prospect.as_json(), lambda: _render(prospect, every_row))

@@ -5,6 +5,7 @@ from pathlib import Path
 from phiquant.cli.console import out
 from phiquant.cli.ending import Result, announce
 from phiquant.cli.progress import shown
+from phiquant.cli.recommending import recipes_for
 from phiquant.cli.request import Asked
 from phiquant.phi.source import locate
 from phiquant.pipeline import Made, Prospect, carry_out, prepare
@@ -21,8 +22,9 @@ def quantize_command(
     """
     check_destination(output)
     source = locate(model, asked.revision)
+    recipes = recipes_for(model, asked)
     with shown(progress) as on_progress:
-        prospect = prepare(source, asked.recipes, on_progress, asked.text)
+        prospect = prepare(source, recipes, on_progress, asked.text)
     if summary:
         announce(lambda: _summarise(prospect))
     with shown(progress) as on_progress:

@@ -25,8 +25,27 @@ class Asked:
     """What `quantize` and `plan` are asked for, besides the model and the destination."""
 
     recipes: tuple[Recipe, ...]
+    """Empty where a device is named, which decides."""
     text: CalibrationText
     revision: str | None
+    device: str | None = None
+    context: int | None = None
+    targets: tuple[str, ...] | None = None
+    """With a device: the targets to choose among; None for all."""
+    precision: Precision | None = None
+    """With a device: the precision that it must be; None for any."""
+    quality: str = "fast"
+    """With a device: how to round."""
+
+
+def for_device(
+    device: str, to: str | None, precision: str | None, context: int | None, text: CalibrationText
+) -> Asked:
+    """A request that leaves the recipe to the device. Raises RequestError."""
+    some = recipes(to or ",".join(MODULES), precision or "int4", [], context)
+    targets = tuple(one.target for one in some) if to else None
+    chosen = cast(Precision, precision) if precision else None
+    return Asked((), text, None, device, context, targets, chosen)
 
 
 def recipes(
