@@ -87,8 +87,8 @@ def _render(found: Recommendation) -> None:
     for one, said in zip(found.candidates, found.verdicts, strict=True):
         if one is not found.chosen:
             out(f"{one.name}: {said}.")
-    for one in found.ruled:
-        out(f"Ruled out: {one.name}: {one.why}.")
+    for ruled in found.ruled:
+        out(f"Ruled out: {ruled.name}: {ruled.why}.")
     if found.chosen is None:
         out("Nothing fits as asked. Nearest:" if found.nearest else "Nothing fits, nor nearly.")
         for line in found.nearest:
@@ -108,7 +108,7 @@ def _table(found: Recommendation) -> Table:
         column.justify = "right"
     for one in found.candidates:
         memory = one.footprint
-        other = memory.copies + memory.working + memory.runtime
+        other = memory.needed - memory.weights - memory.cache
         left = size(one.headroom) if one.headroom >= 0 else f"-{size(-one.headroom)}"
         table.add_row(
             "→" if one is found.chosen else "",
@@ -128,7 +128,7 @@ def _table(found: Recommendation) -> Table:
 def _explain(found: Recommendation, chosen: Candidate) -> None:
     memory = chosen.footprint
     out(
-        f"Choice: {chosen.name}. {chosen.nbytes:,} bytes of weights; {size(memory.total)} in use: "
+        f"Choice: {chosen.name}. {chosen.nbytes:,} bytes of weights; {size(memory.needed)} in use: "
         f"cache {size(memory.cache)} ({memory.cache_type}), copies {size(memory.copies)}, working "
         f"{size(memory.working)}, runtime {size(memory.runtime)}."
     )

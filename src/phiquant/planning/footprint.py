@@ -1,14 +1,15 @@
 """What an artifact takes in memory while its runtime runs it, term by term.
 
 Each target works the terms out from the plan and the dimensions, as its runtime allocates them
-(`targets/*/footprint.py`); here is what they have in common. All are bytes.
+(`targets/*/footprint.py`); here is what they have in common. All are bytes. The terms were found
+by running the runtimes, and are checked by benchmarks/device_memory.py.
 """
 
 from dataclasses import asdict, dataclass
-from math import prod
 from typing import Any
 
-from phiquant.phi.architecture import Architecture
+from phiquant.phi.architecture import Architecture, Role
+from phiquant.planning.plan import Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,23 @@ class Footprint:
     """Code and tables of the runtime, tokenizer included."""
     cache_type: str
     """Element type of keys and values: "f16", "f32", "u8"."""
+    released: int = 0
+    """Of all these, mapped weights that are not read again once they are copied: they count in
+    the peak, and the system takes them back when it needs the room."""
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The peak: all of it."""
         return self.weights + self.copies + self.cache + self.working + self.runtime
 
+    @property
+    def needed(self) -> int:
+        """What a device must have room for."""
+        return self.total - self.released
+
     def as_json(self) -> dict[str, Any]:
-        """The terms and their sum."""
-        return asdict(self) | {"total": self.total}
+        """The terms and their sums."""
+        return asdict(self) | {"total": self.total, "needed": self.needed}
 
 
 def cached_values(architecture: Architecture) -> int:
@@ -54,9 +63,25 @@ def cached_values(architecture: Architecture) -> int:
     return 2 * architecture.layers * architecture.kv_heads * architecture.head_size
 
 
-def matrix_weights(architecture: Architecture) -> int:
-    """Weights of the layers' matrices and of the head, which every token goes through."""
-    rows = [one for one in architecture.weights() if len(one.shape) > 1]
-    total = sum(prod(one.shape) for one in rows)
-    table = architecture.vocabulary_size * architecture.hidden_size
-    return total if architecture.tied_head else total - table
+def multiplied(plan: Plan) -> int:
+    """Bytes of the matrices that tokens are multiplied by: those of layers, and the head."""
+    has_head = any(row.role is Role.HEAD for row in plan.rows)
+    return sum(
+        row.nbytes
+        for row in plan.rows
+        if row.source is not None
+        and len(row.shape) > 1
+        and not (has_head and row.role is Role.EMBEDDING)
+    )
+
+
+def multiplied_weights(plan: Plan) -> int:
+    """The same in weights."""
+    has_head = any(row.role is Role.HEAD for row in plan.rows)
+    return sum(
+        row.weights
+        for row in plan.rows
+        if row.source is not None
+        and len(row.shape) > 1
+        and not (has_head and row.role is Role.EMBEDDING)
+    )

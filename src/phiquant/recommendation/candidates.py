@@ -133,7 +133,7 @@ def _candidate(  # noqa: PLR0917 (a value of each kind)
         nbytes=plan.nbytes,
         bits_per_weight=plan.bits_per_weight,
         footprint=footprint,
-        headroom=device.usable - footprint.total,
+        headroom=device.usable - footprint.needed,
         speed=device.bandwidth_gbs * 1e9 * engine.efficiency / read,
         loss=loss,
     )

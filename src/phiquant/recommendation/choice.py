@@ -41,7 +41,7 @@ def noticed(one: Candidate) -> float:
 
 def roomy(one: Candidate) -> bool:
     """Whether it fits with something left."""
-    return one.headroom >= ENOUGH_HEADROOM * one.footprint.total
+    return one.headroom >= ENOUGH_HEADROOM * one.footprint.needed
 
 
 def good_enough(one: Candidate, wish: Wish) -> bool:

@@ -62,4 +62,4 @@ def _others(outline: Outline, device: Device, wish: Wish) -> Iterator[str]:
             continue
         one = choose(candidates(other, device, wish)[0], wish)
         if one is not None:
-            yield f"another Phi: {name} as {one.name} ({one.footprint.total / 1e9:.1f} GB in use)"
+            yield f"another Phi: {name} as {one.name} ({one.footprint.needed / 1e9:.1f} GB in use)"
