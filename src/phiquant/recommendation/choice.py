@@ -1,9 +1,10 @@
 """The choice among candidates, and why each other one was not it.
 
-Of those that fit and are good enough: if any reaches the speed that was asked for, the one with
-the least loss among those that do; losses below `UNNOTICED` count as equal, and then the faster
-one is taken. If none reaches it, the fastest of those whose loss is `TOLERABLE`, or of all; a sixth
-of that speed is given up for less loss. Ties go to the engine that the device's table names first.
+Of those that fit and are good enough (a loss that is `TOLERABLE`, or what was asked for): if any
+reaches the speed that was asked for, the one with the least loss among those that do; losses below
+`UNNOTICED` count as equal, and then the faster one is taken. If none reaches it, the fastest; a
+sixth of its speed is given up for less loss. Ties go to the engine that the device's table names
+first.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,8 @@ from phiquant.recommendation.candidates import Candidate, Wish
 
 UNNOTICED = 0.02
 """Nats a token: what INT8 loses on the demo model is below it in every format."""
-TOLERABLE = 0.8
-"""Nats a token on the demo model: what the plainest 4-bit types lose there."""
+TOLERABLE = 1.0
+"""Nats a token on the demo model: what the plainest 4-bit types lose there is below it."""
 SAME_SPEED = 1.1
 """Speeds are expected no more exactly than this."""
 GIVEN_UP = 1.2
@@ -30,8 +31,7 @@ def choose(found: Sequence[Candidate], wish: Wish) -> Candidate | None:
     if fast:
         least = min(noticed(one) for one in fast)
         return _fastest([one for one in fast if noticed(one) <= least], SAME_SPEED)
-    tolerable = [one for one in fitting if one.loss.nats <= TOLERABLE]
-    return _fastest(tolerable or fitting, GIVEN_UP)
+    return _fastest(fitting, GIVEN_UP)
 
 
 def noticed(one: Candidate) -> float:
@@ -50,7 +50,7 @@ def good_enough(one: Candidate, wish: Wish) -> bool:
         order = PRECISIONS.index
         if order(one.recipe.precision) < order(wish.min_precision):
             return False
-    return wish.max_loss is None or one.loss.nats <= wish.max_loss
+    return one.loss.nats <= (TOLERABLE if wish.max_loss is None else wish.max_loss)
 
 
 def _fastest(found: Sequence[Candidate], within: float) -> Candidate | None:
@@ -70,6 +70,8 @@ def verdict(one: Candidate, chosen: Candidate | None, wish: Wish) -> str:
     if not roomy(one):
         return "fits with too little to spare"
     if not good_enough(one, wish):
+        if wish.min_precision is None and wish.max_loss is None:
+            return f"loses too much: {one.loss.nats:.2g} nats"
         return "below the quality asked for"
     assert chosen is not None  # else this one would have been
     return _against(one, chosen, wish)
@@ -84,8 +86,6 @@ def _against(one: Candidate, chosen: Candidate, wish: Wish) -> str:
     if one.speed * SAME_SPEED < chosen.speed:
         unnoticed = one.loss.nats <= UNNOTICED and chosen.loss.nats <= UNNOTICED
         return f"slower: {speeds}" + (", for no loss that one would notice" if unnoticed else "")
-    if one.loss.nats > TOLERABLE >= chosen.loss.nats:
-        return f"faster, and loses much: {one.loss.nats:.2g} nats against {chosen.loss.nats:.2g}"
     if noticed(one) > noticed(chosen):
         return f"loses more for {speeds}: {one.loss.nats:.2g} nats against {chosen.loss.nats:.2g}"
     return f"no better: {speeds}, and the device's table prefers {chosen.engine.name}"
