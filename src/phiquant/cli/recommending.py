@@ -128,10 +128,15 @@ def _table(found: Recommendation) -> Table:
 def _explain(found: Recommendation, chosen: Candidate) -> None:
     memory = chosen.footprint
     released = f", {size(memory.released)} of originals released" if memory.released else ""
+    terms = (
+        f"cache {size(memory.cache)} ({memory.cache_type})",
+        f"copies {size(memory.copies)}{released}",
+        f"working {size(memory.working)}",
+        f"runtime {size(memory.runtime)}",
+    )
     out(
         f"Choice: {chosen.name}. {chosen.nbytes:,} bytes of weights; {size(memory.needed)} in use: "
-        f"cache {size(memory.cache)} ({memory.cache_type}), "
-        f"copies {size(memory.copies)}{released}, working {size(memory.working)}, runtime {size(memory.runtime)}."
+        f"{', '.join(terms)}."
     )
     out(f"Loss: {chosen.loss.nats:.2g} nats a token, {chosen.loss.told}.")
     share = f"{100 * chosen.engine.efficiency:.0f}% of the bandwidth"
