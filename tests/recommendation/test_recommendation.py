@@ -14,7 +14,7 @@ from phiquant.phi.source import Source
 from phiquant.pipeline import plan
 from phiquant.recipe import Recipe
 from phiquant.recommendation.candidates import Wish, bytes_a_token, candidates
-from phiquant.recommendation.choice import UNNOTICED, choose, roomy
+from phiquant.recommendation.choice import UNNOTICED, choose, good_enough, roomy
 from phiquant.recommendation.losses import layer_bits, loss_of, read_measured
 from phiquant.recommendation.recommend import recommend
 from phiquant.targets.table import target
