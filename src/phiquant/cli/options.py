@@ -165,7 +165,12 @@ def request(
         asked = reading.for_device(device, to, precision, context, text)
         return replace(asked, revision=revision, quality=quality)
     wanted = reading.recipes(
-        to or "gguf", precision or "int4", type or [], context, words, quality=quality
+        "gguf" if to is None else to,
+        "int4" if precision is None else precision,
+        type or [],
+        context,
+        words,
+        quality=quality,
     )
     wanted = reading.within(wanted, bits_per_weight, max_size, max_kl)
     return reading.Asked(wanted, text, revision)

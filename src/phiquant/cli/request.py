@@ -42,9 +42,10 @@ def for_device(
     device: str, to: str | None, precision: str | None, context: int | None, text: CalibrationText
 ) -> Asked:
     """A request that leaves the recipe to the device. Raises RequestError."""
-    some = recipes(to or ",".join(MODULES), precision or "int4", [], context)
-    targets = tuple(one.target for one in some) if to else None
-    chosen = cast(Precision, precision) if precision else None
+    named = ",".join(MODULES) if to is None else to
+    some = recipes(named, "int4" if precision is None else precision, [], context)
+    targets = tuple(one.target for one in some) if to is not None else None
+    chosen = None if precision is None else cast(Precision, precision)
     return Asked((), text, None, device, context, targets, chosen)
 
 
