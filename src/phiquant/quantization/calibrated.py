@@ -57,6 +57,11 @@ class Method:
     codes: bool = True
     parameters: bool = True
 
+    @property
+    def looks_at_original(self) -> bool:
+        """Whether the original's inputs are needed beside the quantized network's."""
+        return self.shift > 0 or self.behind > 0
+
 
 def correction(moment: Floats, shift: Floats, strength: float) -> Floats:
     """What to add to a weight, as a share of itself: W + W @ correction; `moment` is damped."""
