@@ -25,7 +25,9 @@ class Moments:
         self._tokens += len(inputs)
         self._second += inputs.T @ inputs
         if original is not None:
-            self._shift = _sum(self._shift, np.matmul((original - inputs).T, inputs, dtype=np.float32))
+            self._shift = _sum(
+                self._shift, np.matmul((original - inputs).T, inputs, dtype=np.float32)
+            )
         if behind is not None:
             self._behind = _sum(self._behind, np.matmul(behind.T, inputs, dtype=np.float32))
 
