@@ -48,12 +48,16 @@ def test_balanced_by_our_matrix_is_balanced_by_its_text(made, tmp_path):
     assert differ == set(TARGETS)
 
 
-def test_the_matrix_does_not_change_the_artifact_and_can_come_with_any_quality(made, tmp_path):
+@pytest.mark.parametrize("quality", ["fast", "best"])
+def test_the_matrix_comes_with_any_quality_and_does_not_change_it(
+    made, tmp_path, monkeypatch, quality
+):
+    monkeypatch.setattr("phiquant.calibrated.product_rate", lambda: 1e9)  # measured for seconds
     model, _, root = made
     files = ImatrixFiles(write=tmp_path / "deep" / "x.gguf")
-    fast = [Recipe("gguf")]
-    quantize(model, fast, tmp_path / "with", text=TEXT, imatrix=files)
-    quantize(model, fast, tmp_path / "without")
+    recipes = [Recipe("gguf", quality=quality)]
+    quantize(model, recipes, tmp_path / "with", text=TEXT, imatrix=files)
+    quantize(model, recipes, tmp_path / "without", text=TEXT)
     assert artifacts(tmp_path / "with") == artifacts(tmp_path / "without")
     assert (tmp_path / "deep" / "x.gguf").read_bytes() == (root / "x.gguf").read_bytes()
 
