@@ -24,6 +24,7 @@ ORDER = [
     "reporting",
     "budgets",
     "streaming",
+    "basis",
     "rounding",
     "pipeline",
     "demo",

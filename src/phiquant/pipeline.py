@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
+from phiquant.basis import check_imatrix, make_basis
 from phiquant.budgets import allocate, analyse_for, check_budget, sample_size
-from phiquant.calibration.text import Sample, read_sample, shipped_sample
+from phiquant.calibration.text import shipped_sample
 from phiquant.errors import RequestError, ResourceError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.hashes import hash_files
@@ -21,7 +22,7 @@ from phiquant.phi.source import locate
 from phiquant.phi.survey import Survey, survey
 from phiquant.planning.plan import Plan
 from phiquant.progress import OnProgress, Progress, ignore
-from phiquant.recipe import CalibrationText, Recipe
+from phiquant.recipe import CalibrationText, ImatrixFiles, Recipe
 from phiquant.reporting.records import write_records
 from phiquant.rounding import Roundings, calibrated
 from phiquant.staging import check_destination, free_bytes, staged
@@ -49,14 +50,18 @@ def quantize(
     *,
     revision: str | None = None,
     text: CalibrationText | None = None,
+    imatrix: ImatrixFiles | None = None,
 ) -> tuple[Made, ...]:
     """Make one artifact a recipe from one reading of `model`, a directory or a hub id.
 
     A single artifact becomes `output` itself; several become `output/<target>`. `output`
     appears whole, when all are done, or not at all. Recipes whose quality is not "fast"
-    calibrate on `text`. Raises RequestError, InputError or ResourceError; see `phiquant.errors`.
+    calibrate on `text`, or on the importance matrix that `imatrix` names. Raises RequestError,
+    InputError or ResourceError; see `phiquant.errors`.
     """
+    text, imatrix = text or CalibrationText(), imatrix or ImatrixFiles()
     check_destination(output)
+    check_imatrix(recipes, text, imatrix, output)
     source = locate(str(model), revision)
     checkpoint = Checkpoint.open(source.directory, source.name)
     with ThreadPoolExecutor(1) as aside:  # the survey leaves the interpreter free to parse JSON
@@ -64,17 +69,19 @@ def quantize(
         surveyed = _survey(checkpoint, on_progress)
         tokenizer.result()
     plans = make_plans(checkpoint, recipes, surveyed)
+    basis = make_basis(checkpoint, recipes, text, imatrix)
     plans = _within_budgets(checkpoint, recipes, plans, surveyed, on_progress)
     made = tuple(
-        Made(output / (recipe.target if len(recipes) > 1 else ""), recipe, plan)
+        Made(
+            output / (recipe.target if len(recipes) > 1 else ""), recipe, basis.noted(recipe, plan)
+        )
         for recipe, plan in zip(recipes, plans, strict=True)
     )
     asked = [(one.recipe, one.plan) for one in made]
-    sample = _sample(checkpoint, recipes, text or CalibrationText())
     _check_disk(plans, output)
     with (
         _disk_errors(output),
-        calibrated(checkpoint, asked, sample, output, on_progress) as rounding,
+        calibrated(checkpoint, asked, basis, output, on_progress) as rounding,
         staged(output) as scratch,
         _hashing(checkpoint.files) as hashes,
     ):
@@ -150,17 +157,6 @@ def _survey(checkpoint: Checkpoint, on_progress: OnProgress) -> Survey:
         on_progress(Progress("checking", seen, checkpoint.nbytes))
 
     return survey(checkpoint, advance)
-
-
-def _sample(
-    checkpoint: Checkpoint, recipes: Sequence[Recipe], text: CalibrationText
-) -> Sample | None:
-    """The calibration sample, if any of `recipes` needs one."""
-    if all(recipe.quality == "fast" for recipe in recipes):
-        return None
-    if text.path is None:
-        return shipped_sample(checkpoint.tokenizer, text.sequences, text.length)
-    return read_sample(text.path, checkpoint.tokenizer, text.sequences, text.length)
 
 
 def _write(

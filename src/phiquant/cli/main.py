@@ -111,6 +111,19 @@ def quantize(
     calibration_size: Annotated[
         str, typer.Option(help="Sequences x tokens to calibrate on, at most.")
     ] = "128x512",
+    imatrix: Annotated[
+        Path | None,
+        typer.Option(
+            help="balanced: a llama.cpp importance matrix (GGUF or .dat), instead of a text."
+        ),
+    ] = None,
+    imatrix_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Leave an importance matrix for llama.cpp here, made over the calibration text; "
+            "in the older encoding if it ends in .dat."
+        ),
+    ] = None,
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a Hugging Face model.")
     ] = None,
@@ -121,6 +134,7 @@ def quantize(
     with ending(json) as emit:
         from phiquant.cli.quantization import quantize_command
         from phiquant.cli.request import calibration_text, option_words, recipes, within
+        from phiquant.recipe import ImatrixFiles
 
         flags = option_words(
             provider=provider,
@@ -134,7 +148,12 @@ def quantize(
         )
         wanted = within(wanted, bits_per_weight, max_size, max_kl)
         text = calibration_text(calibration, calibration_size)
-        emit(quantize_command(model, revision, wanted, output, text, progress=not quiet))
+        files = ImatrixFiles(imatrix, imatrix_out)
+        emit(
+            quantize_command(
+                model, revision, wanted, output, text, imatrix=files, progress=not quiet
+            )
+        )
 
 
 @app.command()

@@ -6,7 +6,7 @@ from phiquant.cli.console import out
 from phiquant.cli.ending import Result
 from phiquant.cli.progress import shown
 from phiquant.pipeline import Made, quantize
-from phiquant.recipe import CalibrationText, Recipe
+from phiquant.recipe import CalibrationText, ImatrixFiles, Recipe
 from phiquant.reporting.table import plan_table
 
 
@@ -17,11 +17,14 @@ def quantize_command(
     output: Path,
     text: CalibrationText,
     *,
+    imatrix: ImatrixFiles,
     progress: bool,
 ) -> Result:
     """Make the artifacts; the result lists them with their plans."""
     with shown(progress) as on_progress:
-        made = quantize(model, recipes, output, on_progress, revision=revision, text=text)
+        made = quantize(
+            model, recipes, output, on_progress, revision=revision, text=text, imatrix=imatrix
+        )
     return Result({"artifacts": [_document(one) for one in made]}, lambda: _render(made))
 
 
