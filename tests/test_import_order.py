@@ -23,6 +23,8 @@ ORDER = [
     "reporting",
     "budgets",
     "streaming",
+    "calibrated",
+    "rounding",
     "pipeline",
     "demo",
     "cli",

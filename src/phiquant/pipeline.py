@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
-from phiquant.budgets import allocate, analyse_for, check_budget, sample_size
-from phiquant.calibration.text import shipped_sample
+from phiquant.budgets import check_budget, within_budgets
+from phiquant.calibration.text import Sample, sample_of
 from phiquant.errors import RequestError, ResourceError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.hashes import hash_files
@@ -21,8 +21,9 @@ from phiquant.phi.source import locate
 from phiquant.phi.survey import Survey, survey
 from phiquant.planning.plan import Plan
 from phiquant.progress import OnProgress, Progress, ignore
-from phiquant.recipe import Recipe
+from phiquant.recipe import CalibrationText, Recipe
 from phiquant.reporting.records import write_records
+from phiquant.rounding import Roundings, calibrated
 from phiquant.staging import check_destination, free_bytes, staged
 from phiquant.streaming import Outlet, stream
 from phiquant.targets.table import target
@@ -45,13 +46,15 @@ def quantize(
     recipes: Sequence[Recipe],
     output: Path,
     on_progress: OnProgress = ignore,
+    *,
     revision: str | None = None,
+    text: CalibrationText | None = None,
 ) -> tuple[Made, ...]:
     """Make one artifact a recipe from one reading of `model`, a directory or a hub id.
 
     A single artifact becomes `output` itself; several become `output/<target>`. `output`
-    appears whole, when all are done, or not at all. Raises RequestError, InputError or
-    ResourceError; see `phiquant.errors`.
+    appears whole, when all are done, or not at all. Recipes whose quality is not "fast"
+    calibrate on `text`. Raises RequestError, InputError or ResourceError; see `phiquant.errors`.
     """
     check_destination(output)
     source = locate(str(model), revision)
@@ -61,15 +64,24 @@ def quantize(
         surveyed = _survey(checkpoint, on_progress)
         tokenizer.result()
     plans = make_plans(checkpoint, recipes, surveyed)
-    plans = _within_budgets(checkpoint, recipes, plans, surveyed, on_progress)
+    text = text or CalibrationText()
+    pairs = list(zip(recipes, plans, strict=True))
+    plans = within_budgets(checkpoint, pairs, surveyed, text, on_progress)
     made = tuple(
         Made(output / (recipe.target if len(recipes) > 1 else ""), recipe, plan)
         for recipe, plan in zip(recipes, plans, strict=True)
     )
+    asked = [(one.recipe, one.plan) for one in made]
+    sample = _sample(checkpoint, recipes, text)
     _check_disk(plans, output)
-    with _disk_errors(output), staged(output) as scratch, _hashing(checkpoint.files) as hashes:
+    with (
+        _disk_errors(output),
+        calibrated(checkpoint, asked, sample, output, on_progress) as rounding,
+        staged(output) as scratch,
+        _hashing(checkpoint.files) as hashes,
+    ):
         inside = [scratch / one.path.relative_to(output) for one in made]
-        made = _write(checkpoint, made, inside, on_progress)
+        made = _write(checkpoint, made, inside, rounding, on_progress)
         for directory, one in zip(inside, made, strict=True):
             write_records(directory, source, hashes.result(), one.recipe, one.plan)
     return made
@@ -113,24 +125,6 @@ def _check_options(recipe: Recipe) -> None:
             raise RequestError(f"the option {name} is given twice for {recipe.target}")
 
 
-def _within_budgets(
-    checkpoint: Checkpoint,
-    recipes: Sequence[Recipe],
-    plans: tuple[Plan, ...],
-    surveyed: Survey,
-    on_progress: OnProgress,
-) -> tuple[Plan, ...]:
-    """The plans of recipes with a budget allocated, from one analysis for all of them."""
-    if all(recipe.budget is None for recipe in recipes):
-        return plans
-    sample = shipped_sample(checkpoint.tokenizer, *sample_size(checkpoint.architecture))
-    model = analyse_for(checkpoint, surveyed, sample.tokens, on_progress)
-    return tuple(
-        plan if recipe.budget is None else allocate(recipe, plan, model, on_progress=on_progress)
-        for recipe, plan in zip(recipes, plans, strict=True)
-    )
-
-
 def _survey(checkpoint: Checkpoint, on_progress: OnProgress) -> Survey:
     seen = 0
 
@@ -142,10 +136,20 @@ def _survey(checkpoint: Checkpoint, on_progress: OnProgress) -> Survey:
     return survey(checkpoint, advance)
 
 
+def _sample(
+    checkpoint: Checkpoint, recipes: Sequence[Recipe], text: CalibrationText
+) -> Sample | None:
+    """The calibration sample, if any of `recipes` needs one."""
+    if all(recipe.quality == "fast" for recipe in recipes):
+        return None
+    return sample_of(checkpoint.tokenizer, text)
+
+
 def _write(
     checkpoint: Checkpoint,
     made: Sequence[Made],
     directories: Sequence[Path],
+    rounding: Roundings,
     on_progress: OnProgress,
 ) -> tuple[Made, ...]:
     """Write all artifacts; their plans come back with what the writers had to note."""
@@ -155,7 +159,7 @@ def _write(
             directory.mkdir(exist_ok=True)
             into = target(one.recipe.target)
             writer = stack.enter_context(into.writer(one.plan, checkpoint, one.recipe, directory))
-            outlets += [Outlet(row, into.grids[row.grid], writer) for row in one.plan.rows]
+            outlets += [Outlet(row, rounding(one.recipe, row), writer) for row in one.plan.rows]
             noted.append(replace(one, plan=one.plan.with_notes(writer.notes)))
         stream(checkpoint, outlets, on_progress)
     return tuple(noted)

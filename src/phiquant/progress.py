@@ -12,6 +12,8 @@ class Progress:
     done: int
     total: int
     unit: str = "B"
+    seconds: float | None = None
+    """How long the stage is expected to take from here, where that is known before it starts."""
 
 
 OnProgress = Callable[[Progress], None]

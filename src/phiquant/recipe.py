@@ -1,12 +1,28 @@
 """What the user asked for, frozen."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from phiquant.errors import RequestError
 
 Precision = Literal["int4", "int8", "fp16", "fp32"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+Quality = Literal["fast", "balanced", "best"]
+QUALITIES: tuple[str, ...] = get_args(Quality)
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationText:
+    """What to gather statistics over: a file, or None for the text that is shipped.
+
+    At most `sequences` sequences of `length` tokens.
+    """
+
+    path: Path | None = None
+    sequences: int = 128
+    length: int = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,8 @@ class Recipe:
     runtimes that cannot choose LongRoPE's factors while they run; None means the model's
     original training length. `options` are choices that only this target knows (ONNX's
     execution provider), as pairs of a name and a value; the target's table of options lists them.
+    `quality` says how weights are rounded: "fast" from the weights alone, "balanced" weighing
+    errors by how much each input is used, "best" layer by layer with feedback.
     With a `budget`, every tensor gets the format that serves the model best within it.
     """
 
@@ -53,6 +71,7 @@ class Recipe:
     type: str | None = None
     context: int | None = None
     options: tuple[tuple[str, str], ...] = ()
+    quality: Quality = "fast"
     budget: Budget | None = None
 
     def option(self, name: str, default: str) -> str:
@@ -67,5 +86,6 @@ class Recipe:
             "type": self.type,
             "context": self.context,
             "options": dict(self.options),
+            "quality": self.quality,
             "budget": None if self.budget is None else self.budget.as_json(),
         }

@@ -18,7 +18,7 @@ from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import PlanRow
 from phiquant.progress import OnProgress, Progress
 from phiquant.quantization.bands import WEIGHTS_PER_BAND
-from phiquant.quantization.grid import Grid, Parts
+from phiquant.quantization.grid import Floats, Parts
 from phiquant.targets.target import Writer
 
 BAND = WEIGHTS_PER_BAND
@@ -34,12 +34,16 @@ WAITING = 128 << 20
 """Encoded bytes that may wait for the disk before the rounding waits for it."""
 
 
+Rounding = Callable[[int, Floats], Parts]
+"""What is stored for a tensor's rows from the first one given: (first, weights) → parts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outlet:
-    """Where one tensor of the checkpoint goes in one artifact."""
+    """Where one tensor of the checkpoint goes in one artifact, and how it is rounded."""
 
     row: PlanRow
-    grid: Grid
+    rounding: Rounding
     writer: Writer
 
 
@@ -55,10 +59,10 @@ class Band:
     outlets: Sequence[Outlet]
 
     def encode(self, checkpoint: Checkpoint) -> list[Parts]:
-        """The rows on each outlet's grid."""
+        """The rows as each outlet rounds them."""
         rows = checkpoint.weight(self.source, self.first, self.last)
         rows = rows.reshape(-1, rows.shape[-1])
-        return [outlet.grid.encode(rows) for outlet in self.outlets]
+        return [outlet.rounding(self.first, rows) for outlet in self.outlets]
 
 
 def stream(checkpoint: Checkpoint, outlets: Sequence[Outlet], on_progress: OnProgress) -> None:

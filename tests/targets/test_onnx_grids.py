@@ -63,9 +63,7 @@ def gathered(grid, parts, rows):
     return session.run(None, {"ids": np.arange(rows)})[0]
 
 
-@pytest.mark.parametrize(
-    "grid", every_grid(), ids=lambda grid: f"{grid.name} {grid.parameters.name}"
-)
+@pytest.mark.parametrize("grid", every_grid(), ids=lambda grid: f"{grid.name} {grid.kind.name}")
 def test_decodes_to_what_the_runtime_dequantizes(grid):
     weights = sample(7, 768)
     parts = grid.encode(weights)

@@ -97,6 +97,20 @@ def quantize(
         list[str] | None,
         typer.Option(help="An option of a target's own, KEY=VALUE. May be repeated."),
     ] = None,
+    quality: Annotated[
+        str,
+        typer.Option(
+            help="fast: from the weights alone. balanced: weighed by how inputs are used; minutes. "
+            "best: layer by layer with feedback, on a calibration text; minutes to hours."
+        ),
+    ] = "fast",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="UTF-8 text or .jsonl to calibrate on; default: the one shipped."),
+    ] = None,
+    calibration_size: Annotated[
+        str, typer.Option(help="Sequences x tokens to calibrate on, at most.")
+    ] = "128x512",
     revision: Annotated[
         str | None, typer.Option(help="Branch, tag or commit of a Hugging Face model.")
     ] = None,
@@ -106,7 +120,7 @@ def quantize(
     """Make artifacts of a Phi checkpoint for one or more runtimes."""
     with ending(json) as emit:
         from phiquant.cli.quantization import quantize_command
-        from phiquant.cli.request import option_words, recipes, within
+        from phiquant.cli.request import calibration_text, option_words, recipes, within
 
         flags = option_words(
             provider=provider,
@@ -115,9 +129,12 @@ def quantize(
             ov_device=ov_device,
             ratio=ratio,
         )
-        wanted = recipes(to, precision, type or [], context, [*flags, *(option or [])])
+        wanted = recipes(
+            to, precision, type or [], context, [*flags, *(option or [])], quality=quality
+        )
         wanted = within(wanted, bits_per_weight, max_size, max_kl)
-        emit(quantize_command(model, revision, wanted, output, not quiet))
+        text = calibration_text(calibration, calibration_size)
+        emit(quantize_command(model, revision, wanted, output, text, progress=not quiet))
 
 
 @app.command()

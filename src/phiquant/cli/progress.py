@@ -81,7 +81,7 @@ class PlainLines:
             # The first news of a stage come after its first piece of work.
             self._stage, self._started, self._last = progress.stage, self._last, now
         finished = progress.done >= progress.total
-        if not finished and now - self._last < PLAIN_SECONDS:
+        if not finished and now - self._last < PLAIN_SECONDS and progress.seconds is None:
             return
         self._last = now
         line = describe(progress, max(now - self._started, 1e-3))
@@ -91,8 +91,19 @@ class PlainLines:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
+def duration(seconds: float) -> str:
+    """A time in words: seconds up to two minutes, then minutes, then hours."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
 def describe(progress: Progress, elapsed: float) -> str:
     """A line about `progress` after `elapsed` seconds of its stage."""
+    if progress.seconds is not None:
+        return f"{progress.stage}: about {duration(progress.seconds)}"
     rate = progress.done / elapsed
     speed = f"{rate / 1e6:.3g} MB/s" if progress.unit == "B" else f"{rate:.2g} {progress.unit}/s"
     if progress.done >= progress.total:

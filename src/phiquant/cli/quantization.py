@@ -6,16 +6,22 @@ from phiquant.cli.console import out
 from phiquant.cli.ending import Result
 from phiquant.cli.progress import shown
 from phiquant.pipeline import Made, quantize
-from phiquant.recipe import Recipe
+from phiquant.recipe import CalibrationText, Recipe
 from phiquant.reporting.table import plan_table
 
 
 def quantize_command(
-    model: str, revision: str | None, recipes: tuple[Recipe, ...], output: Path, progress: bool
+    model: str,
+    revision: str | None,
+    recipes: tuple[Recipe, ...],
+    output: Path,
+    text: CalibrationText,
+    *,
+    progress: bool,
 ) -> Result:
     """Make the artifacts; the result lists them with their plans."""
     with shown(progress) as on_progress:
-        made = quantize(model, recipes, output, on_progress, revision=revision)
+        made = quantize(model, recipes, output, on_progress, revision=revision, text=text)
     return Result({"artifacts": [_document(one) for one in made]}, lambda: _render(made))
 
 

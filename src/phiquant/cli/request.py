@@ -4,10 +4,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import cast
 
 from phiquant.errors import RequestError
-from phiquant.recipe import PRECISIONS, Budget, Precision, Recipe
+from phiquant.recipe import (
+    PRECISIONS,
+    QUALITIES,
+    Budget,
+    CalibrationText,
+    Precision,
+    Quality,
+    Recipe,
+)
 from phiquant.targets.table import MODULES, target
 
 
@@ -17,6 +26,8 @@ def recipes(
     types: list[str],
     context: int | None,
     options: Sequence[str] = (),
+    *,
+    quality: str = "fast",
 ) -> tuple[Recipe, ...]:
     """One recipe for each target in `to`; RequestError for words that mean nothing here.
 
@@ -35,10 +46,19 @@ def recipes(
         )
     if context is not None and context < 1:
         raise RequestError(f"expected a positive number of tokens for --context, found {context}")
+    if quality not in QUALITIES:
+        raise RequestError(f"expected a quality among {', '.join(QUALITIES)}, found {quality!r}")
     chosen = _types(names, types)
     given = _options(names, options)
     return tuple(
-        Recipe(name, cast(Precision, precision), chosen.get(name), context, given[name])
+        Recipe(
+            name,
+            cast(Precision, precision),
+            chosen.get(name),
+            context,
+            given[name],
+            cast(Quality, quality),
+        )
         for name in names
     )
 
@@ -66,6 +86,16 @@ def _bytes(size: str) -> int:
     prefix = (match[2] or "").upper()
     base = 1024 if prefix.endswith("I") else 1000
     return int(Decimal(match[1]) * base ** " KMGT".index(prefix[:1] or " "))
+
+
+def calibration_text(path: Path | None, size: str) -> CalibrationText:
+    """What to calibrate on; RequestError unless `size` is SEQUENCESxTOKENS."""
+    match = re.fullmatch(r"(\d+)x(\d+)", size)
+    if match is None or min(int(match[1]), int(match[2])) < 1:
+        raise RequestError(
+            f"expected a calibration size as SEQUENCESxTOKENS (128x512), found {size!r}"
+        )
+    return CalibrationText(path, int(match[1]), int(match[2]))
 
 
 def option_words(**flags: str | float | bool | None) -> list[str]:

@@ -173,3 +173,9 @@ def widen(stored: npt.NDArray[np.generic], kind: FloatType) -> Floats:
     bits = np.ascontiguousarray(stored).view(np.uint16).reshape(-1)
     widen_kernel(bits, kind.name == "BF16", values.reshape(-1))
     return values
+
+
+def nearest(values: Floats, kind: FloatType) -> Floats:
+    """The values that `kind` can store nearest to `values`, its largest where they are beyond."""
+    limit = np.float32(kind.largest)
+    return widen(cast(np.clip(values, -limit, limit), kind), kind)

@@ -9,7 +9,7 @@ and a weight is `scale * code + offset` with an integer code. Those also speak `
 which rounding methods are written once for every format.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,7 +45,7 @@ class Levels:
     `scale` and `offset` have shape (rows, groups); they are the numbers that the runtime
     recovers from `stored`, so a weight decodes to `scale * code + offset`. `stored` holds the
     format's own fields (FP16 super-scales, 6-bit sub-scales, zero points, ...), from which the
-    packer builds the bytes.
+    packer builds the bytes; the second axis of each is the group or the block.
     """
 
     scale: Floats
@@ -101,3 +101,16 @@ class AffineGrid(Grid, Protocol):
 
     def unpack(self, parts: Parts, columns: int) -> tuple[Codes, Levels]:
         """The inverse of `pack`."""
+
+    def basis(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
+        """What each float parameter of a block is multiplied by in each of its weights.
+
+        For `codes` (rows, block) of one block: arrays of that shape, one a parameter. With p
+        from `parameters`, the weights are Σ p[:, None] * basis.
+        """
+
+    def parameters(self, levels: Levels) -> tuple[Floats, ...]:
+        """The float parameters of one block as stored, (rows,) each."""
+
+    def with_parameters(self, levels: Levels, parameters: Sequence[Floats]) -> Levels:
+        """The levels of one block with other float parameters, rounded as they are stored."""

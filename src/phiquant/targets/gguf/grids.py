@@ -6,6 +6,7 @@ but the floats are affine; a K-quant's scale and offset are the products d * sca
 the bit.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from phiquant.quantization.affine import (
     encode_nearest,
 )
 from phiquant.quantization.bands import in_bands
-from phiquant.quantization.floats import FLOAT_TYPES, FloatType, cast, widen
+from phiquant.quantization.floats import FLOAT_TYPES, FloatType, cast, nearest, widen
 from phiquant.quantization.grid import Codes, Floats, Grid, Levels, PartLayout, Parts
 from phiquant.quantization.search import Search, search_levels
 from phiquant.quantization.two_level import SuperSearch, search_super_levels
@@ -119,6 +120,25 @@ class BlockGrid:
             offset = widen(stored["m"], F16)
         return codes, Levels(scale, offset, stored)
 
+    def basis(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
+        """Codes for `d`, ones for `m`: (rows, 32) each."""
+        found = codes.astype(np.float32)
+        return (found,) if self.search.symmetric else (found, np.ones_like(found))
+
+    def parameters(self, levels: Levels) -> tuple[Floats, ...]:
+        """`d`, and `m` where there is one."""
+        if self.search.symmetric:
+            return (levels.scale[:, 0],)
+        return levels.scale[:, 0], levels.offset[:, 0]
+
+    def with_parameters(self, levels: Levels, parameters: Sequence[Floats]) -> Levels:
+        """Another `d`, and `m` where there is one."""
+        scale = nearest(parameters[0][:, None], F16)
+        if self.search.symmetric:
+            return Levels(scale, levels.offset, {"d": cast(scale, F16)})
+        offset = nearest(parameters[1][:, None], F16)
+        return Levels(scale, offset, {"d": cast(scale, F16), "m": cast(offset, F16)})
+
     def encode(
         self, weights: Floats, importance: Floats | None = None
     ) -> dict[str, npt.NDArray[np.generic]]:
@@ -188,6 +208,26 @@ class SuperBlockGrid:
             for name, part in fields.items()
         }
         return codes, _super_levels(stored)
+
+    def basis(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
+        """Integer scales times codes for `d`, minima for `dmin`: (rows, 256) each."""
+        subs = np.repeat(levels.stored["scales"].astype(np.float32), self.group, axis=1)
+        if self.search.groups.symmetric:
+            return (subs * codes,)
+        minima = levels.stored["mins"].astype(np.float32)
+        return subs * codes, -np.repeat(minima, self.group, axis=1)
+
+    def parameters(self, levels: Levels) -> tuple[Floats, ...]:
+        """`d`, and `dmin` where there is one."""
+        names = ("d",) if self.search.groups.symmetric else ("d", "dmin")
+        return tuple(widen(levels.stored[name], F16)[:, 0] for name in names)
+
+    def with_parameters(self, levels: Levels, parameters: Sequence[Floats]) -> Levels:
+        """Another `d`, and `dmin` where there is one, with the same integers."""
+        stored = dict(levels.stored)
+        for name, values in zip(("d", "dmin"), parameters, strict=False):
+            stored[name] = cast(nearest(values[:, None], F16), F16)
+        return _super_levels(stored)
 
     def encode(
         self, weights: Floats, importance: Floats | None = None

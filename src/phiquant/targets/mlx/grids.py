@@ -10,6 +10,7 @@ float32; hence levels are searched without that rounding.
 Source of the layout: mlx/ops.cpp and mlx/backend/cpu/quantized.cpp of ml-explore/mlx.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ from phiquant.quantization.affine import (
 )
 from phiquant.quantization.bands import in_bands
 from phiquant.quantization.float_grid import FloatGrid
-from phiquant.quantization.floats import FLOAT_TYPES, FloatType, cast, widen
+from phiquant.quantization.floats import FLOAT_TYPES, FloatType, cast, nearest, widen
 from phiquant.quantization.grid import Codes, Floats, Levels, PartLayout, Parts
 from phiquant.quantization.search import Search, search_levels
 from phiquant.targets.mlx.bits import pack_bits, unpack_bits
@@ -50,7 +51,7 @@ class AffineGrid:
 
     bits: int
     group: int
-    parameters: FloatType
+    kind: FloatType
 
     def __post_init__(self) -> None:
         if self.bits not in BITS or self.group not in GROUPS:
@@ -77,18 +78,18 @@ class AffineGrid:
     def layout(self, shape: tuple[int, ...]) -> dict[str, PartLayout]:
         """The parts "weight", "scales" and "biases"."""
         rows, columns = shape[:-1], shape[-1]
-        parameters = PartLayout(self.parameters.stored, (*rows, columns // self.group))
+        parameters = PartLayout(self.kind.stored, (*rows, columns // self.group))
         words = PartLayout(np.dtype(np.uint32), (*rows, columns * self.bits // 32))
         return {"weight": words, "scales": parameters, "biases": parameters}
 
     def fit(self, weights: Floats, importance: Floats | None = None) -> Levels:
         """The levels of every group with the least (weighted) squared error found."""
         # The runtime forms scale * code up to the whole range of a group, in `parameters`.
-        check_weights(weights, self.block, 0.375 * self.parameters.largest, self.name)
+        check_weights(weights, self.block, 0.375 * self.kind.largest, self.name)
         scale, offset = search_levels(
-            weights, check_importance(importance, weights.shape[1]), self._search(), self.parameters
+            weights, check_importance(importance, weights.shape[1]), self._search(), self.kind
         )
-        stored = {"scales": cast(scale, self.parameters), "biases": cast(offset, self.parameters)}
+        stored = {"scales": cast(scale, self.kind), "biases": cast(offset, self.kind)}
         return Levels(scale, offset, stored)
 
     def pack(self, codes: Codes, levels: Levels) -> dict[str, npt.NDArray[np.generic]]:
@@ -105,8 +106,22 @@ class AffineGrid:
             codes[first:last] = unpack_bits(words[first:last], self.bits)
 
         in_bands(codes.shape[0], columns, work)
-        scale = widen(stored["scales"], self.parameters)
-        return codes, Levels(scale, widen(stored["biases"], self.parameters), stored)
+        scale = widen(stored["scales"], self.kind)
+        return codes, Levels(scale, widen(stored["biases"], self.kind), stored)
+
+    def basis(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
+        """Codes for the scale, ones for the bias: (rows, group) each."""
+        return codes.astype(np.float32), np.ones(codes.shape, np.float32)
+
+    def parameters(self, levels: Levels) -> tuple[Floats, ...]:
+        """The scale and the bias."""
+        return levels.scale[:, 0], levels.offset[:, 0]
+
+    def with_parameters(self, levels: Levels, parameters: Sequence[Floats]) -> Levels:
+        """Another scale and bias."""
+        scale, offset = (nearest(part[:, None], self.kind) for part in parameters)
+        stored = {"scales": cast(scale, self.kind), "biases": cast(offset, self.kind)}
+        return Levels(scale, offset, stored)
 
     def encode(
         self, weights: Floats, importance: Floats | None = None
@@ -117,7 +132,7 @@ class AffineGrid:
     def decode(self, parts: Parts, columns: int) -> Floats:
         """The weights (rows, columns) as mx.dequantize returns them."""
         codes, levels = self.unpack(parts, columns)
-        return decode_codes(codes, levels, self.parameters)
+        return decode_codes(codes, levels, self.kind)
 
     def _search(self) -> Search:
         top = self.code_range[1]

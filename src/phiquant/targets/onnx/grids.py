@@ -13,6 +13,7 @@ float32, which is what the runtime's CPU kernels dequantize to.
 Source: docs/ContribOperators.md of microsoft/onnxruntime, and the kernels' answers (tests).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from phiquant.quantization.affine import (
     encode_nearest,
 )
 from phiquant.quantization.float_grid import FloatGrid
-from phiquant.quantization.floats import FLOAT_TYPES, FloatType, cast, widen
+from phiquant.quantization.floats import FLOAT_TYPES, FloatType, cast, nearest, widen
 from phiquant.quantization.grid import Codes, Floats, Levels, PartLayout, Parts
 from phiquant.quantization.search import Search, search_levels
 from phiquant.quantization.zero_point import search_zero_points
@@ -41,7 +42,7 @@ class BlockGrid:
     bits: int
     block: int
     symmetric: bool
-    parameters: FloatType
+    kind: FloatType
 
     def __post_init__(self) -> None:
         if self.bits not in BITS or self.block not in BLOCKS:
@@ -75,7 +76,7 @@ class BlockGrid:
         rows, blocks = shape[:-1], shape[-1] // self.block
         parts = {
             "weight": PartLayout(UINT8, (*rows, blocks, self.block * self.bits // 8)),
-            "scales": PartLayout(self.parameters.stored, (*rows, blocks)),
+            "scales": PartLayout(self.kind.stored, (*rows, blocks)),
         }
         if not self.symmetric:
             parts["zero_points"] = PartLayout(UINT8, (*rows, (blocks * self.bits + 7) // 8))
@@ -83,31 +84,56 @@ class BlockGrid:
 
     def fit(self, weights: Floats, importance: Floats | None = None) -> Levels:
         """The levels of every block with the least (weighted) squared error found."""
-        check_weights(weights, self.block, 0.375 * self.parameters.largest, self.name)
+        check_weights(weights, self.block, 0.375 * self.kind.largest, self.name)
         given = check_importance(importance, weights.shape[1])
         if self.symmetric:
-            scale, _ = search_levels(weights, given, self._search(), self.parameters)
+            scale, _ = search_levels(weights, given, self._search(), self.kind)
             zeros = np.full_like(scale, self.middle)
         else:
-            scale, zeros = search_zero_points(weights, given, self._search(), self.parameters)
-        stored: dict[str, npt.NDArray[np.generic]] = {"scales": cast(scale, self.parameters)}
+            scale, zeros = search_zero_points(weights, given, self._search(), self.kind)
+        stored: dict[str, npt.NDArray[np.generic]] = {"scales": cast(scale, self.kind)}
         if not self.symmetric:
-            stored["zero_points"] = pack_codes(zeros.astype(np.int16), self.bits)
+            stored["zero_points"] = zeros.astype(np.uint8)
         return Levels(scale, -scale * zeros, stored)
 
     def pack(self, codes: Codes, levels: Levels) -> dict[str, npt.NDArray[np.generic]]:
         """The parts for `codes` (rows, columns) on `levels`."""
         rows, columns = codes.shape
         packed = pack_codes(codes, self.bits)
-        return {"weight": packed.reshape(rows, columns // self.block, -1), **levels.stored}
+        parts = {"weight": packed.reshape(rows, columns // self.block, -1), **levels.stored}
+        if not self.symmetric:
+            zeros = levels.stored["zero_points"].astype(np.int16)
+            parts["zero_points"] = pack_codes(zeros, self.bits)
+        return parts
 
     def unpack(self, parts: Parts, columns: int) -> tuple[Codes, Levels]:
         """The inverse of `pack`."""
-        names = ("scales",) if self.symmetric else ("scales", "zero_points")
-        stored = {name: np.ascontiguousarray(parts[name]) for name in names}
         codes = unpack_codes(parts["weight"].reshape(len(parts["weight"]), -1), self.bits, columns)
-        scale = widen(stored["scales"], self.parameters)
-        return codes, Levels(scale, -scale * self._zeros(parts, columns), stored)
+        zeros = self._zeros(parts, columns)
+        stored = {"scales": np.ascontiguousarray(parts["scales"])}
+        if not self.symmetric:
+            stored["zero_points"] = zeros.astype(np.uint8)
+        scale = widen(stored["scales"], self.kind)
+        return codes, Levels(scale, -scale * zeros, stored)
+
+    def basis(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
+        """Codes less their zero point: (rows, block)."""
+        return (codes.astype(np.float32) - self._level_zeros(levels),)
+
+    def parameters(self, levels: Levels) -> tuple[Floats, ...]:
+        """The scale."""
+        return (levels.scale[:, 0],)
+
+    def with_parameters(self, levels: Levels, parameters: Sequence[Floats]) -> Levels:
+        """The levels with another scale and the same zero point."""
+        scale = nearest(parameters[0][:, None], self.kind)
+        stored = {**levels.stored, "scales": cast(scale, self.kind)}
+        return Levels(scale, -scale * self._level_zeros(levels), stored)
+
+    def _level_zeros(self, levels: Levels) -> Floats:
+        if self.symmetric:
+            return np.full(levels.scale.shape, self.middle, np.float32)
+        return levels.stored["zero_points"].astype(np.float32)
 
     def encode(
         self, weights: Floats, importance: Floats | None = None

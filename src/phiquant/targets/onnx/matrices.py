@@ -61,7 +61,7 @@ class Layout:
 
     def _standard(self, row: PlanRow, grid: BlockGrid) -> list[Wanted]:
         codes = _code_type(grid)
-        scales = DATA_TYPES[grid.parameters.name]
+        scales = DATA_TYPES[grid.kind.name]
         types = {"weight": codes, "scales": scales, "zero_points": codes}
         rows, columns = row.shape
         transposed = self.transposed(row)

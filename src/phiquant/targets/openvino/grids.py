@@ -10,6 +10,7 @@ an odd number of groups a row, bands of rows would share bytes.
 Source: the decompression subgraphs that NNCF writes and the plugins look for.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast as as_type
 
@@ -23,7 +24,7 @@ from phiquant.quantization.affine import (
     encode_nearest,
 )
 from phiquant.quantization.float_grid import FloatGrid
-from phiquant.quantization.floats import FLOAT_TYPES, cast, widen
+from phiquant.quantization.floats import FLOAT_TYPES, cast, nearest, widen
 from phiquant.quantization.grid import Codes, Floats, Levels, PartLayout, Parts
 from phiquant.quantization.lanes import TILE
 from phiquant.quantization.search import Search, search_levels
@@ -130,6 +131,25 @@ class IntegerGrid:
         return codes, Levels(
             scale, offset, {name: parts[name] for name in parts if name != "weight"}
         )
+
+    def basis(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
+        """Codes less their zero point: (rows, group)."""
+        return (codes.astype(np.float32) - self._zeros(levels),)
+
+    def parameters(self, levels: Levels) -> tuple[Floats, ...]:
+        """The scale."""
+        return (levels.scale[:, 0],)
+
+    def with_parameters(self, levels: Levels, parameters: Sequence[Floats]) -> Levels:
+        """The levels with another scale and the same zero point."""
+        scale = nearest(parameters[0][:, None], SCALES)
+        stored = {**levels.stored, "scale": cast(scale, SCALES)}
+        return Levels(scale, -scale * self._zeros(levels), stored)
+
+    def _zeros(self, levels: Levels) -> Floats:
+        if self.symmetric:
+            return np.zeros_like(levels.scale)
+        return levels.stored["zero_point"].astype(np.float32)
 
     def encode(
         self, weights: Floats, importance: Floats | None = None

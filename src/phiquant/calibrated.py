@@ -1,0 +1,183 @@
+"""The calibrated way through the house: blocks in network order, each rounded for what it gets.
+
+For every artifact in the making the sample walks through a network of its own, whose layers so
+far are the artifact's. The embedding comes first; a tied one is rounded as the head that it also
+is, against the moments of the original's last hidden states. Then block by block (`walk`), and
+the head last. Everything rounded goes to a journal on the disk, from which the writers take it
+like any other band of a tensor, and with which a killed job goes on at the block it was in.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.calibration.cost import HEAD_TOKENS, Cost, product_rate
+from phiquant.calibration.journal import Journal, keep
+from phiquant.calibration.moments import Moments
+from phiquant.calibration.stream import Stream
+from phiquant.calibration.walk import Sides, gather, walk_block
+from phiquant.phi.architecture import Architecture, Role, Weight
+from phiquant.phi.linear import embed
+from phiquant.phi.reference import Reference
+from phiquant.phi.weights import Floats, WeightSource, bands
+from phiquant.planning.plan import PlanRow
+from phiquant.progress import OnProgress
+from phiquant.quantization.calibrated import Method, Rounder
+from phiquant.quantization.grid import AffineGrid, Grid, Parts
+
+Tokens = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What is rounded against, and how: token ids (count, length), and the method."""
+
+    sequences: Tokens
+    method: Method
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An artifact to be rounded: its name in the journal, and a row and a grid a weight."""
+
+    name: str
+    rows: Mapping[str, PlanRow]
+    grids: Mapping[str, Grid]
+
+    def grid(self, weight: str) -> Grid:
+        """The grid of a weight, with a group of its own for every row length."""
+        grid = self.grids[self.rows[weight].grid]
+        over = getattr(grid, "over", None)
+        return cast(Grid, over(self.rows[weight].shape[1])) if over is not None else grid
+
+
+def calibrate(
+    source: WeightSource,
+    wanted: Sequence[Wanted],
+    over: Calibration,
+    journal: Journal,
+    on_progress: OnProgress,
+) -> None:
+    """Round every matrix of `source` for all of `wanted` into `journal`.
+
+    Blocks that the journal has already are not done again.
+    """
+    sequences, method = over.sequences, over.method
+    cost = Cost(source.architecture, sequences.size, sequences.shape[1], len(wanted), method)
+    done = journal.blocks * cost.block()
+    share = 1 - done / cost.total
+    cost.report(done, on_progress, seconds=share * cost.seconds(product_rate()))
+    run = _Run(source, wanted, over, journal)
+    if not journal.blocks:
+        run.begin()
+    for layer in range(journal.blocks, source.architecture.layers):
+        for weight in walk_block(source, run.sides, layer):
+            done += cost.layer(weight)
+            cost.report(done, on_progress)
+        journal.complete(layer + 1)
+    run.finish()
+    cost.report(cost.total, on_progress)
+
+
+class _Network:
+    """One artifact's network: its stream, and how its weights are rounded and kept."""
+
+    def __init__(self, wanted: Wanted, stream: Stream, method: Method, journal: Journal) -> None:
+        self.wanted, self.stream = wanted, stream
+        self._method, self._journal = method, journal
+
+    def round(self, weight: Weight, values: Floats, moments: Moments) -> Floats:
+        """Round and keep a whole weight; what it decodes to."""
+        grid = self.wanted.grid(weight.name)
+        parts = self._rounded(grid, values, self._rounder(grid, moments))
+        into = self._journal.make(self.wanted.name, weight.name, grid.layout(weight.shape))
+        keep(into, 0, parts)
+        return grid.decode(parts, weight.shape[1])
+
+    def round_in_bands(self, weight: Weight, source: WeightSource, moments: Moments | None) -> None:
+        """Round and keep a weight too large to be held whole; without moments, to the nearest."""
+        grid = self.wanted.grid(weight.name)
+        rounder = None if moments is None else self._rounder(grid, moments)
+        into = self._journal.make(self.wanted.name, weight.name, grid.layout(weight.shape))
+        for first, last in bands(*weight.shape):
+            rows = source.weight(weight.name, first, last)
+            keep(into, first, self._rounded(grid, rows, rounder))
+
+    def rows(self, weight: Weight, ids: npt.NDArray[np.int32]) -> Floats:
+        """Some rows of a weight that is kept, decoded."""
+        grid = self.wanted.grid(weight.name)
+        parts = self._journal.parts(self.wanted.name, weight.name, grid.layout(weight.shape))
+        return grid.decode({name: part[ids] for name, part in parts.items()}, weight.shape[1])
+
+    def _rounder(self, grid: Grid, moments: Moments) -> Rounder | None:
+        if not hasattr(grid, "fit"):
+            return None
+        return Rounder(moments.second, moments.shift, cast(AffineGrid, grid), self._method)
+
+    def _rounded(self, grid: Grid, rows: Floats, rounder: Rounder | None) -> Parts:
+        return grid.encode(rows) if rounder is None else rounder.round(rows)
+
+
+class _Run:
+    """All networks, side by side."""
+
+    def __init__(
+        self,
+        source: WeightSource,
+        wanted: Sequence[Wanted],
+        over: Calibration,
+        journal: Journal,
+    ) -> None:
+        sequences, method = over.sequences, over.method
+        self._source, self._sequences = source, sequences
+        self._architecture: Architecture = source.architecture
+
+        def stream(name: str) -> Stream:
+            return Stream(self._architecture, sequences, journal.directory / name, journal.blocks)
+
+        networks = [_Network(one, stream(one.name), method, journal) for one in wanted]
+        self.sides = Sides(stream("original") if method.shift else None, networks)
+        self._networks = networks
+
+    def begin(self) -> None:
+        """Round the embeddings, and embed the sample."""
+        weight = self._weight(Role.EMBEDDING)
+        moments = self._head_moments() if self._architecture.tied_head else None
+        for network in self._networks:
+            network.round_in_bands(weight, self._source, moments)
+            for chunk in network.stream.chunks():
+                ids = self._sequences[chunk.first : chunk.last].reshape(-1)
+                network.stream.embed(chunk, network.rows(weight, ids))
+        original = self.sides.original
+        if original is not None:
+            for chunk in original.chunks():
+                ids = self._sequences[chunk.first : chunk.last].reshape(-1)
+                original.embed(chunk, embed(self._source, ids))
+
+    def finish(self) -> None:
+        """Round the heads that are not their embeddings too."""
+        if self._architecture.tied_head:
+            return
+        weight = self._weight(Role.HEAD)
+        gains = self._source.weight(self._weight(Role.FINAL_NORM).name)
+        moments = gather(self.sides, weight, gains)
+        for network, moment in zip(self._networks, moments, strict=True):
+            network.round_in_bands(weight, self._source, moment)
+
+    def _head_moments(self) -> Moments:
+        """The moments of what the original's head takes."""
+        length = self._sequences.shape[1]
+        moments = Moments(self._architecture.hidden_size, shifted=False)
+        few = self._sequences[: max(1, HEAD_TOKENS // length)]
+        step = max(1, 4096 // length)
+        reference = Reference(self._source)
+        for first in range(0, len(few), step):
+            for hidden in reference.hidden_states(list(few[first : first + step])):
+                moments.add(hidden)
+        return moments
+
+    def _weight(self, role: Role) -> Weight:
+        return next(one for one in self._architecture.weights() if one.role is role)

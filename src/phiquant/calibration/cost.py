@@ -1,0 +1,128 @@
+"""What a calibrated run takes, before it starts: arithmetic, time, memory and disk.
+
+Counted are the matrix products, in floating-point operations (a multiplication and an addition
+each count). The time is theirs at the rate of one large float32 product, measured on the spot,
+and a share for all else (norms, softmax, SwiGLU, the rounding of columns), which was measured
+once and holds for networks of this kind: `ALL_ELSE`.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from phiquant.calibration.stream import CHUNK_TOKENS, LINEAR
+from phiquant.phi.architecture import Architecture, Role, Weight
+from phiquant.progress import OnProgress, Progress
+from phiquant.quantization.calibrated import Method
+
+ALL_ELSE = 1.25
+"""Time of a run over that of its matrix products at full rate (benchmarks/calibration.py)."""
+
+HEAD_TOKENS = 1 << 14
+"""Tokens that the moments of a tied embedding are gathered over, at most."""
+
+STAGE = "calibrating"
+GIGA = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of rounding `networks` artifacts of one model over `tokens` tokens, `length` a sequence."""
+
+    architecture: Architecture
+    tokens: int
+    length: int
+    networks: int
+    method: Method
+
+    def layer(self, weight: Weight) -> int:
+        """Operations for one matrix: moments, rounding, and the way of all streams through it."""
+        rows, columns = weight.shape
+        model = self.architecture
+        streams = self.networks + (1 if self.method.shift else 0)
+        through = 2 * self.tokens * rows * columns
+        if weight.role is Role.QKV:  # attention: scores and sums over half a square
+            through += 2 * self.tokens * self.length * model.heads * model.head_size
+        if weight.role is Role.HEAD:
+            through = 0
+        gathered = (3 if self.method.shift else 1) * self.tokens * columns**2
+        return streams * through + self.networks * (gathered + self.rounding(weight))
+
+    def rounding(self, weight: Weight) -> int:
+        """Operations for one matrix on one grid, its moments given."""
+        rows, columns = weight.shape
+        method = self.method
+        sweeps = 2 * method.sweeps * (method.codes + method.parameters)
+        correction = (2 * rows * columns**2 + 2 * columns**3) if method.shift else 0
+        return rows * columns**2 * (1 + sweeps) + columns**3 // 3 + correction
+
+    def block(self) -> int:
+        """Operations for one block of the network."""
+        return sum(
+            self.layer(weight)
+            for weight in self.architecture.weights()
+            if weight.layer == 0 and weight.role in LINEAR
+        )
+
+    def ends(self) -> int:
+        """Operations for embedding and head."""
+        model = self.architecture
+        head = next(one for one in model.weights() if one.name == model.head_name)
+        if not model.tied_head:
+            return self.layer(head)
+        tokens = min(self.tokens, HEAD_TOKENS)
+        blocks = [w for w in model.weights() if w.layer is not None and w.role in LINEAR]
+        forward = sum(2 * tokens * one.shape[0] * one.shape[1] for one in blocks)
+        return forward + tokens * model.hidden_size**2 + self.networks * self.rounding(head)
+
+    @property
+    def total(self) -> int:
+        """Operations of the whole run."""
+        return self.architecture.layers * self.block() + self.ends()
+
+    def seconds(self, rate: float) -> float:
+        """The expected time at `rate` operations a second."""
+        return self.total / rate * ALL_ELSE
+
+    @property
+    def memory(self) -> int:
+        """Anonymous bytes at the peak: the widest layer's moments, factored, and its weight."""
+        model = self.architecture
+        widest = max(model.intermediate_size, model.hidden_size)
+        moments = widest**2 * (8 + 8 + 8 + 4 * self.networks)
+        weights = (
+            4
+            * 4
+            * max(one.shape[0] * one.shape[1] for one in model.weights() if one.role in LINEAR)
+        )
+        chunk = 4 * CHUNK_TOKENS * 4 * model.intermediate_size
+        return moments + weights + chunk
+
+    @property
+    def disk(self) -> int:
+        """Bytes of scratch space: the sample's states, and what is rounded is the plan's."""
+        model = self.architecture
+        width = max(model.intermediate_size, model.heads * model.head_size)
+        streams = self.networks + (1 if self.method.shift else 0)
+        return 4 * self.tokens * (2 * model.hidden_size + width) * streams
+
+    def report(self, done: int, on_progress: OnProgress, seconds: float | None = None) -> None:
+        """Tell `on_progress` that `done` operations are over."""
+        total = max(1, self.total // GIGA)
+        on_progress(Progress(STAGE, min(total, done // GIGA), total, "GFLOP", seconds))
+
+
+def product_rate(size: int = 3072, seconds: float = 1.0) -> float:
+    """Operations a second of a large float32 product, over `seconds` of trials; the median."""
+    random = np.random.default_rng(0)
+    left = random.random((CHUNK_TOKENS, size), np.float32)
+    right = random.random((size, size), np.float32)
+    out = np.empty((CHUNK_TOKENS, size), np.float32)
+    rates: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(rates) < 2:
+        began = time.perf_counter()
+        np.matmul(left, right, out=out)
+        rates.append(2 * left.size * size / (time.perf_counter() - began))
+    return float(np.median(rates[1:]))

@@ -1,0 +1,72 @@
+"""What a calibrated run has rounded so far, on the disk: it outlives a killed job.
+
+A directory of one array file a stored part, and `journal.json`, which is replaced after every
+block of the network and says what is whole. Arrays are mapped, so that what was rounded an hour
+ago takes no memory. The job's own pages reach the disk in their own time; a killed process loses
+nothing, a power cut may lose the journal.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.quantization.grid import PartLayout, Parts
+
+STATE = "journal.json"
+
+
+class Journal:
+    """The rounded parts of some artifacts' tensors, by artifact and tensor."""
+
+    def __init__(self, directory: Path, key: Mapping[str, Any]) -> None:
+        """Open `directory`, or begin it; one that was begun for another `key` is begun anew."""
+        self.directory = directory
+        self._key = dict(key)
+        directory.mkdir(parents=True, exist_ok=True)
+        state = self._read()
+        self.blocks = int(state["blocks"]) if state.get("key") == self._key else 0
+        """Blocks of the network that are done."""
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            found = json.loads((self.directory / STATE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) and isinstance(found.get("blocks"), int) else {}
+
+    def complete(self, blocks: int) -> None:
+        """Record that `blocks` blocks are done."""
+        self.blocks = blocks
+        state = json.dumps({"key": self._key, "blocks": blocks})
+        beside = self.directory / f".{STATE}"
+        beside.write_text(state, encoding="utf-8")
+        beside.replace(self.directory / STATE)
+
+    def make(self, artifact: str, tensor: str, layout: Mapping[str, PartLayout]) -> Parts:
+        """Writable arrays for all parts of a tensor."""
+        return {
+            name: np.lib.format.open_memmap(
+                self._path(artifact, tensor, name), "w+", part.dtype, part.shape
+            )
+            for name, part in layout.items()
+        }
+
+    def parts(self, artifact: str, tensor: str, names: Mapping[str, Any]) -> Parts:
+        """The parts of a tensor that was made, read-only."""
+        return {
+            name: np.lib.format.open_memmap(self._path(artifact, tensor, name), "r")
+            for name in names
+        }
+
+    def _path(self, artifact: str, tensor: str, part: str) -> Path:
+        return self.directory / f"{artifact}.{tensor}.{part}.npy"
+
+
+def keep(into: Parts, first: int, parts: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Copy the `parts` of some rows, from row `first` on, to their places."""
+    for name, part in parts.items():
+        into[name][first : first + len(part)] = part

@@ -1,0 +1,71 @@
+"""The sample's walk through the original and the networks that are being made from it.
+
+Layer by layer: gather the moments of what the layer takes in each quantized network, round its
+weight against them, and take every network's sample through its own weight. A layer is thus
+rounded for the inputs that the layers before it, rounded already, really give.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from phiquant.calibration.moments import Moments
+from phiquant.calibration.stream import LINEAR, Stream
+from phiquant.phi.architecture import Role, Weight
+from phiquant.phi.weights import Floats, WeightSource
+
+
+class Network(Protocol):
+    """A network in the making."""
+
+    stream: Stream
+
+    def round(self, weight: Weight, values: Floats, moments: Moments) -> Floats:
+        """Round and keep `values` (out, in) of a weight; what the stored parts decode to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """All streams of one sample: the unquantized network's, where it is needed, and the others."""
+
+    original: Stream | None
+    networks: Sequence[Network]
+
+
+def walk_block(source: WeightSource, sides: Sides, layer: int) -> Iterator[Weight]:
+    """Take all streams through a block of the network; each layer is yielded when it is done."""
+    by_place = {(weight.layer, weight.role): weight for weight in source.architecture.weights()}
+    gains = {Role.QKV: Role.ATTENTION_NORM, Role.GATE_UP: Role.FFN_NORM}
+    for role in LINEAR:
+        weight = by_place[layer, role]
+        norms = source.weight(by_place[layer, gains[role]].name) if role in gains else None
+        _through(source.weight(weight.name), sides, weight, norms)
+        yield weight
+
+
+def _through(values: Floats, sides: Sides, weight: Weight, norms: Floats | None) -> None:
+    """One layer: moments, rounding, and on."""
+    moments = gather(sides, weight, norms)
+    decoded = [
+        network.round(weight, values, moment)
+        for network, moment in zip(sides.networks, moments, strict=True)
+    ]
+    pairs = [(sides.original, values)] if sides.original is not None else []
+    pairs += [(network.stream, made) for network, made in zip(sides.networks, decoded, strict=True)]
+    for stream, matrix in pairs:
+        for chunk in stream.chunks():
+            inputs = stream.inputs(chunk, weight.role, norms)
+            stream.advance(chunk, weight.role, inputs, matrix)
+        stream.passed(weight.role)
+
+
+def gather(sides: Sides, weight: Weight, gains: Floats | None) -> list[Moments]:
+    """The moments of the layer's inputs in every network."""
+    original, networks = sides.original, sides.networks
+    moments = [Moments(weight.shape[1], original is not None) for _ in networks]
+    first = networks[0].stream
+    for chunk in first.chunks():
+        true = None if original is None else original.inputs(chunk, weight.role, gains)
+        for network, moment in zip(networks, moments, strict=True):
+            moment.add(network.stream.inputs(chunk, weight.role, gains), true)
+    return moments

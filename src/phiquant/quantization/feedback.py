@@ -1,0 +1,174 @@
+"""GPTQ: rounding column by column, each error made good by the columns that follow.
+
+For a linear layer with inputs x of second moment H = E[x xᵀ], rounding a row w of its weight to
+v costs (w - v) H (w - v)ᵀ. With H = U D Uᵀ, U upper triangular of unit diagonal, and e = w - v,
+
+    e H eᵀ = Σ_j D_j (e_j + Σ_{k<j} e_k U_kj)²
+
+so column j is rounded to the level nearest to w_j + Σ_{k<j} e_k U_kj, and whatever is left
+there is passed on. This is GPTQ (https://arxiv.org/abs/2210.17323) in the form of LDLQ
+(https://arxiv.org/abs/2307.13304, section 3 and theorem 6: the two are the same), which needs
+one Cholesky factor and no inverse.
+
+Group parameters are fitted when the first column of a grid's block is reached, to the weights as
+the feedback has moved them and with D as importance: D_j is what an error in column j costs when
+the columns behind it do their best. Blocks are taken in the order of their mean second moment,
+and so are the columns of a block: what matters most is rounded first, while there is most left
+to make good for it, and every group stays whole as the format stores it.
+Left out: GPTQ's lazy updates of the columns to come; here a column gathers what is due to it
+when its turn comes, which is the same sum, as one matrix product a step.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from phiquant.quantization.grid import AffineGrid, Codes, Floats, Levels
+from phiquant.quantization.levels import concatenate
+
+STEP = 128
+"""Columns between two matrix products: within a step, feedback goes from column to column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A layer's second moment, factored for rounding.
+
+    `order` (n,) are the columns as they are rounded; `factors` (n, n) is U and `penalties` (n,)
+    the diagonal of D, both in that order.
+    """
+
+    order: npt.NDArray[np.intp]
+    factors: Floats
+    penalties: Floats
+
+    @classmethod
+    def of(cls, moment: Floats, block: int, damping: float) -> "Feedback":
+        """Factor `moment` (n, n) for a grid with blocks of `block` columns.
+
+        `damping` times the mean of the diagonal is added to the diagonal: it stands for all that
+        the calibration text does not show, and bounds the feedback.
+        """
+        order = rounding_order(np.diagonal(moment), block)
+        damped = moment[np.ix_(order, order)].astype(np.float64)
+        damped[np.diag_indices_from(damped)] += damping * damped.trace() / len(damped) + 1e-30
+        # The lower factor of the reversed matrix, reversed, is the upper factor of the matrix.
+        upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
+        diagonal = np.diagonal(upper)
+        factors = np.ascontiguousarray(upper / diagonal, np.float32)
+        return cls(order, factors, np.square(diagonal).astype(np.float32))
+
+
+def rounding_order(importance: Floats, block: int) -> npt.NDArray[np.intp]:
+    """Blocks by their mean importance, the greatest first, and so the columns within each."""
+    grouped = importance.reshape(-1, block)
+    blocks = np.argsort(-grouped.mean(axis=1), kind="stable")
+    columns = np.argsort(-grouped, axis=1, kind="stable")
+    return (blocks[:, None] * block + columns[blocks]).reshape(-1)
+
+
+def round_with_feedback(
+    weights: Floats, feedback: Feedback, grid: AffineGrid
+) -> tuple[Codes, Levels]:
+    """Codes (rows, n) and levels of `weights` (rows, n) on `grid`, whose blocks divide n.
+
+    The order of `feedback` must have been made for the grid's block. Rows are independent.
+    """
+    rows, columns = weights.shape
+    order, block = feedback.order, grid.block
+    codes = np.empty((rows, columns), np.int16)
+    errors = np.zeros((rows, columns), np.float32)  # in rounding order
+    fitted: dict[int, Levels] = {}
+    for first in range(0, columns, block):
+        here = order[first : first + block]
+        due = errors[:, :first] @ feedback.factors[:first, first : first + block]
+        start = int(here.min())
+        moved = np.empty((rows, block), np.float32)
+        moved[:, here - start] = weights[:, here] + due
+        importance = np.empty(block, np.float32)
+        importance[here - start] = feedback.penalties[first : first + block]
+        fitted[start] = grid.fit(moved, importance)
+        places = _Places(here - start, (here - start) // grid.group)
+        target = np.ascontiguousarray(weights[:, here])
+        codes[:, start : start + block], errors[:, first : first + block] = _round_block(
+            (target, due),
+            feedback.factors[first : first + block, first : first + block],
+            places,
+            (fitted[start], grid.code_range),
+        )
+    return codes, concatenate([fitted[start] for start in sorted(fitted)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where a block's columns, in rounding order, lie in it, and in which of its groups."""
+
+    columns: npt.NDArray[np.intp]
+    groups: npt.NDArray[np.intp]
+
+
+def _round_block(
+    weights: tuple[Floats, Floats],
+    factors: Floats,
+    places: _Places,
+    levels: tuple[Levels, tuple[int, int]],
+) -> tuple[Codes, Floats]:
+    """Codes of one block in storage order, and its errors in rounding order.
+
+    `weights` are the block's weights and the feedback due from earlier blocks, both (rows,
+    columns) in rounding order; `levels` come with the range of codes.
+    """
+    target, due = weights
+    found, (least, greatest) = levels
+    low, high = np.float32(least), np.float32(greatest)
+    codes = np.empty(target.shape, np.int16)
+    errors = np.empty(target.shape, np.float32)
+    for first in range(0, target.shape[1], STEP):
+        last = min(first + STEP, target.shape[1])
+        step = due[:, first:last] + errors[:, :first] @ factors[:first, first:last]
+        rounded = np.empty(step.shape, np.int16)
+        left = np.empty(step.shape, np.float32)
+        feedback_kernel(
+            np.ascontiguousarray(target[:, first:last]),
+            step,
+            np.ascontiguousarray(factors[first:last, first:last]),
+            (found.scale, found.offset, places.groups[first:last], low, high),
+            (rounded, left),
+        )
+        codes[:, places.columns[first:last]] = rounded
+        errors[:, first:last] = left
+    return codes, errors
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+def feedback_kernel(
+    weights: Floats,
+    due: Floats,
+    factors: Floats,
+    levels: tuple[Floats, Floats, npt.NDArray[np.intp], np.float32, np.float32],
+    out: tuple[Codes, Floats],
+) -> None:
+    """Round a step of columns (rows, n) one by one, passing on errors within the step.
+
+    `due` is overwritten. `levels` are scale and offset (rows, groups), each column's group, the
+    least and the greatest code; `out` is filled with codes and errors (rows, n).
+    """
+    scales, offsets, groups, low, high = levels
+    codes, errors = out
+    for row in range(weights.shape[0]):
+        target = due[row]
+        for j in range(weights.shape[1]):
+            scale = scales[row, groups[j]]
+            offset = offsets[row, groups[j]]
+            wanted = weights[row, j] + target[j]
+            code = np.float32(0)
+            if scale != 0:
+                code = np.rint((wanted - offset) / scale)
+            code = min(max(code, low), high)
+            error = weights[row, j] - (scale * code + offset)
+            codes[row, j] = np.int16(code)
+            errors[row, j] = error
+            for k in range(j + 1, weights.shape[1]):
+                target[k] += error * factors[j, k]

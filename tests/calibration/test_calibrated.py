@@ -1,0 +1,190 @@
+"""The calibrated run: streams against the reference, resuming, and what it gains."""
+
+import numpy as np
+import pytest
+
+from phiquant.calibrated import Calibration, Wanted, calibrate
+from phiquant.calibration.journal import Journal
+from phiquant.calibration.stream import Stream
+from phiquant.calibration.walk import Sides, walk_block
+from phiquant.phi.architecture import Role
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.linear import embed
+from phiquant.phi.reference import Reference
+from phiquant.progress import ignore
+from phiquant.quantization.calibrated import Method
+from phiquant.targets.table import targets
+from tiny_models import write_tiny_checkpoint
+
+LENGTH = 24
+
+
+def model(directory, **changes):
+    write_tiny_checkpoint(directory, **changes)
+    return Checkpoint.open(directory)
+
+
+def sample(checkpoint, count=6):
+    random = np.random.default_rng(3)
+    size = checkpoint.architecture.vocabulary_size
+    return random.integers(0, size, (count, LENGTH)).astype(np.int32)
+
+
+class Unchanged:
+    """A network whose layers are left as they are."""
+
+    def __init__(self, stream):
+        self.stream = stream
+        self.seen = []
+
+    def round(self, weight, values, moments):
+        self.seen.append((weight.name, moments))
+        return values
+
+
+@pytest.mark.parametrize("changes", [{}, {"sliding_window": 7}, {"tie_word_embeddings": True}])
+def test_a_stream_through_unchanged_layers_is_the_reference(tmp_path, changes):
+    checkpoint = model(tmp_path / "model", **changes)
+    tokens = sample(checkpoint)
+    stream = Stream(checkpoint.architecture, tokens, tmp_path / "stream")
+    for chunk in stream.chunks():
+        stream.embed(chunk, embed(checkpoint, tokens[chunk.first : chunk.last].reshape(-1)))
+    network = Unchanged(stream)
+    for layer in range(checkpoint.architecture.layers):
+        list(walk_block(checkpoint, Sides(None, [network]), layer))
+    gains = checkpoint.weight("model.norm.weight")
+    (chunk,) = stream.chunks()
+    found = stream.inputs(chunk, Role.HEAD, gains)
+    expected = np.concatenate(Reference(checkpoint).hidden_states(list(tokens)))
+    assert np.allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    assert len(network.seen) == 4 * checkpoint.architecture.layers
+
+
+def test_moments_are_those_of_the_layers_inputs(tmp_path):
+    checkpoint = model(tmp_path / "model")
+    tokens = sample(checkpoint)
+    inputs = {}
+
+    def observe(name, values):
+        inputs.setdefault(name, []).append(values.copy())
+
+    Reference(checkpoint, observe=observe).hidden_states(list(tokens))
+    stream = Stream(checkpoint.architecture, tokens, tmp_path / "stream")
+    for chunk in stream.chunks():
+        stream.embed(chunk, embed(checkpoint, tokens[chunk.first : chunk.last].reshape(-1)))
+    network = Unchanged(stream)
+    for layer in range(checkpoint.architecture.layers):
+        list(walk_block(checkpoint, Sides(None, [network]), layer))
+    for name, moments in network.seen:
+        x = np.concatenate(inputs[name]).astype(np.float64)
+        assert np.allclose(moments.second, x.T @ x / len(x), atol=1e-4 * np.square(x).mean() * 10)
+
+
+def wanted(checkpoint, precision="int4", shift=False):
+    from phiquant.phi.survey import survey
+    from phiquant.pipeline import make_plans
+    from phiquant.recipe import Recipe
+
+    recipes = [Recipe(target.name, precision) for target in targets()]
+    plans = make_plans(checkpoint, recipes, survey(checkpoint))
+    return [
+        Wanted(target.name, {row.source: row for row in plan.rows if row.source}, target.grids)
+        for target, plan in zip(targets(), plans, strict=True)
+    ]
+
+
+def outputs(checkpoint, one, journal):
+    """The head's inputs as the artifact in the journal makes them."""
+
+    class Source:
+        architecture = checkpoint.architecture
+
+        def weight(self, name, first=0, last=None):
+            row = one.rows[name]
+            if row.role.is_norm:
+                return checkpoint.weight(name, first, last)
+            grid = one.grid(name)
+            parts = journal.parts(one.name, name, grid.layout(row.shape))
+            return grid.decode(parts, row.shape[1])[first:last]
+
+    return Reference(Source())
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_every_target_gets_all_its_matrices_and_errs_less_than_without_calibration(tmp_path, tied):
+    checkpoint = model(tmp_path / "model", tie_word_embeddings=tied)
+    tokens = sample(checkpoint, 16)
+    artifacts = wanted(checkpoint)
+    journal = Journal(tmp_path / "journal", {})
+    calibrate(checkpoint, artifacts, Calibration(tokens, Method()), journal, ignore)
+    true = np.concatenate(Reference(checkpoint).hidden_states(list(tokens)))
+    for one in artifacts:
+        matrices = [row for row in one.rows.values() if not row.role.is_norm]
+        for row in matrices:
+            grid = one.grid(row.source)
+            stored = journal.parts(one.name, row.source, grid.layout(row.shape))
+            layout = grid.layout(row.shape)
+            assert {n: (p.dtype, p.shape) for n, p in stored.items()} == {
+                n: (p.dtype, p.shape) for n, p in layout.items()
+            }
+
+        class Plain:
+            architecture = checkpoint.architecture
+            artifact = one
+
+            def weight(self, name, first=0, last=None):
+                row = self.artifact.rows[name]
+                values = checkpoint.weight(name)
+                if not row.role.is_norm:
+                    grid = self.artifact.grid(name)
+                    values = grid.decode(grid.encode(values), row.shape[1])
+                return values[first:last]
+
+        ours = np.concatenate(outputs(checkpoint, one, journal).hidden_states(list(tokens)))
+        plain = np.concatenate(Reference(Plain()).hidden_states(list(tokens)))
+        assert np.square(ours - true).sum() < np.square(plain - true).sum(), one.name
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path, shift):
+    checkpoint = model(tmp_path / "model", num_hidden_layers=3)
+    over = Calibration(sample(checkpoint), Method(shift=shift))
+    artifacts = wanted(checkpoint)[:2]
+    whole = Journal(tmp_path / "whole", {"key": 1})
+    calibrate(checkpoint, artifacts, over, whole, ignore)
+
+    calls = 0
+
+    def kill(progress):
+        nonlocal calls
+        calls += 1
+        if calls == 7:  # the news of the start, a block of four, and into the second
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        calibrate(checkpoint, artifacts, over, Journal(tmp_path / "cut", {"key": 1}), kill)
+    again = Journal(tmp_path / "cut", {"key": 1})
+    assert again.blocks == 1
+    calibrate(checkpoint, artifacts, over, again, ignore)
+    for one in artifacts:
+        for row in one.rows.values():
+            if row.role.is_norm:
+                continue
+            layout = one.grid(row.source).layout(row.shape)
+            first = whole.parts(one.name, row.source, layout)
+            second = again.parts(one.name, row.source, layout)
+            for name in layout:
+                assert np.array_equal(first[name], second[name]), (row.source, name)
+
+
+def test_a_journal_for_another_request_begins_anew(tmp_path):
+    journal = Journal(tmp_path / "journal", {"text": "a"})
+    journal.complete(3)
+    assert Journal(tmp_path / "journal", {"text": "a"}).blocks == 3
+    assert Journal(tmp_path / "journal", {"text": "b"}).blocks == 0
+    (tmp_path / "journal" / "journal.json").write_text("{broken")
+    assert Journal(tmp_path / "journal", {"text": "a"}).blocks == 0
