@@ -104,7 +104,7 @@ class _Network:
         into = self._journal.make(self.wanted.name, weight.name, grid.layout(weight.shape))
         for first, last in bands(*weight.shape):
             rows = source.weight(weight.name, first, last)
-            keep(into, first, self._rounded(grid, rows, rounder))
+            keep(into, first, self._rounded(grid, rows, rounder, first))
 
     def rows(self, weight: Weight, ids: npt.NDArray[np.int32]) -> Floats:
         """Some rows of a weight that is kept, decoded."""
@@ -115,10 +115,10 @@ class _Network:
     def _rounder(self, grid: Grid, moments: Moments) -> Rounder | None:
         if not hasattr(grid, "fit"):
             return None
-        return Rounder(moments.second, moments.shift, cast(AffineGrid, grid), self._method)
+        return Rounder(moments, cast(AffineGrid, grid), self._method)
 
-    def _rounded(self, grid: Grid, rows: Floats, rounder: Rounder | None) -> Parts:
-        return grid.encode(rows) if rounder is None else rounder.round(rows)
+    def _rounded(self, grid: Grid, rows: Floats, rounder: Rounder | None, first: int = 0) -> Parts:
+        return grid.encode(rows) if rounder is None else rounder.round(rows, first)
 
 
 class _Run:
@@ -170,7 +170,7 @@ class _Run:
     def _head_moments(self) -> Moments:
         """The moments of what the original's head takes."""
         length = self._sequences.shape[1]
-        moments = Moments(self._architecture.hidden_size, shifted=False)
+        moments = Moments(self._architecture.hidden_size)
         few = self._sequences[: max(1, HEAD_TOKENS // length)]
         step = max(1, 4096 // length)
         reference = Reference(self._source)

@@ -1,5 +1,7 @@
 """Rounding with feedback, against GPTQ as its paper writes it: an inverse, and a slow loop."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,13 @@ SMALL = {
 }
 LARGE = {f"gguf {name}": GGUF[name] for name in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")}
 EVERY = SMALL | LARGE
+
+
+@dataclass
+class Seen:
+    second: np.ndarray
+    shift: np.ndarray | None = None
+    behind: np.ndarray | None = None
 
 
 def problem(columns, rows=24, tokens=400, seed=0):
@@ -147,7 +156,7 @@ def test_parameters_give_the_weights_back(grid):
 @pytest.mark.parametrize("grid", EVERY.values(), ids=EVERY)
 def test_what_is_stored_decodes_to_the_errors_that_were_judged(grid):
     weights, moment = problem(columns_of(grid), rows=300)
-    parts = Rounder(moment, None, grid, Method(damping=0.01)).round(weights)
+    parts = Rounder(Seen(moment), grid, Method(damping=0.01)).round(weights)
     decoded = grid.decode(parts, weights.shape[1])
     codes, levels = grid.unpack(parts, weights.shape[1])
     assert np.allclose(decoded, decode_codes(codes, levels, FLOAT_TYPES["F32"]), atol=0.03)
@@ -177,5 +186,5 @@ def test_blocks_stay_whole_and_the_most_important_comes_first():
 def test_a_moment_of_zeros_still_rounds():
     grid = GGUF["Q4_0"]
     weights, _ = problem(64)
-    parts = Rounder(np.zeros((64, 64), np.float32), None, grid, Method()).round(weights)
+    parts = Rounder(Seen(np.zeros((64, 64), np.float32)), grid, Method()).round(weights)
     assert np.isfinite(grid.decode(parts, 64)).all()

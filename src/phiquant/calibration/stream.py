@@ -81,13 +81,17 @@ class Stream:
         here = self._states[self._at][chunk.first : chunk.last]
         here[:] = rows.reshape(here.shape)
 
+    def hidden(self, chunk: Chunk) -> Floats:
+        """The residual stream of the chunk's tokens, (tokens, hidden); not to be written to."""
+        here = self._states[self._at][chunk.first : chunk.last]
+        return here.reshape(-1, self.architecture.hidden_size)
+
     def inputs(self, chunk: Chunk, role: Role, gains: Floats | None) -> Floats:
         """What the layer of `role` takes, (tokens, in); `gains` are those of the norm before it."""
         here = slice(chunk.first, chunk.last)
         if role in (Role.QKV, Role.GATE_UP, Role.HEAD):
             assert gains is not None
-            hidden = self._states[self._at][here].reshape(-1, self.architecture.hidden_size)
-            return rms_norm(hidden, gains, self.architecture.norm_epsilon)
+            return rms_norm(self.hidden(chunk), gains, self.architecture.norm_epsilon)
         width = self.architecture.intermediate_size
         if role is Role.ATTENTION_OUTPUT:
             width = self.architecture.heads * self.architecture.head_size

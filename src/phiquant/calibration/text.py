@@ -31,17 +31,19 @@ Tokens = npt.NDArray[np.int32]
 SHIPPED = "phiquant mixture 1"
 
 MIXTURE = (
-    ("speeches.txt", 16),
-    ("manual.txt", 15),
-    ("articles.txt", 16),
+    ("speeches.txt", 19),
+    ("manual.txt", 18),
+    ("articles.txt", 11),
     ("lexicon.txt", 7),
-    ("fiction.txt", 4),
+    ("fiction.txt", 3),
     ("dialogues.jsonl", 26),
     ("code.txt", 19),
     ("arithmetic.txt", 10),
     ("languages.txt", 15),
 )
 """The streams of the shipped text, and how many of 128 sequences come from each."""
+
+GOLDEN = (5**0.5 - 1) / 2
 
 CHARACTERS_PER_TOKEN = 16
 """More than a token has on average in any text: a longer file is not encoded whole."""
@@ -76,7 +78,7 @@ def shipped_sample(tokenizer: Tokenizer, sequences: int, length: int) -> Sample:
     """At most `sequences` of the shipped text; InputError for sizes that make no sense."""
     begin = _begin(tokenizer, sequences, length)
     streams = [
-        (weight, _cut(tokenizer.encode(_shipped_stream(name, tokenizer)), begin, length))
+        (weight, _spread(_cut(tokenizer.encode(_shipped_stream(name, tokenizer)), begin, length)))
         for name, weight in MIXTURE
     ]
     chosen = tuple(_in_turns(streams, sequences))
@@ -196,6 +198,15 @@ def _cut(tokens: Sequence[int], begin: tuple[int, ...], length: int) -> list[Tok
         np.array([*begin, *tokens[at : at + own]], np.int32)
         for at in range(0, len(tokens) - own + 1, own)
     ]
+
+
+def _spread(cuts: list[Tokens]) -> list[Tokens]:
+    """In an order whose every first part lies evenly over the text.
+
+    Multiples of the golden ratio, less their whole parts: points of a low-discrepancy sequence.
+    """
+    order = sorted(range(len(cuts)), key=lambda at: at * GOLDEN % 1.0)
+    return [cuts[at] for at in order]
 
 
 def _in_turns(streams: list[tuple[int, list[Tokens]]], count: int) -> Iterator[Tokens]:

@@ -62,10 +62,15 @@ def _through(values: Floats, sides: Sides, weight: Weight, norms: Floats | None)
 def gather(sides: Sides, weight: Weight, gains: Floats | None) -> list[Moments]:
     """The moments of the layer's inputs in every network."""
     original, networks = sides.original, sides.networks
-    moments = [Moments(weight.shape[1], original is not None) for _ in networks]
+    moments = [Moments(weight.shape[1]) for _ in networks]
+    adds = weight.role in (Role.ATTENTION_OUTPUT, Role.DOWN)
     first = networks[0].stream
     for chunk in first.chunks():
         true = None if original is None else original.inputs(chunk, weight.role, gains)
         for network, moment in zip(networks, moments, strict=True):
-            moment.add(network.stream.inputs(chunk, weight.role, gains), true)
+            inputs = network.stream.inputs(chunk, weight.role, gains)
+            behind = None
+            if original is not None and adds:
+                behind = original.hidden(chunk) - network.stream.hidden(chunk)
+            moment.add(inputs, true, behind)
     return moments

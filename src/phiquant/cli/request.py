@@ -63,6 +63,16 @@ def recipes(
     )
 
 
+def calibration_text(path: Path | None, size: str) -> CalibrationText:
+    """What to calibrate on; RequestError unless `size` is SEQUENCESxTOKENS."""
+    match = re.fullmatch(r"(\d+)x(\d+)", size)
+    if match is None or min(int(match[1]), int(match[2])) < 1:
+        raise RequestError(
+            f"expected a calibration size as SEQUENCESxTOKENS (128x512), found {size!r}"
+        )
+    return CalibrationText(path, int(match[1]), int(match[2]))
+
+
 def within(
     recipes: tuple[Recipe, ...],
     bits_per_weight: float | None,
@@ -86,16 +96,6 @@ def _bytes(size: str) -> int:
     prefix = (match[2] or "").upper()
     base = 1024 if prefix.endswith("I") else 1000
     return int(Decimal(match[1]) * base ** " KMGT".index(prefix[:1] or " "))
-
-
-def calibration_text(path: Path | None, size: str) -> CalibrationText:
-    """What to calibrate on; RequestError unless `size` is SEQUENCESxTOKENS."""
-    match = re.fullmatch(r"(\d+)x(\d+)", size)
-    if match is None or min(int(match[1]), int(match[2])) < 1:
-        raise RequestError(
-            f"expected a calibration size as SEQUENCESxTOKENS (128x512), found {size!r}"
-        )
-    return CalibrationText(path, int(match[1]), int(match[2]))
 
 
 def option_words(**flags: str | float | bool | None) -> list[str]:

@@ -12,7 +12,7 @@ Rows are independent: bands of them go over the cores.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,22 @@ ROWS = 256
 """Rows that one core rounds at a time."""
 
 
+class LayerMoments(Protocol):
+    """What rounding needs to know of a layer's inputs x (n,): see `calibration.moments`."""
+
+    @property
+    def second(self) -> Floats:
+        """E[x xᵀ], (n, n)."""
+
+    @property
+    def shift(self) -> Floats | None:
+        """E[(x' - x) xᵀ], (n, n)."""
+
+    @property
+    def behind(self) -> Floats | None:
+        """E[r xᵀ], (rows, n)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """How weights are rounded; every part can be switched off."""
@@ -34,6 +50,8 @@ class Method:
     """Share of the mean second moment that is added to each: see `Feedback.of`."""
     shift: float = 0.0
     """Strength of the correction for shifted inputs."""
+    behind: float = 0.0
+    """Strength of the correction for a residual stream that is behind."""
     sweeps: int = 1
     """How often codes and parameters are improved after the rounding."""
     codes: bool = True
@@ -42,42 +60,55 @@ class Method:
 
 def correction(moment: Floats, shift: Floats, strength: float) -> Floats:
     """What to add to a weight, as a share of itself: W + W @ correction; `moment` is damped."""
-    answer = np.linalg.solve(moment.astype(np.float64), shift.T.astype(np.float64))
-    return (strength * answer.T).astype(np.float32)
+    return np.float32(strength) * _divided(shift, moment)
+
+
+def _divided(moments: Floats, by: Floats) -> Floats:
+    """`moments` (rows, n) times the inverse of the symmetric `by` (n, n)."""
+    answer = np.linalg.solve(by.astype(np.float64), moments.T.astype(np.float64))
+    return answer.T.astype(np.float32)
 
 
 class Rounder:
     """A layer's moments, prepared for rounding rows of its weight onto a grid."""
 
-    def __init__(
-        self, moment: Floats, shift: Floats | None, grid: AffineGrid, method: Method
-    ) -> None:
-        """`moment` E[x xᵀ] and `shift` E[(x' - x) xᵀ] are (n, n)."""
+    def __init__(self, moments: LayerMoments, grid: AffineGrid, method: Method) -> None:
         self._grid, self._method = grid, method
-        self._stiff = damped(moment, method.damping)
-        self._correction = None
-        if shift is not None and method.shift:
-            self._correction = correction(self._stiff, shift, method.shift)
-        self._feedback = Feedback.of(moment, grid.block, method.damping)
+        second = moments.second
+        self._stiff = damped(second, method.damping)
+        self._correction = self._addition = None
+        if moments.shift is not None and method.shift:
+            self._correction = correction(self._stiff, moments.shift, method.shift)
+        if moments.behind is not None and method.behind:
+            self._addition = correction(self._stiff, moments.behind, method.behind)
+        self._feedback = Feedback.of(second, grid.block, method.damping)
 
-    def round(self, weight: Floats) -> Parts:
-        """The stored parts of rows `weight` (rows, n)."""
+    def round(self, weight: Floats, start: int = 0) -> Parts:
+        """The stored parts of the layer's rows from `start` on: `weight` (rows, n)."""
         layout = self._grid.layout(weight.shape)
         parts: dict[str, npt.NDArray[Any]] = {
             name: np.empty(part.shape, part.dtype) for name, part in layout.items()
         }
 
         def work(first: int) -> None:
-            for name, part in self._band(weight[first : first + ROWS]).items():
+            rows = self._aimed(weight[first : first + ROWS], start + first)
+            for name, part in self._band(rows).items():
                 parts[name][first : first + ROWS] = part
 
         for_each(range(0, len(weight), ROWS), work)
         return parts
 
+    def _aimed(self, rows: Floats, first: int) -> Floats:
+        """What the rows from `first` on are to be, were there no grid."""
+        aimed = rows
+        if self._correction is not None:
+            aimed = aimed + rows @ self._correction
+        if self._addition is not None:
+            aimed = aimed + self._addition[first : first + len(rows)]
+        return aimed
+
     def _band(self, rows: Floats) -> Parts:
         grid, method, stiff = self._grid, self._method, self._stiff
-        if self._correction is not None:
-            rows = rows + rows @ self._correction
         codes, levels = round_with_feedback(rows, self._feedback, grid)
         if method.sweeps:
             errors = errors_of(rows, codes, levels)
