@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from phiquant.evaluation.verification import verify
     from phiquant.phi.checkpoint import Checkpoint
     from phiquant.pipeline import quantize
-    from phiquant.recipe import Recipe
+    from phiquant.recipe import Budget, Recipe
 
 __version__ = "0.1.0"
 
-__all__ = ["Checkpoint", "PhiquantError", "Recipe", "inspect", "quantize", "verify"]
+__all__ = ["Budget", "Checkpoint", "PhiquantError", "Recipe", "inspect", "quantize", "verify"]
 
 _HOMES = {
+    "Budget": "phiquant.recipe",
     "Checkpoint": "phiquant.phi.checkpoint",
     "PhiquantError": "phiquant.errors",
     "Recipe": "phiquant.recipe",

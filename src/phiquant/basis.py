@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from phiquant.calibration.text import Sample, read_sample, shipped_sample
+from phiquant.calibration.text import Sample, sample_of
 from phiquant.errors import RequestError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import Plan
@@ -70,11 +70,5 @@ def make_basis(
         needed -= {"balanced"}
     sample = None
     if needed or files.write is not None:
-        sample = _sample(checkpoint, text)
+        sample = sample_of(checkpoint.tokenizer, text)
     return Basis(sample, importance, files.write)
-
-
-def _sample(checkpoint: Checkpoint, text: CalibrationText) -> Sample:
-    if text.path is None:
-        return shipped_sample(checkpoint.tokenizer, text.sequences, text.length)
-    return read_sample(text.path, checkpoint.tokenizer, text.sequences, text.length)

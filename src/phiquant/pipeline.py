@@ -13,8 +13,7 @@ from pathlib import Path
 from threading import Event
 
 from phiquant.basis import check_imatrix, make_basis
-from phiquant.budgets import allocate, analyse_for, check_budget, sample_size
-from phiquant.calibration.text import shipped_sample
+from phiquant.budgets import check_budget, within_budgets
 from phiquant.errors import RequestError, ResourceError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.hashes import hash_files
@@ -70,7 +69,8 @@ def quantize(
         tokenizer.result()
     plans = make_plans(checkpoint, recipes, surveyed)
     basis = make_basis(checkpoint, recipes, text, imatrix)
-    plans = _within_budgets(checkpoint, recipes, plans, surveyed, on_progress)
+    pairs = list(zip(recipes, plans, strict=True))
+    plans = within_budgets(checkpoint, pairs, surveyed, text, on_progress)
     made = tuple(
         Made(
             output / (recipe.target if len(recipes) > 1 else ""), recipe, basis.noted(recipe, plan)
@@ -128,24 +128,6 @@ def _check_options(recipe: Recipe) -> None:
             raise RequestError(f"{recipe.target} has no option {name!r}; {choice}")
         if given.count(name) > 1:
             raise RequestError(f"the option {name} is given twice for {recipe.target}")
-
-
-def _within_budgets(
-    checkpoint: Checkpoint,
-    recipes: Sequence[Recipe],
-    plans: tuple[Plan, ...],
-    surveyed: Survey,
-    on_progress: OnProgress,
-) -> tuple[Plan, ...]:
-    """The plans of recipes with a budget allocated, from one analysis for all of them."""
-    if all(recipe.budget is None for recipe in recipes):
-        return plans
-    sample = shipped_sample(checkpoint.tokenizer, *sample_size(checkpoint.architecture))
-    model = analyse_for(checkpoint, surveyed, sample.tokens, on_progress)
-    return tuple(
-        plan if recipe.budget is None else allocate(recipe, plan, model, on_progress=on_progress)
-        for recipe, plan in zip(recipes, plans, strict=True)
-    )
 
 
 def _survey(checkpoint: Checkpoint, on_progress: OnProgress) -> Survey:

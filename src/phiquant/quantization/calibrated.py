@@ -48,7 +48,7 @@ class Method:
 
     damping: float = 0.03
     """Share of the mean second moment that is added to each: see `Feedback.of`."""
-    shift: float = 0.0
+    shift: float = 0.5
     """Strength of the correction for shifted inputs."""
     behind: float = 0.0
     """Strength of the correction for a residual stream that is behind."""
