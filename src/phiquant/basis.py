@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from phiquant.calibration.text import Sample, sample_of
+from phiquant.calibration.text import Sample, SampleRecord, sample_of
 from phiquant.errors import RequestError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import Plan
@@ -26,10 +26,20 @@ class Basis:
     imatrix: Path | None = None
 
     def noted(self, recipe: Recipe, plan: Plan) -> Plan:
-        """The plan of `recipe` with a sentence on the importance matrix that it rests on."""
-        if self.importance is None or recipe.quality != "balanced":
+        """The plan of `recipe` with a sentence on what its roundings rest on."""
+        if recipe.quality == "fast":
             return plan
-        return plan.with_notes((self.importance.note,))
+        if self.importance is not None and recipe.quality == "balanced":
+            return plan.with_notes((self.importance.note,))
+        assert self.sample is not None
+        return plan.with_notes((_sentence(self.sample.record),))
+
+
+def _sentence(record: SampleRecord) -> str:
+    return (
+        f"calibrated on {record.sequences} sequences of {record.length} tokens of {record.name} "
+        f"(sha256 {record.sha256[:16]}…)"
+    )
 
 
 def check_imatrix(
