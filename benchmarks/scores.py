@@ -43,9 +43,11 @@ def ratio_row(what: str, ours: Subject | None, peer: Subject, bar: Bar) -> Row:
     """Ours against the peer's mean divergence, at no more bytes."""
     value: float | None = None
     text = "–"
-    if ours is not None:
+    if peer.loss is None:
+        value, text = inf, "peer not measured"
+    elif ours is not None:
         value, text = inf, "not measured"
-        if ours.loss and peer.loss:
+        if ours.loss:
             value = ours.loss.mean / peer.loss.mean
             text = f"{value:.3f}"
             more = ours.loss.nbytes - peer.loss.nbytes
