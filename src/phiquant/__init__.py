@@ -17,12 +17,23 @@ if TYPE_CHECKING:
     from phiquant.evaluation.inspection import inspect
     from phiquant.evaluation.verification import verify
     from phiquant.phi.checkpoint import Checkpoint
-    from phiquant.pipeline import quantize
+    from phiquant.pipeline import plan, quantize
     from phiquant.recipe import Budget, Recipe
+    from phiquant.recommendation.recommend import recommend
 
 __version__ = "0.1.0"
 
-__all__ = ["Budget", "Checkpoint", "PhiquantError", "Recipe", "inspect", "quantize", "verify"]
+__all__ = [
+    "Budget",
+    "Checkpoint",
+    "PhiquantError",
+    "Recipe",
+    "inspect",
+    "plan",
+    "quantize",
+    "recommend",
+    "verify",
+]
 
 _HOMES = {
     "Budget": "phiquant.recipe",
@@ -30,7 +41,9 @@ _HOMES = {
     "PhiquantError": "phiquant.errors",
     "Recipe": "phiquant.recipe",
     "inspect": "phiquant.evaluation.inspection",
+    "plan": "phiquant.pipeline",
     "quantize": "phiquant.pipeline",
+    "recommend": "phiquant.recommendation.recommend",
     "verify": "phiquant.evaluation.verification",
 }
 

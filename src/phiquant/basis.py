@@ -42,9 +42,7 @@ def _sentence(record: SampleRecord) -> str:
     )
 
 
-def check_imatrix(
-    recipes: Sequence[Recipe], text: CalibrationText, files: ImatrixFiles, output: Path
-) -> None:
+def check_imatrix(recipes: Sequence[Recipe], text: CalibrationText, files: ImatrixFiles) -> None:
     """RequestError for importance matrices that nothing can be done with as asked."""
     qualities = {recipe.quality for recipe in recipes}
     if files.read is not None and files.write is not None:
@@ -62,10 +60,15 @@ def check_imatrix(
             "expected an importance matrix or a calibration text, found both; leave --imatrix or "
             "--calibration away"
         )
-    if files.write is not None:
-        check_destination(files.write)
-        if files.write.absolute() == output.absolute():
-            raise RequestError(f"{output} cannot be the artifact and the importance matrix too")
+
+
+def check_imatrix_out(imatrix: Path | None, output: Path) -> None:
+    """DestinationError or RequestError if an importance matrix cannot go where it is to."""
+    if imatrix is None:
+        return
+    check_destination(imatrix)
+    if imatrix.absolute() == output.absolute():
+        raise RequestError(f"{output} cannot be the artifact and the importance matrix too")
 
 
 def make_basis(

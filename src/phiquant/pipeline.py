@@ -1,35 +1,46 @@
 """The main job: checkpoint → survey → plan → one reading → artifacts.
 
-See `planning` for what is decided, `streaming` for how the bytes flow, `staging` for why a
-destination is whole or absent.
+`prepare` does all that can be done before the first byte is written, `carry_out` the rest, and
+`quantize` both. See `planning` for what is decided, `forecast` for what it will take, `streaming`
+for how the bytes flow, `staging` for why a destination is whole or absent.
 """
 
 import errno
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
+from typing import Any, cast
 
-from phiquant.basis import check_imatrix, make_basis
+from phiquant.basis import Basis, check_imatrix, check_imatrix_out, make_basis
 from phiquant.budgets import check_budget, within_budgets
-from phiquant.errors import RequestError, ResourceError
+from phiquant.calibration.cost import Cost
+from phiquant.errors import PhiquantError, RequestError, ResourceError
+from phiquant.forecast import SPARE, forecast, require_disk, require_memory
+from phiquant.machine import available_memory
+from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.hashes import hash_files
-from phiquant.phi.source import locate
+from phiquant.phi.outline import has_weights, read_outline
+from phiquant.phi.source import Source, locate
 from phiquant.phi.survey import Survey, survey
+from phiquant.planning.forecast import Forecast
 from phiquant.planning.plan import Plan
 from phiquant.progress import OnProgress, Progress, ignore
-from phiquant.recipe import CalibrationText, ImatrixFiles, Recipe
+from phiquant.quantization.calibrated import Method
+from phiquant.recipe import PRECISIONS, CalibrationText, ImatrixFiles, Precision, Recipe
 from phiquant.reporting.records import write_records
 from phiquant.rounding import Roundings, calibrated
 from phiquant.staging import check_destination, free_bytes, staged
 from phiquant.streaming import Outlet, stream
 from phiquant.targets.table import target
 
-SPARE = 64 << 20
-"""Bytes of disk beyond an artifact's tensors: metadata, vocabulary, tokenizer files, card."""
+UNREAD = (
+    "the weights were not read; a tensor with a value beyond FP16's range (65504), which no "
+    "published Phi has, would be kept wider or refused"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,63 @@ class Made:
     path: Path
     recipe: Recipe
     plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """A job that is planned and not begun: one plan a recipe, and what it will take."""
+
+    source: Source
+    architecture: Architecture
+    surveyed: Survey
+    checkpoint: Checkpoint | None
+    """None where there is a configuration and no weights."""
+    recipes: tuple[Recipe, ...]
+    plans: tuple[Plan, ...]
+    forecast: Forecast
+    basis: Basis = field(default_factory=Basis)
+    """What roundings rest on beside the weights, where a recipe asks for it."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The job as `phiquant plan --json` prints it."""
+        return {
+            "model": self.source.name,
+            "weights_read": self.checkpoint is not None,
+            "plans": [
+                {"recipe": recipe.as_json(), "plan": plan.as_json()}
+                for recipe, plan in zip(self.recipes, self.plans, strict=True)
+            ],
+            "forecast": self.forecast.as_json(),
+        }
+
+
+def plan(
+    model: str | Path,
+    recipes: Sequence[Recipe],
+    on_progress: OnProgress = ignore,
+    *,
+    revision: str | None = None,
+    text: CalibrationText | None = None,
+    imatrix: ImatrixFiles | None = None,
+) -> Prospect:
+    """What `quantize` would make of `model`, to the byte, and what it would take; writes nothing.
+
+    `model` may also be a directory with `config.json` and no weights; the plans then say so.
+    Raises RequestError or InputError; see `phiquant.errors`.
+    """
+    source = locate(str(model), revision)
+    if has_weights(source.directory):
+        return prepare(source, recipes, on_progress, text=text, imatrix=imatrix)
+    found = read_outline(source)
+    if any(recipe.budget is not None for recipe in recipes):
+        raise RequestError(
+            f"bits are allocated by what the weights are, and {source.directory} holds none"
+        )
+    plans = tuple(
+        one.with_notes((UNREAD,)) for one in make_plans(found.architecture, recipes, found.survey)
+    )
+    expected = forecast(plans, found.architecture.vocabulary_size)
+    return Prospect(source, found.architecture, found.survey, None, tuple(recipes), plans, expected)
 
 
 def quantize(
@@ -58,30 +126,72 @@ def quantize(
     calibrate on `text`, or on the importance matrix that `imatrix` names. Raises RequestError,
     InputError or ResourceError; see `phiquant.errors`.
     """
-    text, imatrix = text or CalibrationText(), imatrix or ImatrixFiles()
     check_destination(output)
-    check_imatrix(recipes, text, imatrix, output)
     source = locate(str(model), revision)
+    prospect = prepare(source, recipes, on_progress, text=text, imatrix=imatrix)
+    return carry_out(prospect, output, on_progress)
+
+
+def prepare(
+    source: Source,
+    recipes: Sequence[Recipe],
+    on_progress: OnProgress,
+    *,
+    text: CalibrationText | None = None,
+    imatrix: ImatrixFiles | None = None,
+) -> Prospect:
+    """Read everything of `source` once, and plan. Raises RequestError or InputError."""
+    text, imatrix = text or CalibrationText(), imatrix or ImatrixFiles()
+    check_imatrix(recipes, text, imatrix)
     checkpoint = Checkpoint.open(source.directory, source.name)
     with ThreadPoolExecutor(1) as aside:  # the survey leaves the interpreter free to parse JSON
         tokenizer = aside.submit(lambda: checkpoint.tokenizer)
         surveyed = _survey(checkpoint, on_progress)
         tokenizer.result()
-    plans = make_plans(checkpoint, recipes, surveyed)
+    architecture = checkpoint.architecture
+    plans = make_plans(architecture, recipes, surveyed)
     basis = make_basis(checkpoint, recipes, text, imatrix)
     pairs = list(zip(recipes, plans, strict=True))
     plans = within_budgets(checkpoint, pairs, surveyed, text, on_progress)
-    made = tuple(
-        Made(
-            output / (recipe.target if len(recipes) > 1 else ""), recipe, basis.noted(recipe, plan)
+    plans = tuple(basis.noted(recipe, plan) for recipe, plan in zip(recipes, plans, strict=True))
+    expected = forecast(plans, architecture.vocabulary_size, _cost(architecture, recipes, basis))
+    recipes = tuple(recipes)
+    return Prospect(source, architecture, surveyed, checkpoint, recipes, plans, expected, basis)
+
+
+def _cost(architecture: Architecture, recipes: Sequence[Recipe], basis: Basis) -> Cost | None:
+    """What the calibrated run takes, if there is to be one."""
+    count = sum(recipe.quality == "best" for recipe in recipes)
+    if not count or basis.sample is None:
+        return None
+    record = basis.sample.record
+    tokens = record.sequences * record.length
+    return Cost(architecture, tokens, record.length, count, Method())
+
+
+def carry_out(
+    prospect: Prospect, output: Path, on_progress: OnProgress = ignore
+) -> tuple[Made, ...]:
+    """Make the artifacts of a job; see `quantize`. Raises ResourceError before it begins if the
+    machine has too little memory or disk.
+    """
+    source, checkpoint = prospect.source, prospect.checkpoint
+    if checkpoint is None:
+        raise RequestError(
+            f"{source.directory} holds a configuration and no weights; quantizing needs both"
         )
+    check_destination(output)
+    check_imatrix_out(prospect.basis.imatrix, output)
+    require_room(prospect, output)
+    recipes, plans = prospect.recipes, prospect.plans
+    made = tuple(
+        Made(output / (recipe.target if len(recipes) > 1 else ""), recipe, plan)
         for recipe, plan in zip(recipes, plans, strict=True)
     )
     asked = [(one.recipe, one.plan) for one in made]
-    _check_disk(plans, output)
     with (
         _disk_errors(output),
-        calibrated(checkpoint, asked, basis, output, on_progress) as rounding,
+        calibrated(checkpoint, asked, prospect.basis, output, on_progress) as rounding,
         staged(output) as scratch,
         _hashing(checkpoint.files) as hashes,
     ):
@@ -90,6 +200,32 @@ def quantize(
         for directory, one in zip(inside, made, strict=True):
             write_records(directory, source, hashes.result(), one.recipe, one.plan)
     return made
+
+
+def require_room(prospect: Prospect, output: Path) -> None:
+    """ResourceError, with what would fit, if the machine has too little memory or disk."""
+    require_memory(prospect.forecast, available_memory())
+    free = free_bytes(output)
+    place = str(output.absolute().parent)
+    require_disk(prospect.forecast, free, place, _fitting(prospect, free))
+
+
+def _fitting(prospect: Prospect, free: int) -> Iterator[str]:
+    """Requests that would fit into `free` bytes: the targets at less precision, then each alone."""
+    sizes: dict[str, int] = {}
+    for word in PRECISIONS:
+        asked = [Recipe(one.target, cast(Precision, word)) for one in prospect.recipes]
+        try:
+            plans = make_plans(prospect.architecture, asked, prospect.surveyed)
+        except PhiquantError:
+            continue
+        sizes[f"--precision {word}"] = sum(one.nbytes + SPARE for one in plans)
+    if len(prospect.recipes) > 1:
+        for one in prospect.plans:
+            sizes[f"--to {one.target} alone"] = one.nbytes + SPARE
+    for words, needed in sizes.items():
+        if needed <= free:
+            yield f"{words} ({needed / 1e9:.2f} GB)"
 
 
 @contextmanager
@@ -105,7 +241,7 @@ def _hashing(paths: Sequence[Path]) -> Iterator[Future[dict[str, str]]]:
 
 
 def make_plans(
-    checkpoint: Checkpoint, recipes: Sequence[Recipe], surveyed: Survey
+    architecture: Architecture, recipes: Sequence[Recipe], surveyed: Survey
 ) -> tuple[Plan, ...]:
     """A plan for each of `recipes`, which must be for different targets."""
     names = [recipe.target for recipe in recipes]
@@ -114,9 +250,7 @@ def make_plans(
     for recipe in recipes:
         _check_options(recipe)
         check_budget(recipe)
-    return tuple(
-        target(recipe.target).plan(checkpoint.architecture, surveyed, recipe) for recipe in recipes
-    )
+    return tuple(target(recipe.target).plan(architecture, surveyed, recipe) for recipe in recipes)
 
 
 def _check_options(recipe: Recipe) -> None:
@@ -159,16 +293,6 @@ def _write(
             noted.append(replace(one, plan=one.plan.with_notes(writer.notes)))
         stream(checkpoint, outlets, on_progress)
     return tuple(noted)
-
-
-def _check_disk(plans: Sequence[Plan], output: Path) -> None:
-    needed = sum(plan.nbytes + SPARE for plan in plans)
-    free = free_bytes(output)
-    if needed > free:
-        raise ResourceError(
-            f"the artifacts need {needed / 1e9:.2f} GB of disk at {output.absolute().parent}, "
-            f"{free / 1e9:.2f} GB are free; make room, or choose another destination with -o"
-        )
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def wanted(checkpoint, precision="int4", shift=False):
     from phiquant.recipe import Recipe
 
     recipes = [Recipe(target.name, precision) for target in targets()]
-    plans = make_plans(checkpoint, recipes, survey(checkpoint))
+    plans = make_plans(checkpoint.architecture, recipes, survey(checkpoint))
     return [
         Wanted(target.name, {row.source: row for row in plan.rows if row.source}, target.grids)
         for target, plan in zip(targets(), plans, strict=True)

@@ -93,7 +93,7 @@ def test_a_real_disk_that_is_full(model, place, monkeypatch, room):
     )
     if mounted.returncode:
         pytest.skip("this machine lets no file system be mounted")
-    monkeypatch.setattr("phiquant.pipeline.SPARE", -(10**6))
+    monkeypatch.setattr("phiquant.forecast.SPARE", -(10**6))
     try:
         ended = call("quantize", model, "--to", "gguf,mlx", "-o", place / "new" / "out", "-q")
         assert_refused(ended, 4, "filled up")

@@ -91,9 +91,14 @@ def _show(result: Result, as_json: bool) -> None:
     """Print the result. That the reader went away (`| head`) is no failure."""
     if as_json:
         _print(json.dumps(result.document, indent=2))
-        return
+    else:
+        announce(result.render)
+
+
+def announce(render: Callable[[], None]) -> None:
+    """Print for people, now: the result, or what comes before a long piece of work."""
     try:
-        result.render()
+        render()
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:

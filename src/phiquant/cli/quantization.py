@@ -3,29 +3,35 @@
 from pathlib import Path
 
 from phiquant.cli.console import out
-from phiquant.cli.ending import Result
+from phiquant.cli.ending import Result, announce
 from phiquant.cli.progress import shown
-from phiquant.pipeline import Made, quantize
-from phiquant.recipe import CalibrationText, ImatrixFiles, Recipe
-from phiquant.reporting.table import plan_table
+from phiquant.cli.recommending import recipes_for
+from phiquant.cli.request import Asked
+from phiquant.phi.source import locate
+from phiquant.pipeline import Made, Prospect, carry_out, prepare
+from phiquant.reporting.table import forecast_text, plan_table
+from phiquant.staging import check_destination
 
 
 def quantize_command(
-    model: str,
-    revision: str | None,
-    recipes: tuple[Recipe, ...],
-    output: Path,
-    text: CalibrationText,
-    *,
-    imatrix: ImatrixFiles,
-    progress: bool,
+    model: str, asked: Asked, output: Path, *, progress: bool, summary: bool
 ) -> Result:
-    """Make the artifacts; the result lists them with their plans."""
+    """Make the artifacts; the result lists them with their plans.
+
+    With `summary` the plans are printed before the first byte is written, and not at the end.
+    """
+    check_destination(output)
+    source = locate(model, asked.revision)
+    recipes = recipes_for(model, asked)
     with shown(progress) as on_progress:
-        made = quantize(
-            model, recipes, output, on_progress, revision=revision, text=text, imatrix=imatrix
-        )
-    return Result({"artifacts": [_document(one) for one in made]}, lambda: _render(made))
+        prospect = prepare(source, recipes, on_progress, text=asked.text, imatrix=asked.imatrix)
+    if summary:
+        announce(lambda: _summarise(prospect))
+    with shown(progress) as on_progress:
+        made = carry_out(prospect, output, on_progress)
+    return Result(
+        {"artifacts": [_document(one) for one in made]}, lambda: _render(made, not summary)
+    )
 
 
 def _document(made: Made) -> dict[str, object]:
@@ -36,9 +42,16 @@ def _document(made: Made) -> dict[str, object]:
     }
 
 
-def _render(made: tuple[Made, ...]) -> None:
+def _summarise(prospect: Prospect) -> None:
+    for plan in prospect.plans:
+        out(plan_table(plan))
+    out(forecast_text(prospect.forecast))
+
+
+def _render(made: tuple[Made, ...], with_plans: bool) -> None:
     for one in made:
-        out(plan_table(one.plan))
+        if with_plans:
+            out(plan_table(one.plan))
         for note in one.plan.notes:
             out(f"Note: {note}")
         out(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import cast
@@ -13,11 +13,41 @@ from phiquant.recipe import (
     QUALITIES,
     Budget,
     CalibrationText,
+    ImatrixFiles,
     Precision,
     Quality,
     Recipe,
 )
 from phiquant.targets.table import MODULES, target
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `quantize` and `plan` are asked for, besides the model and the destination."""
+
+    recipes: tuple[Recipe, ...]
+    """Empty where a device is named, which decides."""
+    text: CalibrationText
+    revision: str | None
+    device: str | None = None
+    context: int | None = None
+    targets: tuple[str, ...] | None = None
+    """With a device: the targets to choose among; None for all."""
+    precision: Precision | None = None
+    """With a device: the precision that it must be; None for any."""
+    quality: str = "fast"
+    """With a device: how to round."""
+    imatrix: ImatrixFiles = field(default_factory=ImatrixFiles)
+
+
+def for_device(
+    device: str, to: str | None, precision: str | None, context: int | None, text: CalibrationText
+) -> Asked:
+    """A request that leaves the recipe to the device. Raises RequestError."""
+    some = recipes(to or ",".join(MODULES), precision or "int4", [], context)
+    targets = tuple(one.target for one in some) if to else None
+    chosen = cast(Precision, precision) if precision else None
+    return Asked((), text, None, device, context, targets, chosen)
 
 
 def recipes(

@@ -6,6 +6,7 @@ apply.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,9 +42,9 @@ class Source:
     """The commit on the hub, where it is known."""
 
 
-def locate(model: str, revision: str | None = None) -> Source:
+def locate(model: str, revision: str | None = None, wanted: Sequence[str] = WANTED) -> Source:
     """The directory for `model`, fetched from the hub if it is an id such as
-    "microsoft/Phi-4-mini-instruct".
+    "microsoft/Phi-4-mini-instruct"; of such a one, the files that match `wanted`.
 
     Raises InputError if there is no such directory or model.
     """
@@ -59,7 +60,7 @@ def locate(model: str, revision: str | None = None) -> Source:
             f"there is no directory {model}; give a checkpoint's directory or a Hugging Face id "
             "such as microsoft/Phi-4-mini-instruct"
         )
-    return _fetch(model, revision)
+    return _fetch(model, revision, wanted)
 
 
 def _expanded(model: str) -> Path:
@@ -69,7 +70,7 @@ def _expanded(model: str) -> Path:
         raise InputError(f"there is no home directory for {model}") from error
 
 
-def _fetch(hub_id: str, revision: str | None) -> Source:
+def _fetch(hub_id: str, revision: str | None, wanted: Sequence[str]) -> Source:
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import (
@@ -82,7 +83,7 @@ def _fetch(hub_id: str, revision: str | None) -> Source:
     except ImportError as error:
         raise MissingDependency("huggingface-hub", "hub", f"fetching {hub_id}") from error
     try:
-        directory = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(WANTED)))
+        directory = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(wanted)))
     except GatedRepoError as error:
         raise InputError(
             f"{hub_id} asks for your consent: accept its terms on its page, then log in with "

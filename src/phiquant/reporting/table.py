@@ -9,8 +9,9 @@ from rich.text import Text
 
 from phiquant.evaluation.inspection import Inspection
 from phiquant.phi.architecture import Architecture
+from phiquant.planning.forecast import Forecast
 from phiquant.planning.plan import Plan, PlanRow
-from phiquant.reporting.units import size
+from phiquant.reporting.units import duration, size
 
 
 def plan_table(plan: Plan) -> RenderableType:
@@ -25,6 +26,27 @@ def plan_table(plan: Plan) -> RenderableType:
         "all", str(len(plan.rows)), f"{plan.bits_per_weight:.2f} bits a weight", size(plan.nbytes)
     )
     return table
+
+
+def plan_rows(plan: Plan) -> RenderableType:
+    """The whole plan: a row for every tensor, with the reason for its form."""
+    table = Table(title=f"{plan.target} {plan.type}", title_justify="left", pad_edge=False)
+    for name in ("tensor", "shape", "stored as", "bytes", "why"):
+        table.add_column(name, justify="right" if name == "bytes" else "left", overflow="fold")
+    for row in plan.rows:
+        shape = " × ".join(map(str, row.shape))
+        table.add_row(Text(row.output), shape, row.grid, f"{row.nbytes:,}", row.reason)
+    table.add_section()
+    table.add_row("all", "", f"{plan.bits_per_weight:.2f} bits a weight", f"{plan.nbytes:,}")
+    return table
+
+
+def forecast_text(forecast: Forecast) -> str:
+    """What a job will take, in a line."""
+    return (
+        f"To make it: {size(forecast.disk)} of disk, {size(forecast.memory)} of memory at most, "
+        f"about {duration(forecast.seconds)} here once the weights are checked."
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,13 @@ def size(nbytes: float) -> str:
     return f"{nbytes:.0f} bytes"
 
 
+def duration(seconds: float) -> str:
+    """Seconds, or minutes where there are many: "40 s", "3.5 min"."""
+    if seconds < 1:
+        return "a second"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
 def estimate(of: Estimate, scale: float = 1.0, digits: int = 4) -> str:
     """A figure with its standard error, both to the same place: "0.0312 ± 0.0011".
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.survey import Survey
+from phiquant.planning.footprint import Footprint, Use
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.grid import Floats, Grid, Parts
 from phiquant.recipe import Precision, Recipe
@@ -152,6 +153,8 @@ class Target:
     """The type, as `Plan.type` has it, by which a mixture of grids goes."""
     writer: Callable[[Plan, Checkpoint, Recipe, Path], Writer]
     """`writer(plan, checkpoint, recipe, directory)`; validates the tokenizer on construction."""
+    footprint: Callable[[Plan, Architecture, Use], Footprint]
+    """Peak memory of the runtime that runs a plan's artifact."""
     recognises: Callable[[Path], bool]
     """Whether a path (directory or file) holds this target's format."""
     open: Callable[[Path], Artifact]

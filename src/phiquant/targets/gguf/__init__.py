@@ -13,6 +13,7 @@ from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.grid import Grid
 from phiquant.recipe import Recipe
+from phiquant.targets.gguf.footprint import footprint
 from phiquant.targets.gguf.locate import is_gguf
 from phiquant.targets.gguf.mixtures import BLOCK, DEFAULTS, MIXTURES
 from phiquant.targets.target import Artifact, Runner, Target, Writer
@@ -90,6 +91,7 @@ TARGET = Target(
     choices=_choices,
     type_of=_type_of,
     writer=_writer,
+    footprint=footprint,
     recognises=is_gguf,
     open=_open,
     runner=_runner,

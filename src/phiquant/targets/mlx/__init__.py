@@ -7,6 +7,7 @@ from pathlib import Path
 
 from phiquant.targets.mlx.artifact import open_artifact, recognises
 from phiquant.targets.mlx.choices import choices, type_of
+from phiquant.targets.mlx.footprint import footprint
 from phiquant.targets.mlx.formats import DEFAULTS, GRIDS, TYPES
 from phiquant.targets.mlx.layout import plan
 from phiquant.targets.mlx.writer import MlxWriter
@@ -33,6 +34,7 @@ TARGET = Target(
     choices=choices,
     type_of=type_of,
     writer=MlxWriter,
+    footprint=footprint,
     recognises=recognises,
     open=open_artifact,
     runner=_runner,

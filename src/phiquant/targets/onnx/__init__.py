@@ -11,6 +11,7 @@ from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import Plan
 from phiquant.recipe import Recipe
 from phiquant.targets.onnx.choices import choices, type_of
+from phiquant.targets.onnx.footprint import footprint
 from phiquant.targets.onnx.formats import DEFAULTS, GRIDS, OPTIONS, TYPES
 from phiquant.targets.onnx.layout import plan
 from phiquant.targets.target import Artifact, Runner, Target, Writer
@@ -68,6 +69,7 @@ TARGET = Target(
     choices=choices,
     type_of=type_of,
     writer=_writer,
+    footprint=footprint,
     recognises=_recognises,
     open=_open,
     runner=_runner,

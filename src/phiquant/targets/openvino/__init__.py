@@ -10,6 +10,7 @@ from phiquant.planning.plan import Plan
 from phiquant.recipe import Recipe
 from phiquant.targets.openvino.artifact import open_artifact, recognises
 from phiquant.targets.openvino.choices import choices, type_of
+from phiquant.targets.openvino.footprint import footprint
 from phiquant.targets.openvino.formats import DEFAULTS, GRIDS, TYPES
 from phiquant.targets.openvino.planner import plan
 from phiquant.targets.openvino.profiles import OPTIONS
@@ -45,6 +46,7 @@ TARGET = Target(
     choices=choices,
     type_of=type_of,
     writer=_writer,
+    footprint=footprint,
     recognises=recognises,
     open=open_artifact,
     runner=_runner,

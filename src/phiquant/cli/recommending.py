@@ -1,0 +1,142 @@
+"""`phiquant recommend`, and the recipe that `--device` stands for in `quantize` and `plan`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from rich.table import Table
+
+from phiquant.cli.console import out
+from phiquant.cli.ending import Result
+from phiquant.cli.request import Asked
+from phiquant.errors import RequestError
+from phiquant.recipe import PRECISIONS, Precision, Quality, Recipe
+from phiquant.recommendation.candidates import Candidate, Wish
+from phiquant.recommendation.recommend import Recommendation, recommend
+from phiquant.reporting.units import size
+
+MARKS = {"measured": "", "demo": " *", "interpolated": " ~"}
+KEY = (
+    "Loss in nats a token. * measured on the demo model, SmolLM2-135M, which is harder to quantize "
+    "than a Phi; ~ expected from the demo model's types, by bits a weight. Speed is expected from "
+    "the bandwidth, with the cache full."
+)
+
+
+def wish(
+    context: int | None, prompt: int | None, min_quality: str | None, min_speed: float, to: str
+) -> Wish:
+    """What is wanted, from the words of the command line. Raises RequestError."""
+    precision: Precision | None = None
+    nats = None
+    if min_quality is not None and min_quality in PRECISIONS:
+        precision = cast(Precision, min_quality)
+    elif min_quality is not None:
+        nats = _nats(min_quality)
+    for name, value in (("--context", context), ("--prompt", prompt)):
+        if value is not None and value < 1:
+            raise RequestError(f"expected a positive number of tokens for {name}, found {value}")
+    return Wish(
+        context=context or Wish().context,
+        prompt=prompt,
+        min_precision=precision,
+        max_loss=nats,
+        min_speed=min_speed,
+        targets=tuple(name.strip() for name in to.split(",")) if to else None,
+    )
+
+
+def _nats(word: str) -> float:
+    try:
+        nats = float(word)
+    except ValueError:
+        nats = -1.0
+    if not 0 <= nats < float("inf"):
+        raise RequestError(
+            f"expected one of {', '.join(PRECISIONS)} or a number of nats a token for "
+            f"--min-quality, found {word!r}"
+        )
+    return nats
+
+
+def recommend_command(
+    model: str, device: str, wish: Wish, measured: list[Path], revision: str | None
+) -> Result:
+    """Recommend an artifact of `model` for `device`."""
+    found = recommend(model, device, wish, measured=measured, revision=revision)
+    return Result(found.as_json(), lambda: _render(found))
+
+
+def recipes_for(model: str, asked: Asked) -> tuple[Recipe, ...]:
+    """The recipes that were asked for, or the one that suits the device that was named."""
+    if asked.device is None:
+        return asked.recipes
+    wanted = Wish(asked.context or Wish().context, targets=asked.targets, precision=asked.precision)
+    found = recommend(model, asked.device, wanted, revision=asked.revision)
+    return (replace(found.recipe, quality=cast(Quality, asked.quality)),)
+
+
+def _render(found: Recommendation) -> None:
+    device, wish = found.device, found.wish
+    out(
+        f"{found.outline.source.name} on {device.title}: {device.usable_gib:g} GiB for a model, "
+        f"{device.bandwidth_gbs:g} GB/s; {wish.context:,} tokens of context"
+    )
+    out(_table(found))
+    out(KEY)
+    for one, said in zip(found.candidates, found.verdicts, strict=True):
+        if one is not found.chosen:
+            out(f"{one.name}: {said}.")
+    for ruled in found.ruled:
+        out(f"Ruled out: {ruled.name}: {ruled.why}.")
+    if found.chosen is None:
+        out("Nothing fits as asked. Nearest:" if found.nearest else "Nothing fits, nor nearly.")
+        for line in found.nearest:
+            out(f"- {line}")
+        return
+    _explain(found, found.chosen)
+
+
+def _table(found: Recommendation) -> Table:
+    table = Table(
+        "", "runs in", "type", "weights", "cache", "", "other", "left", "tok/s", "loss",
+        pad_edge=False, box=None,
+    )  # fmt: skip
+    for column in table.columns:
+        column.no_wrap = True
+    for column in table.columns[3:]:
+        column.justify = "right"
+    for one in found.candidates:
+        memory = one.footprint
+        other = memory.needed - memory.weights - memory.cache
+        left = size(one.headroom) if one.headroom >= 0 else f"-{size(-one.headroom)}"
+        table.add_row(
+            "→" if one is found.chosen else "",
+            f"{one.engine.target} {one.engine.provider}",
+            one.type,
+            size(one.nbytes),
+            size(memory.cache),
+            memory.cache_type,
+            size(other),
+            left,
+            f"{one.speed:.3g}",
+            f"{one.loss.nats:.2g}{MARKS[one.loss.basis]}",
+        )
+    return table
+
+
+def _explain(found: Recommendation, chosen: Candidate) -> None:
+    memory = chosen.footprint
+    out(
+        f"Choice: {chosen.name}. {chosen.nbytes:,} bytes of weights; {size(memory.needed)} in use: "
+        f"cache {size(memory.cache)} ({memory.cache_type}), copies {size(memory.copies)}, working "
+        f"{size(memory.working)}, runtime {size(memory.runtime)}."
+    )
+    out(f"Loss: {chosen.loss.nats:.2g} nats a token, {chosen.loss.told}.")
+    share = f"{100 * chosen.engine.efficiency:.0f}% of the bandwidth"
+    out(f"Speed: {chosen.speed:.3g} tokens/s at {share}; {chosen.engine.basis}.")
+    model = found.outline.source.hub_id or str(found.outline.source.directory)
+    out(
+        f"Make it: phiquant quantize {model} --device {found.device.name} "
+        f"--context {found.wish.context} -o OUT"
+    )

@@ -1,0 +1,96 @@
+"""What a device is: its memory, its bandwidth, and the engines that run artifacts on it.
+
+Values only; `reading` checks them as they are read from the tables, `table` finds them by name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from phiquant.recipe import Precision
+
+CLASSES = ("iot", "mobile", "ai-pc", "mac", "nvidia", "other")
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Forms that do not run, or do not run well, and why. Patterns are those of `fnmatch`."""
+
+    types: tuple[str, ...]
+    why: str
+
+    def covers(self, type: str) -> bool:
+        """Whether `type` is among those refused."""
+        return any(fnmatchcase(type, pattern) for pattern in self.types)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A runtime on a kind of hardware; see data/engines.toml for the fields."""
+
+    name: str
+    target: str
+    provider: str
+    options: tuple[tuple[str, str], ...]
+    computes: tuple[Precision, ...]
+    types: Mapping[Precision, tuple[str, ...]]
+    refuses: tuple[Refusal, ...]
+    efficiency: float
+    basis: str
+    most_context: int | None = None
+    """The longest context it can be given, in tokens; None for no limit of its own."""
+
+    def refusal(self, type: str) -> str | None:
+        """Why it does not take `type`; None if it does."""
+        return next((one.why for one in self.refuses if one.covers(type)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Hardware of a device that nothing made here runs on."""
+
+    engine: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One device. Memory in GiB, bandwidth in 1e9 bytes a second."""
+
+    name: str
+    title: str
+    kind: str
+    """One of CLASSES."""
+    memory_gib: float
+    usable_gib: float
+    """What a model with its cache may take."""
+    bandwidth_gbs: float
+    """Of the memory that holds the model, at its peak."""
+    engines: tuple[Engine, ...]
+    """The preferred first."""
+    source: str
+    verified: bool
+    """Whether memory and bandwidth were looked up; otherwise they are from memory."""
+    absent: tuple[Absent, ...] = ()
+    features: tuple[str, ...] = ()
+    """Instruction sets, where they are known."""
+
+    @property
+    def usable(self) -> int:
+        """Bytes that a model with its cache may take."""
+        return int(self.usable_gib * GIB)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The targets whose artifacts run on it."""
+        return tuple(dict.fromkeys(engine.target for engine in self.engines))
+
+    def as_json(self) -> dict[str, Any]:
+        """The device as `phiquant devices --json` prints it."""
+        return asdict(self) | {
+            "engines": [
+                asdict(engine) | {"options": dict(engine.options)} for engine in self.engines
+            ]
+        }

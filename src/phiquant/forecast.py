@@ -1,0 +1,117 @@
+"""What a job will take, before it begins: memory, disk and time of this machine.
+
+*Disk* is exact for the tensors, with a spare for everything else. *Memory* is what the reading
+holds at once: bands of rows in flight, encoded bytes that wait for the disk, the tokenizer, and
+the interpreter with its libraries; mapped pages of the checkpoint are not counted, for the system
+takes them back at will. *Time* is measured: one band of random weights is rounded onto every grid
+of the plans, and the rate extrapolated to all weights and cores.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from phiquant.calibration.cost import Cost, product_rate
+from phiquant.cores import cores
+from phiquant.errors import ResourceError
+from phiquant.planning.forecast import Forecast
+from phiquant.planning.plan import Plan
+from phiquant.quantization.grid import Grid
+from phiquant.streaming import AHEAD, BAND, WAITING
+from phiquant.targets.stream import SYNC_EVERY
+from phiquant.targets.table import target
+
+SPARE = 64 << 20
+"""Bytes of disk beyond an artifact's tensors: metadata, vocabulary, tokenizer files, card."""
+
+LIBRARIES = 150 << 20
+"""Anonymous memory of the interpreter with NumPy, numba and tokenizers loaded; measured."""
+A_TOKEN = 700
+"""Bytes that one entry of the vocabulary takes while tokenizer.json is parsed; measured."""
+READ_AND_HASH = 1.5e9
+"""Bytes a second of the artifact's own files, which are hashed when they are done."""
+SECONDS_A_GRID = 0.03
+"""A band is rounded again and again for so long, at most, to find a grid's rate."""
+
+
+def forecast(plans: Sequence[Plan], vocabulary: int, cost: Cost | None = None) -> Forecast:
+    """What writing the artifacts of `plans` takes on this machine.
+
+    `cost` is that of a calibrated run before it, which keeps all that it rounds in a journal.
+    """
+    disk = sum(plan.nbytes + SPARE for plan in plans)
+    memory, seconds = _memory(plans, vocabulary), _seconds(plans)
+    if cost is None:
+        return Forecast(disk=disk, memory=memory, seconds=seconds)
+    return Forecast(
+        disk=2 * disk + cost.disk,
+        memory=max(memory, LIBRARIES + vocabulary * A_TOKEN + cost.memory),
+        seconds=seconds + cost.seconds(product_rate()),
+    )
+
+
+def require_memory(needed: Forecast, available: int | None) -> None:
+    """ResourceError if the machine is known to have less memory than the job takes."""
+    if available is not None and needed.memory > available:
+        raise ResourceError(
+            f"the job needs about {needed.memory / 1e9:.2f} GB of memory and "
+            f"{available / 1e9:.2f} GB are free; close other programs, or give it fewer cores "
+            "(taskset -c 0), which takes less"
+        )
+
+
+def require_disk(needed: Forecast, free: int, place: str, fitting: Iterable[str]) -> None:
+    """ResourceError if the artifacts do not fit; `fitting` are other requests that would."""
+    if needed.disk <= free:
+        return
+    would = ", ".join(fitting)
+    raise ResourceError(
+        f"the artifacts need {needed.disk / 1e9:.2f} GB of disk at {place}, "
+        f"{free / 1e9:.2f} GB are free; make room, choose another destination with -o"
+        + (f", or ask for less: {would} would fit" if would else "")
+    )
+
+
+def _memory(plans: Sequence[Plan], vocabulary: int) -> int:
+    """The bands that `streaming` has in flight, each with what it becomes on every grid."""
+    a_weight = 4 + sum(max(_bytes_a_weight(plan), 1.0) for plan in plans)
+    bands = (AHEAD + 1) * cores() * int(BAND * a_weight)
+    waiting = min(WAITING, sum(plan.nbytes for plan in plans))
+    unsynced = SYNC_EVERY if waiting == WAITING else 0
+    return LIBRARIES + vocabulary * A_TOKEN + bands + max(waiting, unsynced)
+
+
+def _bytes_a_weight(plan: Plan) -> float:
+    return max((row.nbytes / row.weights for row in plan.rows), default=0.0)
+
+
+def _seconds(plans: Sequence[Plan]) -> float:
+    rounding = sum(
+        weights * _seconds_a_weight(target(plan.target).grids[grid])
+        for plan in plans
+        for grid, weights in _weights_by_grid(plan).items()
+    )
+    return rounding / cores() + sum(plan.nbytes for plan in plans) / READ_AND_HASH
+
+
+def _weights_by_grid(plan: Plan) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for row in plan.rows:
+        if row.source is not None and len(row.shape) > 1:
+            counts[row.grid] += row.weights
+    return counts
+
+
+def _seconds_a_weight(grid: Grid) -> float:
+    """Of one core, by rounding a band of random weights; the first round compiles the kernels."""
+    rows = np.random.default_rng(0).normal(0, 0.02, (BAND // 1024 // 4, 1024)).astype(np.float32)
+    grid.encode(rows[:8])
+    best, until = float("inf"), time.perf_counter() + SECONDS_A_GRID
+    while True:
+        began = time.perf_counter()
+        grid.encode(rows)
+        best = min(best, time.perf_counter() - began)
+        if time.perf_counter() >= until:
+            return best / rows.size

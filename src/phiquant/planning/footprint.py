@@ -1,0 +1,87 @@
+"""What an artifact takes in memory while its runtime runs it, term by term.
+
+Each target works the terms out from the plan and the dimensions, as its runtime allocates them
+(`targets/*/footprint.py`); here is what they have in common. All are bytes. The terms were found
+by running the runtimes, and are checked by benchmarks/device_memory.py.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from phiquant.phi.architecture import Architecture, Role
+from phiquant.planning.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How an artifact is run: tokens of context that there must be room for, and at most how many
+    of them come at once, as a prompt; and on what.
+    """
+
+    context: int
+    prompt: int
+    provider: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Peak memory of the process (resident pages, the mapped ones of the weights included)."""
+
+    weights: int
+    """As they are stored, mapped or read."""
+    copies: int
+    """Weights that the runtime holds once more, in a form of its own."""
+    cache: int
+    """Keys and values of the whole context."""
+    working: int
+    """Activations and logits of the largest step."""
+    runtime: int
+    """Code and tables of the runtime, tokenizer included."""
+    cache_type: str
+    """Element type of keys and values: "f16", "f32", "u8"."""
+    released: int = 0
+    """Of all these, mapped weights that are not read again once they are copied: they count in
+    the peak, and the system takes them back when it needs the room."""
+
+    @property
+    def total(self) -> int:
+        """The peak: all of it."""
+        return self.weights + self.copies + self.cache + self.working + self.runtime
+
+    @property
+    def needed(self) -> int:
+        """What a device must have room for."""
+        return self.total - self.released
+
+    def as_json(self) -> dict[str, Any]:
+        """The terms and their sums."""
+        return asdict(self) | {"total": self.total, "needed": self.needed}
+
+
+def cached_values(architecture: Architecture) -> int:
+    """Keys and values that one token leaves in the cache, over all layers."""
+    return 2 * architecture.layers * architecture.kv_heads * architecture.head_size
+
+
+def multiplied(plan: Plan) -> int:
+    """Bytes of the matrices that tokens are multiplied by: those of layers, and the head."""
+    has_head = any(row.role is Role.HEAD for row in plan.rows)
+    return sum(
+        row.nbytes
+        for row in plan.rows
+        if row.source is not None
+        and len(row.shape) > 1
+        and not (has_head and row.role is Role.EMBEDDING)
+    )
+
+
+def multiplied_weights(plan: Plan) -> int:
+    """The same in weights."""
+    has_head = any(row.role is Role.HEAD for row in plan.rows)
+    return sum(
+        row.weights
+        for row in plan.rows
+        if row.source is not None
+        and len(row.shape) > 1
+        and not (has_head and row.role is Role.EMBEDDING)
+    )

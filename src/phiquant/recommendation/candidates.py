@@ -1,0 +1,149 @@
+"""Every way in which a device could run a model, with what each takes, gives and loses."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from phiquant.devices.device import Device, Engine
+from phiquant.errors import PhiquantError
+from phiquant.phi.architecture import Role
+from phiquant.phi.outline import Outline
+from phiquant.planning.footprint import Footprint, Use
+from phiquant.planning.plan import Plan
+from phiquant.recipe import Precision, Recipe
+from phiquant.recommendation.losses import Loss, Measured, loss_of
+from phiquant.targets.table import target
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user wants of the device."""
+
+    context: int = 4096
+    prompt: int | None = None
+    """Tokens that come at once, at most; None for a quarter of the context."""
+    min_precision: Precision | None = None
+    max_loss: float | None = None
+    """Nats a token."""
+    min_speed: float = 10.0
+    """Tokens a second from which on more speed is worth less than less loss."""
+    targets: tuple[str, ...] | None = None
+    precision: Precision | None = None
+
+    def use(self, provider: str) -> Use:
+        """The same, as footprints take it."""
+        return Use(self.context, self.prompt or max(1, self.context // 4), provider)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One (target, provider, type) on the device."""
+
+    engine: Engine
+    recipe: Recipe
+    type: str
+    nbytes: int
+    """Of tensors, to the byte."""
+    bits_per_weight: float
+    footprint: Footprint
+    headroom: int
+    """Bytes that the device would have left; negative where it does not fit."""
+    speed: float
+    """Tokens a second with the cache full, expected from the bandwidth."""
+    loss: Loss
+
+    @property
+    def fits(self) -> bool:
+        """Whether the device has room for it."""
+        return self.headroom >= 0
+
+    @property
+    def name(self) -> str:
+        """Target, provider and type."""
+        return f"{self.engine.target} on {self.engine.provider}, {self.type}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The candidate as `recommend --json` prints it."""
+        return {
+            "target": self.engine.target,
+            "provider": self.engine.provider,
+            "precision": self.recipe.precision,
+            "type": self.type,
+            "recipe": self.recipe.as_json(),
+            "weights": self.nbytes,
+            "bits_per_weight": self.bits_per_weight,
+            "memory": self.footprint.as_json(),
+            "headroom": self.headroom,
+            "tokens_per_second": self.speed,
+            "loss": {"nats": self.loss.nats, "basis": self.loss.basis, "told": self.loss.told},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Ruled:
+    """A form that is out from the start, and why."""
+
+    name: str
+    why: str
+
+
+def candidates(
+    outline: Outline, device: Device, wish: Wish, measured: Sequence[Measured] = ()
+) -> tuple[tuple[Candidate, ...], tuple[Ruled, ...]]:
+    """Everything that could run, and what is ruled out without looking at sizes."""
+    found: list[Candidate] = []
+    ruled = [Ruled(one.engine, one.why) for one in device.absent]
+    for engine in device.engines:
+        if wish.targets is not None and engine.target not in wish.targets:
+            continue
+        name = f"{engine.target} on {engine.provider}"
+        if engine.most_context is not None and wish.context > engine.most_context:
+            ruled.append(Ruled(name, f"it takes at most {engine.most_context} tokens of context"))
+            continue
+        ruled += [Ruled(f"{name}, {', '.join(one.types)}", one.why) for one in engine.refuses]
+        for recipe in _recipes(engine, wish):
+            try:
+                plan = target(engine.target).plan(outline.architecture, outline.survey, recipe)
+            except PhiquantError as error:
+                ruled.append(Ruled(f"{name}, {recipe.type}", str(error)))
+                continue
+            footprint = target(engine.target).footprint(
+                plan, outline.architecture, wish.use(engine.provider)
+            )
+            loss = loss_of(outline.source, plan, measured)
+            found.append(_candidate(device, engine, recipe, plan, footprint, loss))
+    return tuple(found), tuple(dict.fromkeys(ruled))
+
+
+def _recipes(engine: Engine, wish: Wish) -> Iterator[Recipe]:
+    for precision, types in engine.types.items():
+        if wish.precision is None or wish.precision == precision:
+            for type in types:
+                yield Recipe(engine.target, precision, type, wish.context, engine.options)
+
+
+def _candidate(  # noqa: PLR0917 (a value of each kind)
+    device: Device, engine: Engine, recipe: Recipe, plan: Plan, footprint: Footprint, loss: Loss
+) -> Candidate:
+    read = bytes_a_token(plan) + footprint.cache
+    return Candidate(
+        engine=engine,
+        recipe=recipe,
+        type=plan.type,
+        nbytes=plan.nbytes,
+        bits_per_weight=plan.bits_per_weight,
+        footprint=footprint,
+        headroom=device.usable - footprint.needed,
+        speed=device.bandwidth_gbs * 1e9 * engine.efficiency / read,
+        loss=loss,
+    )
+
+
+def bytes_a_token(plan: Plan) -> int:
+    """Bytes of weights that decoding one token reads: all but a table that only gives a row."""
+    has_head = any(row.role is Role.HEAD for row in plan.rows)
+    return sum(
+        row.nbytes
+        for row in plan.rows
+        if row.source is not None and not (has_head and row.role is Role.EMBEDDING)
+    )

@@ -1,0 +1,107 @@
+"""From a model and a device to an artifact, with the reasons."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from phiquant.devices.device import Device
+from phiquant.devices.table import find_device
+from phiquant.errors import RequestError, ResourceError
+from phiquant.phi.family import known_model
+from phiquant.phi.outline import Outline, read_outline
+from phiquant.phi.source import locate
+from phiquant.recipe import Recipe
+from phiquant.recommendation.candidates import Candidate, Ruled, Wish, candidates
+from phiquant.recommendation.choice import choose, verdict
+from phiquant.recommendation.losses import read_measured
+from phiquant.recommendation.nearest import nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What to make of a model for a device, and everything that it was chosen from."""
+
+    outline: Outline
+    device: Device
+    wish: Wish
+    chosen: Candidate | None
+    candidates: tuple[Candidate, ...]
+    verdicts: tuple[str, ...]
+    """One for each candidate, in the same order."""
+    ruled: tuple[Ruled, ...]
+    nearest: tuple[str, ...]
+    """Where nothing was chosen: what would fit instead."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of the choice. ResourceError, with what would fit, if there is none."""
+        if self.chosen is None:
+            raise ResourceError(
+                f"{self.outline.source.name} does not fit {self.device.title} as asked: nothing of "
+                f"it runs in {self.device.usable_gib:g} GiB with {self.wish.context} tokens of "
+                f"context. {'; '.join(self.nearest) or 'Nor does any other Phi'}"
+            )
+        return self.chosen.recipe
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of `recommend --json`."""
+        return {
+            "model": self.outline.source.name,
+            "device": self.device.as_json(),
+            "wish": asdict(self.wish),
+            "chosen": None if self.chosen is None else self.chosen.as_json(),
+            "candidates": [
+                one.as_json() | {"verdict": said}
+                for one, said in zip(self.candidates, self.verdicts, strict=True)
+            ],
+            "ruled_out": [asdict(one) for one in self.ruled],
+            "nearest": list(self.nearest),
+        }
+
+
+def recommend(
+    model: str | Path,
+    device: str | Device,
+    wish: Wish | None = None,
+    *,
+    measured: Sequence[Path] = (),
+    revision: str | None = None,
+) -> Recommendation:
+    """What to make of `model` for `device`.
+
+    `model` is a directory with a `config.json` (weights are not needed and not read), the name of
+    a published Phi, or a hub id; `device` a name of the table, `this`, a TOML file, or a Device.
+    `measured` are verified artifacts of the model. Raises RequestError or InputError.
+    """
+    outline = find_outline(model, revision)
+    on = find_device(device) if isinstance(device, str) else device
+    asked = _within(wish or Wish(), outline, given=wish is not None)
+    found, ruled = candidates(outline, on, asked, read_measured(measured))
+    chosen = choose(found, asked)
+    instead = () if chosen is not None else tuple(nearest(outline, on, asked, found))
+    said = tuple(verdict(one, chosen, asked) for one in found)
+    return Recommendation(outline, on, asked, chosen, found, said, ruled, instead)
+
+
+def find_outline(model: str | Path, revision: str | None = None) -> Outline:
+    """The outline of a directory, of a published Phi, or of a hub id (one small file fetched)."""
+    word = str(model)
+    if not Path(word).expanduser().exists():
+        known = known_model(word)
+        if known is not None:
+            return known
+    return read_outline(locate(word, revision, wanted=("config.json",)))
+
+
+def _within(wish: Wish, outline: Outline, *, given: bool) -> Wish:
+    """The wish, if the model reaches its context; the default context is cut to the model's."""
+    longest = outline.architecture.max_positions
+    if wish.context <= longest:
+        return wish
+    if given and wish.context != Wish().context:
+        raise RequestError(
+            f"{outline.source.name} is made for {longest} tokens, and --context asks for "
+            f"{wish.context}"
+        )
+    return replace(wish, context=longest)

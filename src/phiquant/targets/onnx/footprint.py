@@ -1,0 +1,54 @@
+"""Memory of onnxruntime-genai while it runs an artifact.
+
+Weights are read into memory, and packed for the kernels one by one, the largest held twice for a
+moment. The cache is one shared buffer a layer for `max_length` tokens, of the activations' type
+(FP32 on CPUs). A prompt goes through the graph at once: logits for every one of its tokens, unless
+the artifact gives the last only, beside what is live in the widest layer. The arena that holds it
+extends by powers of two, and so holds up to twice of what is needed.
+Source: onnxruntime's bfc_arena (kNextPowerOfTwo), onnxruntime-genai's kv_cache and logits.
+"""
+
+from phiquant.phi.architecture import Architecture, Role
+from phiquant.planning.footprint import Footprint, Use, cached_values
+from phiquant.planning.plan import Plan
+
+RUNTIME = 66 << 20
+"""Python with the libraries that are touched; measured."""
+A_TOKEN = 600
+"""Bytes of an entry of the vocabulary, read once for each of its two lookups; measured."""
+ON_CPU = ("cpu", "mobile")
+ARENA = 2
+
+
+def footprint(plan: Plan, architecture: Architecture, use: Use) -> Footprint:
+    """Peak memory of a plan's artifact in onnxruntime-genai."""
+    wide = 4 if use.provider in ON_CPU else 2
+    last_only = any("last position" in note for note in plan.notes)
+    logits = 1 if last_only else use.prompt
+    layer = 2 * architecture.hidden_size + 4 * architecture.intermediate_size
+    cache = wide * cached_values(architecture) * use.context
+    working = wide * (logits * architecture.vocabulary_size + ARENA * use.prompt * layer)
+    packing = _widened(plan, use.provider) * max(row.nbytes for row in plan.rows)
+    return Footprint(
+        weights=plan.nbytes,
+        copies=_copies(plan, use.provider),
+        cache=cache,
+        working=max(working, packing - cache),
+        runtime=RUNTIME + A_TOKEN * architecture.vocabulary_size,
+        cache_type="f32" if wide == 4 else "f16",
+    )
+
+
+def _copies(plan: Plan, provider: str) -> int:
+    """FP16 weights are widened for kernels that have FP32 only; packing a float matrix leaves the
+    original of a table that is looked up in too.
+    """
+    if provider not in ON_CPU or plan.type not in ("fp16", "fp32"):
+        return 0
+    tied = not any(row.role is Role.HEAD for row in plan.rows)
+    table = sum(row.nbytes for row in plan.rows if row.role is Role.EMBEDDING and tied)
+    return (plan.nbytes if plan.type == "fp16" else 0) + table
+
+
+def _widened(plan: Plan, provider: str) -> int:
+    return 2 if plan.type == "fp16" and provider in ON_CPU else 1

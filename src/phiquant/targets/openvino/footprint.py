@@ -1,0 +1,58 @@
+"""Memory of openvino_genai's pipeline while it runs an artifact on a CPU.
+
+The file of weights is mapped, and from the first inference on oneDNN keeps every matrix that is
+multiplied by once more, packed: compressed ones as they are, floats in the type that the plugin
+computes in, bfloat16 where the processor has it. FP16 weights are widened to FP32 before. The
+cache is paged and grows with the sequence; its element type is the model's own hint (see
+`profiles`): u8, with a scale and a zero point a head and token, for compressed artifacts. A prompt
+goes through at once; only the last token's logits are computed.
+"""
+
+from phiquant.phi.architecture import Architecture
+from phiquant.planning.footprint import (
+    Footprint,
+    Use,
+    cached_values,
+    multiplied,
+    multiplied_weights,
+)
+from phiquant.planning.plan import Plan
+
+RUNTIME = 130 << 20
+"""Python with the libraries that are touched; measured."""
+A_TOKEN = 500
+"""Bytes of an entry of the vocabulary in the tokenizers' graphs; measured."""
+A_LAYER = 900_000
+"""Bytes of a layer's part of the compiled graph, its kernels included; measured."""
+BLOCK = 32
+CACHE = {"fp32": ("f32", 4), "fp16": ("f16", 2)}
+
+
+def footprint(plan: Plan, architecture: Architecture, use: Use) -> Footprint:
+    """Peak memory of a plan's artifact in openvino_genai."""
+    kind, width = CACHE.get(plan.type, ("u8", 1))
+    on_cpu = use.provider == "cpu"
+    if not on_cpu and kind == "u8":
+        kind, width = "f16", 2
+    context = -(-use.context // BLOCK) * BLOCK
+    values = cached_values(architecture)
+    scales = 8 * values // architecture.head_size if kind == "u8" else 0
+    layer = 3 * architecture.intermediate_size + 2 * architecture.hidden_size
+    copies = _copies(plan) if on_cpu else 0
+    tables = A_TOKEN * architecture.vocabulary_size + A_LAYER * architecture.layers
+    return Footprint(
+        weights=plan.nbytes,
+        copies=copies,
+        cache=(width * values + scales) * context,
+        working=4 * (use.prompt * layer + architecture.vocabulary_size),
+        runtime=RUNTIME + tables,
+        cache_type=kind,
+        released=multiplied(plan) if on_cpu else 0,
+    )
+
+
+def _copies(plan: Plan) -> int:
+    """Packed matrices, and FP16 weights widened; these are then read in place of the mapped."""
+    if plan.type == "fp16":
+        return plan.nbytes + 2 * multiplied_weights(plan)
+    return 2 * multiplied_weights(plan) if plan.type == "fp32" else multiplied(plan)
