@@ -6,6 +6,7 @@ CACHE ?= .cache
 STAMP := $(VENV)/.installed
 PEERS := .venv-peers
 PEERS_OPENVINO := $(PEERS)-openvino
+PEERS_AUTOROUND := $(PEERS)-autoround
 
 # llama.cpp comes prebuilt in llama-cpp-py-sync, which on Linux needs glibc 2.38. Where that does
 # not load, llama-cpp-python is compiled instead: about five minutes on two cores, once.
@@ -16,7 +17,7 @@ define llama
     --constraint constraints.txt llama-cpp-python; }
 endef
 
-.PHONY: demo test test-long lint types speed peers clean
+.PHONY: demo test test-long lint types speed accuracy calibration peers clean
 
 demo: $(STAMP)
 	rm -rf demo-output
@@ -36,10 +37,16 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 # The tools that phiquant is measured against, in an environment of their own.
-peers: $(PEERS)/.installed $(PEERS_OPENVINO)/.installed
+peers: $(PEERS)/.installed $(PEERS_OPENVINO)/.installed $(PEERS_AUTOROUND)/.installed
 
 speed: $(STAMP) $(PEERS)/.installed $(PEERS_OPENVINO)/.installed
 	$(BIN)/python benchmarks/speed.py --peers $(PEERS)/bin/python
+
+accuracy: $(STAMP) peers
+	$(BIN)/python benchmarks/accuracy.py --peers $(PEERS)/bin/python
+
+calibration: $(STAMP) $(PEERS)/.installed
+	$(BIN)/python benchmarks/calibration.py --peers $(PEERS)/bin/python
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('phiquant needs Python 3.11 or newer') if sys.version_info < (3, 11) else None"
@@ -60,5 +67,10 @@ $(PEERS_OPENVINO)/.installed: benchmarks/peers/requirements-openvino.txt
 	$(PEERS_OPENVINO)/bin/python -m pip install --quiet --requirement $<
 	touch $@
 
+$(PEERS_AUTOROUND)/.installed: benchmarks/peers/requirements-autoround.txt
+	$(PYTHON) -m venv $(PEERS_AUTOROUND)
+	$(PEERS_AUTOROUND)/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(PEERS) $(PEERS_OPENVINO) $(CACHE) demo-output
+	rm -rf $(VENV) $(PEERS) $(PEERS_OPENVINO) $(PEERS_AUTOROUND) $(CACHE) demo-output

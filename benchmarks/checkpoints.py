@@ -15,6 +15,7 @@ writing stays bound by the disk. Norm gains are normal around 1.
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -76,6 +77,18 @@ def phi4_mini_shaped(directory: Path, layers: int = 32, peers: Path = DEFAULT_PE
     write_json(directory / "config.json", config_json(architecture))
     write_json(directory / "generation_config.json", generation_config_json())
     write_weights(directory, architecture.weights())
+
+
+def kept_checkpoint(work: Path, layers: int, peers: Path = DEFAULT_PEERS) -> Path:
+    """The checkpoint of so many layers under `work`, made when it is not there yet."""
+    directory = work / f"phi-4-mini-shaped-{layers}"
+    if not directory.exists():
+        print(f"making {directory}", file=sys.stderr, flush=True)
+        making = directory.with_suffix(".making")
+        shutil.rmtree(making, ignore_errors=True)
+        phi4_mini_shaped(making, layers, peers)
+        making.rename(directory)
+    return directory
 
 
 def config_json(architecture: Architecture) -> dict[str, object]:

@@ -27,8 +27,16 @@ class Task:
     @property
     def openvino_peers(self) -> Path:
         """The Python of optimum-intel's environment: it wants an older transformers than mlx-lm."""
+        return self._beside("openvino")
+
+    @property
+    def autoround_peers(self) -> Path:
+        """The Python of AutoRound's environment."""
+        return self._beside("autoround")
+
+    def _beside(self, name: str) -> Path:
         home = self.peers.parent.parent
-        return home.with_name(f"{home.name}-openvino") / "bin" / "python"
+        return home.with_name(f"{home.name}-{name}") / "bin" / "python"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +63,14 @@ def ours(targets: str) -> Callable[[Task], Command]:
     return command
 
 
-def llama_cpp(task: Task) -> Command:
-    intermediate = task.work / "intermediate.gguf"
-    start: Command = [task.peers, PEERS / "llama_quantize.py", task.checkpoint, intermediate]
-    return [*start, task.output / "model.gguf", "--threads", str(task.threads)]
+def llama_cpp(type: str) -> Callable[[Task], Command]:
+    def command(task: Task) -> Command:
+        intermediate = task.work / "intermediate.gguf"
+        start: Command = [task.peers, PEERS / "llama_quantize.py", task.checkpoint, intermediate]
+        output = task.output / "model.gguf"
+        return [*start, output, "--type", type, "--threads", str(task.threads)]
+
+    return command
 
 
 def mlx_lm(task: Task) -> Command:
@@ -107,7 +119,7 @@ CONTENDERS = (
     Contender(
         "peer-gguf",
         "convert_hf_to_gguf + llama-quantize, Q4_K_M",
-        llama_cpp,
+        llama_cpp("Q4_K_M"),
         loads_in_llama_cpp(),
     ),
     Contender("ours-gguf", "phiquant, GGUF Q4_K_M", ours("gguf"), loads_in_llama_cpp()),

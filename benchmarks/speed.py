@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from checkpoints import DEFAULT_PEERS, phi4_mini_shaped
+from checkpoints import DEFAULT_PEERS, kept_checkpoint
 from contenders import CONTENDERS, Contender, Task
 from machine import describe_machine, our_versions, peer_versions
 from memory import Usage, measure
@@ -72,8 +72,8 @@ def main() -> None:
         sys.exit(f"{options.peers} does not exist; run `make peers`, or pass --peers PYTHON.")
     machine = describe_machine()
     contenders = [contender for contender in CONTENDERS if contender.name in options.only]
-    small = checkpoint_of(options, layers=1)
-    checkpoint = options.checkpoint or checkpoint_of(options, options.layers)
+    small = kept_checkpoint(options.work, 1, options.peers)
+    checkpoint = options.checkpoint or kept_checkpoint(options.work, options.layers, options.peers)
     try:
         once = warm_up(contenders, task_of(options, small))
         runs = [
@@ -103,18 +103,6 @@ def main() -> None:
     (options.results / "speed.md").write_text(text)
     print(text)
     sys.exit(1 if any(row.passed is False for row in table) else 0)
-
-
-def checkpoint_of(options: Options, layers: int) -> Path:
-    """The synthetic checkpoint of so many layers under WORK, made when it is not there yet."""
-    directory = options.work / f"phi-4-mini-shaped-{layers}"
-    if not directory.exists():
-        say(f"making {directory}")
-        making = directory.with_suffix(".making")
-        shutil.rmtree(making, ignore_errors=True)
-        phi4_mini_shaped(making, layers, options.peers)
-        making.rename(directory)
-    return directory
 
 
 def task_of(options: Options, checkpoint: Path) -> Task:

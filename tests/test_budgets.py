@@ -12,16 +12,18 @@ from phiquant.budgets import (
     RoundedWeights,
     allocate,
     analyse_for,
+    by_rows,
     offers_for,
-    sample_size,
+    within_budgets,
 )
+from phiquant.calibration.analysis import analysis_windows
 from phiquant.calibration.text import shipped_sample
 from phiquant.errors import RequestError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
 from phiquant.phi.survey import survey
 from phiquant.pipeline import quantize
-from phiquant.recipe import Budget, Recipe
+from phiquant.recipe import Budget, CalibrationText, Recipe
 from phiquant.targets.table import MODULES, target
 
 WIDTHS = {"hidden_size": 256, "intermediate_size": 512}
@@ -35,7 +37,8 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def analysed(model):
     source = Checkpoint.open(model)
-    sample = shipped_sample(source.tokenizer, *sample_size(source.architecture))
+    sequences = analysis_windows(source.architecture) + HELD_BACK
+    sample = shipped_sample(source.tokenizer, sequences, 128)
     return analyse_for(source, survey(source), sample.tokens)
 
 
@@ -74,6 +77,39 @@ def test_what_is_evaluated_is_what_is_written(model, tmp_path, name):
     rounded = RoundedWeights(source, recipe, made.plan)
     for weight in source.architecture.weights():
         np.testing.assert_array_equal(artifact.weight(weight.name), rounded.weight(weight.name))
+
+
+def test_balanced_quality_is_weighed_and_evaluated_as_it_is_written(model, analysed):
+    fast = Recipe("gguf", budget=Budget(max_kl=0.02))
+    plan = target("gguf").plan(analysed.source.architecture, analysed.survey, fast)
+    balanced = Recipe("gguf", budget=Budget(max_kl=0.02), quality="balanced")
+    offers = [offers_for(recipe, plan, analysed) for recipe in (fast, balanced)]
+    totals = [sum(one.effect for offered in each.values() for one in offered) for each in offers]
+    assert totals[1] < totals[0]
+    rounded = by_rows(analysed)(balanced, plan)
+    row = next(row for row in plan.rows if row.role == "down")
+    weights, grid = analysed.source.weight(row.source), target("gguf").grids[row.grid]
+    parts = grid.encode(weights, analysed.analysis.diagonals[row.source])
+    np.testing.assert_array_equal(rounded.weight(row.source), grid.decode(parts, row.shape[1]))
+
+
+def test_a_ratio_of_the_best_quality_goes_by_what_is_measured(model):
+    source = Checkpoint.open(model)
+    surveyed, text = survey(source), CalibrationText()
+    recipes = [
+        Recipe("openvino", options=(("ratio", "0.5"),), quality=quality)
+        for quality in ("fast", "best")
+    ]
+    plans = [target("openvino").plan(source.architecture, surveyed, one) for one in recipes]
+    asked = list(zip(recipes, plans, strict=True))
+    found = within_budgets(source, asked, surveyed, text)
+    assert found[0] == plans[0]
+    measured = analyse_for(
+        source, surveyed, shipped_sample(source.tokenizer, 4 + HELD_BACK, 128).tokens
+    ).measured
+    assert found[1] == target("openvino").plan(source.architecture, measured, recipes[1])
+    assert len(measured.sensitivities) == 2 + 4 * source.architecture.layers
+    assert within_budgets(source, asked[:1], surveyed, text) == (plans[0],)
 
 
 def test_a_divergence_holds_on_the_text_held_back(model, analysed):

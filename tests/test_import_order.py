@@ -26,6 +26,7 @@ ORDER = [
     "reporting",
     "budgets",
     "streaming",
+    "basis",
     "forecast",
     "rounding",
     "pipeline",

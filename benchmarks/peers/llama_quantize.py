@@ -1,4 +1,4 @@
-"""The way to a Q4_K_M file with llama.cpp's own tools: convert to BF16 GGUF, then quantize.
+"""The way to a quantized GGUF with llama.cpp's own tools: convert to BF16, then quantize.
 
     python llama_quantize.py MODEL INTERMEDIATE OUTPUT [--type Q4_K_M] [--threads N]
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from llama_library import LlamaLibrary, open_llama
 
-FILE_TYPES = {"Q4_K_M": 15, "Q8_0": 7}
+FILE_TYPES = {"Q4_0": 2, "Q4_K_M": 15, "Q8_0": 7}
 """The members of `enum llama_ftype` by the name that `llama-quantize` takes."""
 
 

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from phiquant.evaluation.verification import verify
     from phiquant.phi.checkpoint import Checkpoint
     from phiquant.pipeline import plan, quantize
-    from phiquant.recipe import Recipe
+    from phiquant.recipe import Budget, Recipe
     from phiquant.recommendation.recommend import recommend
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Budget",
     "Checkpoint",
     "PhiquantError",
     "Recipe",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Budget": "phiquant.recipe",
     "Checkpoint": "phiquant.phi.checkpoint",
     "PhiquantError": "phiquant.errors",
     "Recipe": "phiquant.recipe",

@@ -7,7 +7,7 @@ is checked by running the reference over the rounded weights of the plan on sequ
 held back.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,8 +22,10 @@ from phiquant.calibration.analysis import (
 )
 from phiquant.calibration.divergence import Candidates, divergences
 from phiquant.calibration.sensitivity import grid_errors, sampled_rows
+from phiquant.calibration.text import sample_of
 from phiquant.errors import RequestError
 from phiquant.phi.architecture import Architecture
+from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
 from phiquant.phi.survey import Survey
 from phiquant.phi.weights import Floats, WeightSource
@@ -37,7 +39,7 @@ from phiquant.planning.allocation import (
 )
 from phiquant.planning.plan import Plan
 from phiquant.progress import OnProgress, Progress, ignore
-from phiquant.recipe import Recipe
+from phiquant.recipe import CalibrationText, Recipe
 from phiquant.targets.table import target
 
 Tokens = npt.NDArray[np.int32]
@@ -49,9 +51,38 @@ Rounded = Callable[[Recipe, Plan], WeightSource]
 """The weights that an artifact of this plan would hold."""
 
 
-def sample_size(architecture: Architecture) -> tuple[int, int]:
-    """Sequences, and tokens in each, that `analyse_for` and `Evaluation` take between them."""
-    return analysis_windows(architecture) + HELD_BACK, WINDOW
+def within_budgets(
+    checkpoint: Checkpoint,
+    asked: Sequence[tuple[Recipe, Plan]],
+    survey: Survey,
+    text: CalibrationText,
+    on_progress: OnProgress = ignore,
+) -> tuple[Plan, ...]:
+    """The plans, those of recipes with a budget allocated; one analysis serves all of them.
+
+    A recipe of the best quality that divides layers by OpenVINO's ratio is planned anew, with the
+    sensitivities. Recipes that want neither cost nothing.
+    """
+    if not any(_wants_analysis(recipe) for recipe, _ in asked):
+        return tuple(plan for _, plan in asked)
+    size = analysis_windows(checkpoint.architecture) + HELD_BACK
+    sample = sample_of(checkpoint.tokenizer, replace(text, sequences=size, length=WINDOW))
+    model = analyse_for(checkpoint, survey, sample.tokens, on_progress)
+    found = []
+    for recipe, plan in asked:
+        if recipe.budget is not None:
+            found.append(allocate(recipe, plan, model, on_progress=on_progress))
+        elif _wants_analysis(recipe):
+            made = target(recipe.target).plan(checkpoint.architecture, model.measured, recipe)
+            found.append(made)
+        else:
+            found.append(plan)
+    return tuple(found)
+
+
+def _wants_analysis(recipe: Recipe) -> bool:
+    divided = recipe.quality == "best" and recipe.option("ratio", "1") != "1"
+    return recipe.budget is not None or divided
 
 
 def check_budget(recipe: Recipe) -> None:
@@ -107,8 +138,9 @@ def allocate(
 ) -> Plan:
     """`plan` with the optimum of what its target offers within the recipe's budget.
 
-    `rounded` gives the weights by which a budget of divergence is checked; default, each row
-    rounded by itself. Raises RequestError for a budget that cannot be kept.
+    `rounded` gives the weights by which a budget of divergence is checked; default, `by_rows`,
+    which is what the qualities "fast" and "balanced" store, and more lossy than "best". Raises
+    RequestError for a budget that cannot be kept.
     """
     budget = recipe.budget
     assert budget is not None
@@ -120,7 +152,7 @@ def allocate(
     else:
         assert budget.max_kl is not None
         evaluation = Evaluation(model.source, model.held_back, on_progress)
-        rounded = rounded or data_free(model.source)
+        rounded = rounded or by_rows(model)
         found = checked(
             plan, offers, budget.max_kl, lambda tried: evaluation(rounded(recipe, tried))
         )
@@ -139,7 +171,8 @@ def offers_for(
             assert row.source is not None
             rows = sampled_rows(model.source, weights[row.source])
             grids = {one.grid: into.grids[one.grid] for one in choices}
-            errors = grid_errors(rows, model.analysis.diagonals.get(row.source), grids)
+            diagonal = model.analysis.diagonals.get(row.source)
+            errors = grid_errors(rows, diagonal, grids, diagonal if _weighed(recipe) else None)
             sensitivity = model.analysis.sensitivities[row.source]
             offers[row.output] = [
                 Offer(one, sensitivity.effect(errors[one.grid])) for one in choices
@@ -184,16 +217,35 @@ class Evaluation:
         return reference.normed(hidden)
 
 
-def data_free(source: WeightSource) -> Rounded:
-    """Rounding each row by itself, as it is read."""
-    return lambda recipe, plan: RoundedWeights(source, recipe, plan)
+def _weighed(recipe: Recipe) -> bool:
+    """Whether rounding weighs errors by how much each input is used."""
+    return recipe.quality != "fast"
+
+
+def by_rows(model: Analysed) -> Rounded:
+    """Rounding each row by itself as it is read; by what its inputs are worth, unless "fast"."""
+
+    def rounded(recipe: Recipe, plan: Plan) -> WeightSource:
+        importance = model.analysis.diagonals if _weighed(recipe) else {}
+        return RoundedWeights(model.source, recipe, plan, importance)
+
+    return rounded
 
 
 class RoundedWeights:
-    """The weights of `source` as an artifact of `plan` would hold them."""
+    """The weights of `source` as an artifact of `plan` would hold them.
 
-    def __init__(self, source: WeightSource, recipe: Recipe, plan: Plan) -> None:
-        self._source = source
+    `importance` (columns,) weighs the errors of the matrices that it names.
+    """
+
+    def __init__(
+        self,
+        source: WeightSource,
+        recipe: Recipe,
+        plan: Plan,
+        importance: Mapping[str, Floats] | None = None,
+    ) -> None:
+        self._source, self._importance = source, importance or {}
         grids = target(recipe.target).grids
         self._grids = {row.source: grids[row.grid] for row in plan.rows if row.source}
 
@@ -207,4 +259,5 @@ class RoundedWeights:
         rows = self._source.weight(name, first, last)
         matrix = rows.reshape(-1, rows.shape[-1])
         grid = self._grids[name]
-        return grid.decode(grid.encode(matrix), matrix.shape[1]).reshape(rows.shape)
+        parts = grid.encode(matrix, self._importance.get(name))
+        return grid.decode(parts, matrix.shape[1]).reshape(rows.shape)

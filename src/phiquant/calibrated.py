@@ -139,7 +139,7 @@ class _Run:
             return Stream(self._architecture, sequences, journal.directory / name, journal.blocks)
 
         networks = [_Network(one, stream(one.name), method, journal) for one in wanted]
-        self.sides = Sides(stream("original") if method.shift else None, networks)
+        self.sides = Sides(stream("original") if method.looks_at_original else None, networks)
         self._networks = networks
 
     def begin(self) -> None:

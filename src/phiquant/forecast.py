@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from phiquant.calibration.cost import Cost, product_rate
 from phiquant.cores import cores
 from phiquant.errors import ResourceError
 from phiquant.planning.forecast import Forecast
@@ -35,12 +36,19 @@ SECONDS_A_GRID = 0.03
 """A band is rounded again and again for so long, at most, to find a grid's rate."""
 
 
-def forecast(plans: Sequence[Plan], vocabulary: int) -> Forecast:
-    """What writing the artifacts of `plans` takes on this machine."""
+def forecast(plans: Sequence[Plan], vocabulary: int, cost: Cost | None = None) -> Forecast:
+    """What writing the artifacts of `plans` takes on this machine.
+
+    `cost` is that of a calibrated run before it, which keeps all that it rounds in a journal.
+    """
+    disk = sum(plan.nbytes + SPARE for plan in plans)
+    memory, seconds = _memory(plans, vocabulary), _seconds(plans)
+    if cost is None:
+        return Forecast(disk=disk, memory=memory, seconds=seconds)
     return Forecast(
-        disk=sum(plan.nbytes + SPARE for plan in plans),
-        memory=_memory(plans, vocabulary),
-        seconds=_seconds(plans),
+        disk=2 * disk + cost.disk,
+        memory=max(memory, LIBRARIES + vocabulary * A_TOKEN + cost.memory),
+        seconds=seconds + cost.seconds(product_rate()),
     )
 
 

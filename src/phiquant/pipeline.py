@@ -9,13 +9,14 @@ import errno
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from typing import Any, cast
 
-from phiquant.budgets import allocate, analyse_for, check_budget, sample_size
-from phiquant.calibration.text import Sample, read_sample, shipped_sample
+from phiquant.basis import Basis, check_imatrix, check_imatrix_out, make_basis
+from phiquant.budgets import check_budget, within_budgets
+from phiquant.calibration.cost import Cost
 from phiquant.errors import PhiquantError, RequestError, ResourceError
 from phiquant.forecast import SPARE, forecast, require_disk, require_memory
 from phiquant.machine import available_memory
@@ -28,7 +29,8 @@ from phiquant.phi.survey import Survey, survey
 from phiquant.planning.forecast import Forecast
 from phiquant.planning.plan import Plan
 from phiquant.progress import OnProgress, Progress, ignore
-from phiquant.recipe import PRECISIONS, CalibrationText, Precision, Recipe
+from phiquant.quantization.calibrated import Method
+from phiquant.recipe import PRECISIONS, CalibrationText, ImatrixFiles, Precision, Recipe
 from phiquant.reporting.records import write_records
 from phiquant.rounding import Roundings, calibrated
 from phiquant.staging import check_destination, free_bytes, staged
@@ -62,8 +64,8 @@ class Prospect:
     recipes: tuple[Recipe, ...]
     plans: tuple[Plan, ...]
     forecast: Forecast
-    sample: Sample | None = None
-    """What to calibrate on, where a recipe asks for it."""
+    basis: Basis = field(default_factory=Basis)
+    """What roundings rest on beside the weights, where a recipe asks for it."""
 
     def as_json(self) -> dict[str, Any]:
         """The job as `phiquant plan --json` prints it."""
@@ -85,6 +87,7 @@ def plan(
     *,
     revision: str | None = None,
     text: CalibrationText | None = None,
+    imatrix: ImatrixFiles | None = None,
 ) -> Prospect:
     """What `quantize` would make of `model`, to the byte, and what it would take; writes nothing.
 
@@ -93,7 +96,7 @@ def plan(
     """
     source = locate(str(model), revision)
     if has_weights(source.directory):
-        return prepare(source, recipes, on_progress, text)
+        return prepare(source, recipes, on_progress, text=text, imatrix=imatrix)
     found = read_outline(source)
     if any(recipe.budget is not None for recipe in recipes):
         raise RequestError(
@@ -114,25 +117,32 @@ def quantize(
     *,
     revision: str | None = None,
     text: CalibrationText | None = None,
+    imatrix: ImatrixFiles | None = None,
 ) -> tuple[Made, ...]:
     """Make one artifact a recipe from one reading of `model`, a directory or a hub id.
 
     A single artifact becomes `output` itself; several become `output/<target>`. `output`
     appears whole, when all are done, or not at all. Recipes whose quality is not "fast"
-    calibrate on `text`. Raises RequestError, InputError or ResourceError; see `phiquant.errors`.
+    calibrate on `text`, or on the importance matrix that `imatrix` names. Raises RequestError,
+    InputError or ResourceError; see `phiquant.errors`.
     """
     check_destination(output)
     source = locate(str(model), revision)
-    return carry_out(prepare(source, recipes, on_progress, text), output, on_progress)
+    prospect = prepare(source, recipes, on_progress, text=text, imatrix=imatrix)
+    return carry_out(prospect, output, on_progress)
 
 
 def prepare(
     source: Source,
     recipes: Sequence[Recipe],
     on_progress: OnProgress,
+    *,
     text: CalibrationText | None = None,
+    imatrix: ImatrixFiles | None = None,
 ) -> Prospect:
     """Read everything of `source` once, and plan. Raises RequestError or InputError."""
+    text, imatrix = text or CalibrationText(), imatrix or ImatrixFiles()
+    check_imatrix(recipes, text, imatrix)
     checkpoint = Checkpoint.open(source.directory, source.name)
     with ThreadPoolExecutor(1) as aside:  # the survey leaves the interpreter free to parse JSON
         tokenizer = aside.submit(lambda: checkpoint.tokenizer)
@@ -140,11 +150,23 @@ def prepare(
         tokenizer.result()
     architecture = checkpoint.architecture
     plans = make_plans(architecture, recipes, surveyed)
-    plans = _within_budgets(checkpoint, recipes, plans, surveyed, on_progress)
-    sample = _sample(checkpoint, recipes, text or CalibrationText())
-    expected = forecast(plans, architecture.vocabulary_size)
+    basis = make_basis(checkpoint, recipes, text, imatrix)
+    pairs = list(zip(recipes, plans, strict=True))
+    plans = within_budgets(checkpoint, pairs, surveyed, text, on_progress)
+    plans = tuple(basis.noted(recipe, plan) for recipe, plan in zip(recipes, plans, strict=True))
+    expected = forecast(plans, architecture.vocabulary_size, _cost(architecture, recipes, basis))
     recipes = tuple(recipes)
-    return Prospect(source, architecture, surveyed, checkpoint, recipes, plans, expected, sample)
+    return Prospect(source, architecture, surveyed, checkpoint, recipes, plans, expected, basis)
+
+
+def _cost(architecture: Architecture, recipes: Sequence[Recipe], basis: Basis) -> Cost | None:
+    """What the calibrated run takes, if there is to be one."""
+    count = sum(recipe.quality == "best" for recipe in recipes)
+    if not count or basis.sample is None:
+        return None
+    record = basis.sample.record
+    tokens = record.sequences * record.length
+    return Cost(architecture, tokens, record.length, count, Method())
 
 
 def carry_out(
@@ -159,6 +181,7 @@ def carry_out(
             f"{source.directory} holds a configuration and no weights; quantizing needs both"
         )
     check_destination(output)
+    check_imatrix_out(prospect.basis.imatrix, output)
     require_room(prospect, output)
     recipes, plans = prospect.recipes, prospect.plans
     made = tuple(
@@ -168,7 +191,7 @@ def carry_out(
     asked = [(one.recipe, one.plan) for one in made]
     with (
         _disk_errors(output),
-        calibrated(checkpoint, asked, prospect.sample, output, on_progress) as rounding,
+        calibrated(checkpoint, asked, prospect.basis, output, on_progress) as rounding,
         staged(output) as scratch,
         _hashing(checkpoint.files) as hashes,
     ):
@@ -241,24 +264,6 @@ def _check_options(recipe: Recipe) -> None:
             raise RequestError(f"the option {name} is given twice for {recipe.target}")
 
 
-def _within_budgets(
-    checkpoint: Checkpoint,
-    recipes: Sequence[Recipe],
-    plans: tuple[Plan, ...],
-    surveyed: Survey,
-    on_progress: OnProgress,
-) -> tuple[Plan, ...]:
-    """The plans of recipes with a budget allocated, from one analysis for all of them."""
-    if all(recipe.budget is None for recipe in recipes):
-        return plans
-    sample = shipped_sample(checkpoint.tokenizer, *sample_size(checkpoint.architecture))
-    model = analyse_for(checkpoint, surveyed, sample.tokens, on_progress)
-    return tuple(
-        plan if recipe.budget is None else allocate(recipe, plan, model, on_progress=on_progress)
-        for recipe, plan in zip(recipes, plans, strict=True)
-    )
-
-
 def _survey(checkpoint: Checkpoint, on_progress: OnProgress) -> Survey:
     seen = 0
 
@@ -268,17 +273,6 @@ def _survey(checkpoint: Checkpoint, on_progress: OnProgress) -> Survey:
         on_progress(Progress("checking", seen, checkpoint.nbytes))
 
     return survey(checkpoint, advance)
-
-
-def _sample(
-    checkpoint: Checkpoint, recipes: Sequence[Recipe], text: CalibrationText
-) -> Sample | None:
-    """The calibration sample, if any of `recipes` needs one."""
-    if all(recipe.quality == "fast" for recipe in recipes):
-        return None
-    if text.path is None:
-        return shipped_sample(checkpoint.tokenizer, text.sequences, text.length)
-    return read_sample(text.path, checkpoint.tokenizer, text.sequences, text.length)
 
 
 def _write(

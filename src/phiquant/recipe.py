@@ -53,6 +53,16 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class ImatrixFiles:
+    """llama.cpp's importance matrices: one to weigh errors by, one to leave behind."""
+
+    read: Path | None = None
+    """GGUF or the older encoding, whatever its name; stands in for the text where it suffices."""
+    write: Path | None = None
+    """A file to make over the text; in the older encoding if it ends in ".dat"."""
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """One artifact to make: for which runtime, and in what format.
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from phiquant.basis import Basis
 from phiquant.calibrated import Calibration, Wanted, calibrate
 from phiquant.calibration.diagonals import Diagonals
 from phiquant.calibration.journal import Journal
@@ -29,6 +30,8 @@ from phiquant.quantization.calibrated import Method
 from phiquant.quantization.grid import Floats, Grid, Parts
 from phiquant.recipe import Recipe
 from phiquant.streaming import Rounding
+from phiquant.targets.gguf.imatrix import Entry, Text
+from phiquant.targets.gguf.importance import write_importance
 from phiquant.targets.table import target
 
 BALANCED_SEQUENCES = 32
@@ -60,19 +63,25 @@ def kept(journal: Journal, artifact: str, row: PlanRow, grid: Grid) -> Rounding:
 def calibrated(
     checkpoint: Checkpoint,
     asked: Sequence[tuple[Recipe, Plan]],
-    sample: Sample | None,
+    basis: Basis,
     output: Path,
     on_progress: OnProgress,
 ) -> Iterator[Roundings]:
     """Do what the recipes' qualities ask for before the writing; yield how each row is rounded.
 
     A calibrated run keeps its journal beside `output`. It is removed when the block ends well;
-    after anything else the same request finds it and goes on.
+    after anything else the same request finds it and goes on. An importance matrix is written
+    when the block ends well.
     """
-    diagonals: Mapping[str, Floats] = {}
-    journal = None
-    if sample is not None and any(recipe.quality == "balanced" for recipe, _ in asked):
-        diagonals = mean_squares(checkpoint, sample, on_progress)
+    sample = basis.sample
+    means: Mapping[str, Floats] = {}
+    found = journal = None
+    if basis.importance is not None:
+        means = basis.importance.means
+    elif any(recipe.quality == "balanced" for recipe, _ in asked) or basis.imatrix is not None:
+        assert sample is not None
+        found = squares(checkpoint, sample, on_progress)
+        means = found.result()
     best = [(recipe, plan) for recipe, plan in asked if recipe.quality == "best"]
     if sample is not None and best:
         method = Method()
@@ -89,18 +98,18 @@ def calibrated(
         if matrix and recipe.quality == "best" and journal is not None:
             return kept(journal, recipe.target, row, grid)
         if matrix and recipe.quality == "balanced":
-            return nearest(grid, diagonals.get(row.source or ""))
+            return nearest(grid, means.get(row.source or ""))
         return nearest(grid)
 
     yield rounding
+    if basis.imatrix is not None and found is not None and sample is not None:
+        _write_imatrix(basis.imatrix, found, sample)
     if journal is not None:
         shutil.rmtree(journal.directory)
 
 
-def mean_squares(
-    checkpoint: Checkpoint, sample: Sample, on_progress: OnProgress
-) -> Mapping[str, Floats]:
-    """Mean square (columns,) of every matrix's inputs, by checkpoint name."""
+def squares(checkpoint: Checkpoint, sample: Sample, on_progress: OnProgress) -> Diagonals:
+    """The squares of every matrix's inputs over the first sequences of the sample."""
     found = Diagonals()
     reference = Reference(checkpoint, observe=found.add)
     windows = sample.tokens[:BALANCED_SEQUENCES]
@@ -110,7 +119,12 @@ def mean_squares(
             found.add(checkpoint.architecture.head_name, hidden)
         done = min(first + step, len(windows))
         on_progress(Progress("calibrating", done, len(windows), "sequences"))
-    return found.result()
+    return found
+
+
+def _write_imatrix(path: Path, found: Diagonals, sample: Sample) -> None:
+    entries = {name: Entry(sums, tokens) for name, (sums, tokens) in found.sums().items()}
+    write_importance(path, entries, Text(sample.record.name, sample.record.length))
 
 
 def _wanted(recipe: Recipe, plan: Plan) -> Wanted:

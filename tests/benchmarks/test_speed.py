@@ -25,6 +25,7 @@ output.mkdir()
 @pytest.fixture
 def speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import checkpoints
     import contenders
     import speed
 
@@ -60,7 +61,7 @@ def speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         directory.mkdir(parents=True)
         (directory / "model.safetensors").write_bytes(bytes(100 * layers))
 
-    monkeypatch.setattr(speed, "phi4_mini_shaped", make)
+    monkeypatch.setattr(checkpoints, "phi4_mini_shaped", make)
     yield speed
     for name in MODULES:
         sys.modules.pop(name, None)

@@ -1,6 +1,9 @@
 """Artifacts whose tensors lie on random mixtures of all that is on offer, in their runtimes."""
 
+import re
+from collections import Counter
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 import pytest
@@ -104,6 +107,34 @@ def test_random_mixtures_load_and_run(tmp_path, case, seed):
     assert wanted.std() > 0.1
     # Most runtimes round activations to 8 bits in front of quantized matrices.
     assert np.abs(found - wanted).mean() < 0.05 * wanted.std()
+
+
+def test_openvino_decodes_every_choice_inside_its_kernels(tmp_path):
+    """Nothing is unpacked ahead: the products and the embedding's rows take the stored codes."""
+    runtime_of(Recipe("openvino"))
+    recipe, into = Recipe("openvino"), target("openvino")
+    source = tiny_source(tmp_path / "source", tie_word_embeddings=True, num_hidden_layers=1)
+    base = into.plan(source.architecture, survey(source), recipe)
+    offered = into.choices(base.rows[0], recipe, survey(source))[::2]
+    for at, choice in enumerate(offered):
+        rows = []
+        for row in base.rows:
+            grid = choice.grid if row.layer is None else offered[at - 1].grid
+            choices = into.choices(row, recipe, survey(source))
+            rows.append(next((one for one in choices if one.grid == grid), row))
+        plan = replace(base, rows=tuple(rows), type=into.type_of(rows))
+        write(plan, recipe, source, tmp_path / str(at))
+        with into.runner(tmp_path / str(at)) as runner:
+            runner.logits(np.arange(5, dtype=np.int32))
+            nodes = runner.operations()
+        products = [node for node in nodes if node["layerType"] == "FullyConnected"]
+        types = Counter(node["runtimePrecision"].replace("f32", "f16") for node in products)
+        layers, tables = offered[at - 1].grid.split()[0], choice.grid.split()[0]
+        assert types == Counter({layers: 4}) + Counter({tables: 1})
+        for node in nodes:
+            if node["layerType"] not in ("Const", "FullyConnected"):
+                extents = map(int, re.findall(r"\d+", node["shape"]))
+                assert prod(extents) < 256 * 256, (choice.grid, node)
 
 
 def row_of(role, shape):

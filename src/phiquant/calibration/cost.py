@@ -40,13 +40,16 @@ class Cost:
         """Operations for one matrix: moments, rounding, and the way of all streams through it."""
         rows, columns = weight.shape
         model = self.architecture
-        streams = self.networks + (1 if self.method.shift else 0)
+        method = self.method
+        streams = self.networks + (1 if method.looks_at_original else 0)
         through = 2 * self.tokens * rows * columns
         if weight.role is Role.QKV:  # attention: scores and sums over half a square
             through += 2 * self.tokens * self.length * model.heads * model.head_size
         if weight.role is Role.HEAD:
             through = 0
-        gathered = (3 if self.method.shift else 1) * self.tokens * columns**2
+        gathered = (3 if method.shift else 1) * self.tokens * columns**2
+        if method.behind and weight.role in (Role.ATTENTION_OUTPUT, Role.DOWN):
+            gathered += 2 * self.tokens * rows * columns
         return streams * through + self.networks * (gathered + self.rounding(weight))
 
     def rounding(self, weight: Weight) -> int:
@@ -54,7 +57,7 @@ class Cost:
         rows, columns = weight.shape
         method = self.method
         sweeps = 2 * method.sweeps * (method.codes + method.parameters)
-        correction = (2 * rows * columns**2 + 2 * columns**3) if method.shift else 0
+        correction = (2 * rows * columns**2 + 3 * columns**3) if method.shift else 0
         return rows * columns**2 * (1 + sweeps) + columns**3 // 3 + correction
 
     def block(self) -> int:
@@ -104,7 +107,7 @@ class Cost:
         """Bytes of scratch space: the sample's states, and what is rounded is the plan's."""
         model = self.architecture
         width = max(model.intermediate_size, model.heads * model.head_size)
-        streams = self.networks + (1 if self.method.shift else 0)
+        streams = self.networks + (1 if self.method.looks_at_original else 0)
         return 4 * self.tokens * (2 * model.hidden_size + width) * streams
 
     def report(self, done: int, on_progress: OnProgress, seconds: float | None = None) -> None:

@@ -24,9 +24,15 @@ class Diagonals:
         self._sums[name] = self._sums.get(name, 0) + squares
         self._tokens[name] = self._tokens.get(name, 0) + len(inputs)
 
-    def result(self) -> dict[str, Floats]:
-        """Mean squares (columns,) by the matrix's checkpoint name."""
+    def sums(self) -> dict[str, tuple[Floats, int]]:
+        """Sums of squares (columns,) and the tokens they are over, by checkpoint name."""
         return {
-            name: (sums / self._tokens[name]).astype(np.float32)
-            for name, sums in self._sums.items()
+            name: (sums.astype(np.float32), self._tokens[name]) for name, sums in self._sums.items()
         }
+
+    def result(self) -> dict[str, Floats]:
+        """Mean squares (columns,) by the matrix's checkpoint name.
+
+        From the sums as float32, as files store them: read back, they give these very means.
+        """
+        return {name: sums / np.float32(tokens) for name, (sums, tokens) in self.sums().items()}

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from phiquant.errors import InputError
 from phiquant.phi.chat import Message, chat_text
 from phiquant.phi.tokenizer import Tokenizer
+from phiquant.recipe import CalibrationText
 
 Tokens = npt.NDArray[np.int32]
 
@@ -110,6 +111,13 @@ def read_sample(path: Path, tokenizer: Tokenizer, sequences: int, length: int) -
             "give a longer text or ask for shorter sequences"
         )
     return _sample(chosen, path.name, sha256(data).hexdigest(), length)
+
+
+def sample_of(tokenizer: Tokenizer, text: CalibrationText) -> Sample:
+    """What `text` asks for."""
+    if text.path is None:
+        return shipped_sample(tokenizer, text.sequences, text.length)
+    return read_sample(text.path, tokenizer, text.sequences, text.length)
 
 
 @cache

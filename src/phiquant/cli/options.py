@@ -124,6 +124,18 @@ Calibration = Annotated[
 ]
 CalibrationSize = Annotated[str, typer.Option(help="Sequences x tokens to calibrate on, at most.")]
 
+Imatrix = Annotated[
+    Path | None,
+    typer.Option(help="balanced: a llama.cpp importance matrix (GGUF or .dat), instead of a text."),
+]
+ImatrixOut = Annotated[
+    Path | None,
+    typer.Option(
+        help="Leave an importance matrix for llama.cpp here, made over the calibration text; "
+        "in the older encoding if it ends in .dat."
+    ),
+]
+
 
 def request(
     to: To = None,
@@ -143,14 +155,18 @@ def request(
     quality: Quality = "fast",
     calibration: Calibration = None,
     calibration_size: CalibrationSize = "128x512",
+    imatrix: Imatrix = None,
+    imatrix_out: ImatrixOut = None,
     revision: Revision = None,
 ) -> "Asked":
     """What the words ask for. Raises RequestError."""
     from dataclasses import replace
 
     from phiquant.cli import request as reading
+    from phiquant.recipe import ImatrixFiles
 
     text = reading.calibration_text(calibration, calibration_size)
+    files = ImatrixFiles(imatrix, imatrix_out)
     flags = reading.option_words(
         provider=provider,
         accuracy_level=accuracy_level,
@@ -163,7 +179,7 @@ def request(
         if type or words or any((bits_per_weight, max_size, max_kl)):
             raise RequestError("--device chooses type, options and bits itself; leave them out")
         asked = reading.for_device(device, to, precision, context, text)
-        return replace(asked, revision=revision, quality=quality)
+        return replace(asked, revision=revision, quality=quality, imatrix=files)
     wanted = reading.recipes(
         "gguf" if to is None else to,
         "int4" if precision is None else precision,
@@ -173,7 +189,7 @@ def request(
         quality=quality,
     )
     wanted = reading.within(wanted, bits_per_weight, max_size, max_kl)
-    return reading.Asked(wanted, text, revision)
+    return reading.Asked(wanted, text, revision, imatrix=files)
 
 
 Request = Callable[[], "Asked"]

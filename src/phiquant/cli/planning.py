@@ -20,7 +20,14 @@ def plan_command(
         check_destination(output)
     recipes = recipes_for(model, asked)
     with shown(progress) as on_progress:
-        prospect = plan(model, recipes, on_progress, revision=asked.revision, text=asked.text)
+        prospect = plan(
+            model,
+            recipes,
+            on_progress,
+            revision=asked.revision,
+            text=asked.text,
+            imatrix=asked.imatrix,
+        )
     if output is not None:
         require_room(prospect, output)
     return Result(prospect.as_json(), lambda: _render(prospect, every_row))

@@ -24,7 +24,7 @@ def quantize_command(
     source = locate(model, asked.revision)
     recipes = recipes_for(model, asked)
     with shown(progress) as on_progress:
-        prospect = prepare(source, recipes, on_progress, asked.text)
+        prospect = prepare(source, recipes, on_progress, text=asked.text, imatrix=asked.imatrix)
     if summary:
         announce(lambda: _summarise(prospect))
     with shown(progress) as on_progress:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import cast
@@ -13,6 +13,7 @@ from phiquant.recipe import (
     QUALITIES,
     Budget,
     CalibrationText,
+    ImatrixFiles,
     Precision,
     Quality,
     Recipe,
@@ -36,6 +37,7 @@ class Asked:
     """With a device: the precision that it must be; None for any."""
     quality: str = "fast"
     """With a device: how to round."""
+    imatrix: ImatrixFiles = field(default_factory=ImatrixFiles)
 
 
 def for_device(

@@ -3,8 +3,9 @@
     correct    the weight that makes best good, in the least squares, for inputs that the layers
                before have shifted: W + s W C (H + λ)⁻¹ with C = E[(x' - x) xᵀ], where x' are the
                original's inputs (GPTAQ, https://arxiv.org/abs/2504.02692, and Qronos,
-               https://arxiv.org/abs/2505.11695, aim at the same minimum). The strength s goes
-               from 0, not at all, to 1.
+               https://arxiv.org/abs/2505.11695, aim at the same minimum). A layer that adds to
+               the residual stream also makes up for what that is behind the original's, r:
+               + b E[r xᵀ] (H + λ)⁻¹. Strengths s and b go from 0, not at all, to 1.
     round      codes with feedback (`feedback.py`)
     improve    codes and parameters in turn (`descent.py`)
 
@@ -44,18 +45,29 @@ class LayerMoments(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How weights are rounded; every part can be switched off."""
+    """How weights are rounded; every part can be switched off.
+
+    The defaults were chosen on a 135 M model (untied, 4 bits, groups of 32, 32 x 512 tokens),
+    by the mean divergence in nats on a text that is in no other use: without any correction
+    0.096, shift 0.5 0.072, with behind 0.5 0.071, both at 1 0.084; without improving parameters
+    or codes 0.101 instead of 0.096; damping from 0.01 to 0.1 within 0.002.
+    """
 
     damping: float = 0.03
     """Share of the mean second moment that is added to each: see `Feedback.of`."""
-    shift: float = 0.0
+    shift: float = 0.5
     """Strength of the correction for shifted inputs."""
-    behind: float = 0.0
+    behind: float = 0.5
     """Strength of the correction for a residual stream that is behind."""
     sweeps: int = 1
     """How often codes and parameters are improved after the rounding."""
     codes: bool = True
     parameters: bool = True
+
+    @property
+    def looks_at_original(self) -> bool:
+        """Whether the original's inputs are needed beside the quantized network's."""
+        return self.shift > 0 or self.behind > 0
 
 
 def correction(moment: Floats, shift: Floats, strength: float) -> Floats:

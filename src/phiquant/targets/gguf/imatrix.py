@@ -1,0 +1,223 @@
+"""llama.cpp's files of importance matrices: sums of squares of every matrix's inputs.
+
+Two encodings. As GGUF, which `llama-imatrix` writes unless told otherwise:
+
+    fields    general.type "imatrix" | imatrix.datasets [string]
+              imatrix.chunk_count u32 | imatrix.chunk_size u32, tokens in a chunk
+    tensors   <name>.in_sum2 F32, a sum of squares a column | <name>.counts F32, tokens seen
+
+and the older one, usually called `.dat`, little-endian and without a mark of its own:
+
+    entries i32
+    each      length i32, name | calls i32 | columns i32 | F32 each: mean square times calls
+    then, where the file goes on:  calls of the whole i32 | length i32, name of the text
+
+Either way a mean square is the sum over the count, in float32, and so it is read here. A count
+of zero means that nothing was seen: llama-quantize then weighs all columns alike in the GGUF
+encoding and takes the sums as they stand in the older one. Sums of plain inputs (`.in_sum`),
+which newer files have too, are not used. Every size is checked against the bytes that are there.
+Source: tools/imatrix/imatrix.cpp and common/imatrix-loader.cpp of llama.cpp.
+"""
+
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.errors import InputError, MissingDependency
+from phiquant.quantization.grid import Floats
+from phiquant.staging import write_bytes
+from phiquant.targets.gguf.file import MAGIC, StoredTensor, read_gguf
+from phiquant.targets.gguf.metadata import ARCHITECTURE
+
+LEGACY = ".dat"
+"""The suffix that asks for the older encoding when a file is written; reading looks inside."""
+
+SUMS, COUNTS = ".in_sum2", ".counts"
+LEAST_ENTRY = 4 + 1 + 4 + 4 + 4
+"""Bytes of the smallest entry in the older encoding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One matrix: float32 sums of squares (columns,) over `count` tokens, or other units."""
+
+    sums: Floats
+    count: int
+
+    @property
+    def means(self) -> Floats:
+        """Mean squares (columns,), to the bit as llama-quantize computes them."""
+        means: Floats = self.sums / np.float32(self.count)
+        return means
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """What the sums were taken over: a name, and tokens in each of its chunks."""
+
+    name: str
+    chunk_size: int
+
+    def chunks(self, count: int) -> int:
+        """Chunks that hold `count` tokens; the last may not be full."""
+        return -(-count // self.chunk_size)
+
+
+def read_imatrix(path: Path) -> dict[str, Entry]:
+    """The entries of the file at `path` by llama.cpp's tensor names, values as they are stored.
+
+    Raises InputError for a file that is neither encoding or not sound, MissingDependency for
+    GGUF without the package `gguf`.
+    """
+    try:
+        with path.open("rb") as file:
+            is_gguf = file.read(4) == MAGIC
+        if is_gguf:
+            return _read_gguf(path)
+        return dict(_Legacy(path, np.memmap(path, np.uint8, "r")).entries())
+    except (OSError, ValueError) as error:  # memmap refuses an empty file with ValueError
+        raise InputError(f"cannot read the importance matrix {path}: {error}") from error
+
+
+def write_imatrix(path: Path, entries: Mapping[str, Entry], text: Text) -> None:
+    """Write `entries` by llama.cpp's tensor names, whole or not at all; the suffix `.dat` asks
+    for the older encoding.
+    """
+    data = _legacy_bytes(entries, text) if path.suffix == LEGACY else _gguf_bytes(entries, text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, data)
+
+
+def _read_gguf(path: Path) -> dict[str, Entry]:
+    header = read_gguf(path)
+    tensors = {tensor.name: tensor for tensor in header.tensors}
+    names = {
+        name.removesuffix(suffix)
+        for name in tensors
+        for suffix in (SUMS, COUNTS)
+        if name.endswith(suffix)
+    }
+    if not names:
+        kind = header.fields.get("general.type", "unknown")
+        raise InputError(
+            f"expected an importance matrix in {path}, found GGUF of the type {kind!r} without "
+            f"a tensor whose name ends in {SUMS}; make one with llama-imatrix or --imatrix-out"
+        )
+    return {name: _entry(path, name, tensors) for name in sorted(names)}
+
+
+def _entry(path: Path, name: str, tensors: Mapping[str, StoredTensor]) -> Entry:
+    found = [tensors.get(name + suffix) for suffix in (SUMS, COUNTS)]
+    sums, counts = (_values(path, tensor) if tensor else None for tensor in found)
+    if sums is None or counts is None:
+        raise InputError(f"{path} has {SUMS} or {COUNTS} of {name}, not both; make it anew")
+    if counts.size != 1:
+        raise InputError(
+            f"{path} counts {counts.size} matrices in {name}, expected one; it was made for a "
+            "mixture of experts, which no Phi model covered here is"
+        )
+    count = float(counts[0])
+    if not 0 <= count < 2**63:  # also false for a NaN
+        raise InputError(f"{path} counts {count} tokens for {name}; make it anew")
+    return Entry(sums, round(count))
+
+
+def _values(path: Path, tensor: StoredTensor) -> Floats:
+    if tensor.type != "F32":
+        raise InputError(f"expected F32 for {tensor.name} in {path}, found {tensor.type}")
+    stored = np.memmap(path, np.uint8, "r", tensor.offset, (tensor.nbytes,))
+    return stored.view("<f4")
+
+
+class _Legacy:
+    """A cursor over a file in the older encoding."""
+
+    def __init__(self, path: Path, data: npt.NDArray[np.uint8]) -> None:
+        self._path, self._data, self._at = path, data, 0
+
+    def entries(self) -> Iterator[tuple[str, Entry]]:
+        count = self._integer()
+        if not 1 <= count <= len(self._data) // LEAST_ENTRY:
+            raise self._error(f"{count} entries, which its {len(self._data)} bytes cannot be")
+        seen: set[str] = set()
+        for _ in range(count):
+            name = self._text()
+            if name in seen:
+                raise self._error(f"{name!r} twice")
+            seen.add(name)
+            calls, columns = self._integer(), self._integer()
+            if calls < 0 or columns < 1:
+                raise self._error(f"{calls} calls and {columns} columns for {name!r}")
+            sums = self._take(4 * columns).view("<f4")
+            yield name, Entry(sums, max(calls, 1))
+        if self._at < len(self._data):
+            self._integer()
+        if self._at < len(self._data):
+            self._text()
+        if self._at < len(self._data):
+            raise self._error(f"{len(self._data) - self._at} bytes too many")
+
+    def _error(self, found: str) -> InputError:
+        return InputError(
+            f"{self._path} is no importance matrix that llama.cpp writes, neither GGUF nor the "
+            f"older encoding: it has {found}"
+        )
+
+    def _take(self, nbytes: int) -> npt.NDArray[np.uint8]:
+        left = len(self._data) - self._at
+        if nbytes > left:
+            raise self._error(f"{left} bytes from byte {self._at} on where {nbytes} should follow")
+        self._at += nbytes
+        return self._data[self._at - nbytes : self._at]
+
+    def _integer(self) -> int:
+        value: int = struct.unpack("<i", self._take(4).tobytes())[0]
+        return value
+
+    def _text(self) -> str:
+        length = self._integer()
+        if length < 0:
+            raise self._error(f"a name of {length} bytes")
+        return self._take(length).tobytes().decode("utf-8", errors="replace")
+
+
+def _legacy_bytes(entries: Mapping[str, Entry], text: Text) -> bytes:
+    def counted(word: str) -> bytes:
+        data = word.encode()
+        return struct.pack("<i", len(data)) + data
+
+    data = struct.pack("<i", len(entries))
+    for name, entry in sorted(entries.items()):
+        calls = text.chunks(entry.count)
+        data += counted(name) + struct.pack("<ii", calls, entry.sums.size)
+        data += (entry.means * np.float32(calls)).astype("<f4").tobytes()
+    calls = max(text.chunks(entry.count) for entry in entries.values())
+    return data + struct.pack("<i", calls) + counted(text.name)
+
+
+def _gguf_bytes(entries: Mapping[str, Entry], text: Text) -> bytes:
+    try:
+        from gguf import GGUFWriter
+    except ImportError as error:
+        raise MissingDependency("gguf", "gguf", "writing GGUF files") from error
+    with tempfile.TemporaryDirectory() as scratch:  # the package writes to files only
+        path = Path(scratch) / "imatrix.gguf"
+        writer = GGUFWriter(path, ARCHITECTURE)
+        writer.add_type("imatrix")
+        writer.add_array("imatrix.datasets", [text.name])
+        chunks = max(text.chunks(entry.count) for entry in entries.values())
+        writer.add_uint32("imatrix.chunk_count", chunks)
+        writer.add_uint32("imatrix.chunk_size", text.chunk_size)
+        for name, entry in sorted(entries.items()):
+            writer.add_tensor(name + SUMS, np.asarray(entry.sums, np.float32))
+            writer.add_tensor(name + COUNTS, np.array([entry.count], np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path.read_bytes()

@@ -1,0 +1,207 @@
+"""The parts of `benchmarks/accuracy.py`: making and keeping, verdicts, what ours is asked for."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
+MODULES = (
+    "contenders",
+    "fidelity",
+    "making",
+    "memory",
+    "opponents",
+    "scores",
+    "verdict",
+    "products",
+)
+
+
+@pytest.fixture(autouse=True)
+def benchmarks_importable(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+def subject(mean: float | None, nbytes: int = 1000, processor: float = 10.0, name: str = "one"):
+    from fidelity import Loss
+    from making import Cost
+    from scores import Subject
+
+    loss = None
+    if mean is not None:
+        loss = Loss(mean, 0.01, 1.0, 0.1, 0.9, 0.01, nbytes, "types", "runtime", "text")
+    cost = Cost(processor / 2, processor, 1 << 20, 1 << 21)
+    return Subject("tied", name, name, loss, cost, None if loss else "broken")
+
+
+def test_ratio_passes_at_the_bar_and_no_more_bytes():
+    from scores import Bar, ratio_row
+
+    row = ratio_row("row", subject(0.2), subject(1.0), Bar(0.2))
+    assert row.passed is True
+    assert ratio_row("row", subject(0.2001), subject(1.0), Bar(0.2)).passed is False
+    assert ratio_row("row", subject(0.2, nbytes=1001), subject(1.0), Bar(0.2)).passed is False
+
+
+def test_better_than_the_peer_is_missed_when_equal():
+    from scores import Bar, ratio_row
+
+    bar = Bar(1.0, below=True)
+    assert ratio_row("row", subject(0.5), subject(0.5), bar).passed is False
+    assert ratio_row("row", subject(0.4999), subject(0.5), bar).passed is True
+
+
+def test_what_could_not_be_measured_is_a_miss():
+    from scores import Bar, absolute_row, ratio_row
+
+    assert ratio_row("row", subject(None), subject(1.0), Bar(0.2)).passed is False
+    assert ratio_row("row", None, subject(None), Bar(0.2)).passed is False
+    assert ratio_row("row", None, subject(1.0), Bar(0.2)).passed is None
+    assert absolute_row("row", subject(None), Bar(0.01)).passed is False
+
+
+def test_time_is_processor_time():
+    from scores import Bar, time_row
+
+    ours, peer = subject(0.1, processor=9.0), subject(0.1, processor=100.0)
+    assert time_row("row", ours, peer, Bar(0.1)).value == pytest.approx(0.09)
+
+
+@pytest.mark.parametrize(
+    ("means", "passed"),
+    [
+        ((0.6, 0.5, 0.4, 0.3, 0.2, 0.1), True),
+        ((0.6, 0.5, 0.5, 0.3, 0.2, 0.1), True),
+        ((0.6, 0.5, 0.50001, 0.3, 0.2, 0.1), False),
+        ((0.6, 0.5, 0.4, 0.3, 0.2), False),
+        ((0.6, 0.5, None, 0.3, 0.2, 0.1), False),
+    ],
+)
+def test_curve_must_not_rise_and_needs_six_points(means, passed):
+    from scores import curve_row
+
+    assert curve_row("curve", [subject(mean) for mean in means]).passed is passed
+
+
+def test_artifact_is_kept_with_its_cost_and_reused(tmp_path: Path):
+    if sys.platform != "linux":
+        pytest.skip("measures through /proc")
+    from contenders import Task
+    from making import make
+
+    made = 0
+
+    def command(task):
+        nonlocal made
+        made += 1
+        script = "import pathlib, sys; path = pathlib.Path(sys.argv[1]); path.mkdir();"
+        script += "(path / 'model').write_text('whole'); (path.parent / 'left').mkdir()"
+        return [sys.executable, "-c", script, task.output]
+
+    task = Task(tmp_path, tmp_path / "tied" / "any", Path(sys.executable), 1)
+    first = make("peer", command, task, reuse=True)
+    again = make("peer", command, task, reuse=True)
+    assert made == 1
+    assert (first.path / "model").read_text() == "whole"
+    assert first.cost == again.cost
+    assert first.cost.wall > 0
+    assert {path.name for path in first.path.parent.iterdir()} == {"output", "cost.json"}
+    make("peer", command, task, reuse=False)
+    assert made == 2
+
+
+def test_failed_tool_leaves_nothing_to_reuse(tmp_path: Path):
+    if sys.platform != "linux":
+        pytest.skip("measures through /proc")
+    from contenders import Task
+    from making import MakingError, make
+
+    def command(task):
+        return [sys.executable, "-c", "import sys; sys.exit('no such thing')"]
+
+    task = Task(tmp_path, tmp_path / "tied" / "any", Path(sys.executable), 1)
+    with pytest.raises(MakingError, match="no such thing"):
+        make("peer", command, task, reuse=True)
+    assert not (tmp_path / "tied" / "peer").exists()
+
+
+def test_ours_is_asked_for_at_the_peers_bytes():
+    from opponents import AUTOROUND, MATCHES, requested
+
+    by_peer = {match.peer: match for match in MATCHES}
+    words = requested(by_peer["onnx"], 12345, "best").words
+    assert words[words.index("--max-size") + 1] == "12345B"
+    fixed = requested(by_peer["gguf-q4-0"], 12345, "best").words
+    assert "--max-size" not in fixed
+    assert fixed[fixed.index("--type") + 1] == "Q4_0"
+    same_text = requested(by_peer[AUTOROUND], 0, "best").words
+    assert same_text[same_text.index("--calibration-size") + 1] == "64x500"
+
+
+def test_every_match_has_a_peer_that_is_made_for_its_models():
+    from opponents import MATCHES, PEERS
+
+    by_name = {peer.name: peer for peer in PEERS}
+    for match in MATCHES:
+        assert set(match.bars) <= set(by_name[match.peer].models)
+
+
+def test_kept_loss_is_of_the_same_text_only(tmp_path: Path):
+    from fidelity import FIGURES, kept, text_of
+
+    class Sample:
+        sha256, windows, window = "abc" * 10, 24, 256
+
+    class Truth:
+        sample = Sample()
+
+    loss = subject(0.5).loss
+    assert kept(tmp_path, Truth(), lambda: loss) == loss
+    other = subject(0.7).loss
+    assert kept(tmp_path, Truth(), lambda: other) == other
+    document = json.loads((tmp_path / FIGURES).read_text())
+    (tmp_path / FIGURES).write_text(json.dumps(document | {"text": text_of(Truth())}))
+    assert kept(tmp_path, Truth(), lambda: loss).mean == 0.7
+
+
+def test_patched_weights_stand_before_the_checkpoints():
+    from fidelity import Patched
+
+    class Under:
+        architecture = None
+
+        def weight(self, name, first=0, last=None):
+            return np.zeros((4, 2), np.float32)[first:last]
+
+    source = Patched(Under(), {"a": np.ones((4, 2), np.float32)})
+    assert source.weight("a", 1, 3).tolist() == [[1, 1], [1, 1]]
+    assert source.weight("b", 1, 3).tolist() == [[0, 0], [0, 0]]
+
+
+def test_minimal_products_of_a_block_by_hand():
+    from products import count
+
+    from phiquant.phi.architecture import Architecture, Rope
+    from phiquant.quantization.calibrated import Method
+
+    model = Architecture(
+        hidden_size=4, layers=1, heads=2, kv_heads=1, head_size=2, intermediate_size=8,
+        vocabulary_size=16, norm_epsilon=1e-5, tied_head=False, max_positions=64,
+        sliding_window=None, rope=Rope(theta=1e4, dimensions=2, long=None),
+    )  # fmt: skip
+    found = count(model, 3, 5)
+    shapes = [(8, 4), (4, 4), (16, 4), (4, 8)]  # qkv, o, gate and up, down
+    streams = 2 if Method().shift else 1
+    forward = 15 * (sum(2 * rows * columns for rows, columns in shapes) + 2 * 5 * 4)
+    assert found.forward == forward * streams
+    assert found.factors == sum(columns**3 for _, columns in (*shapes, (16, 4)))
+    sweeps = Method().sweeps * (Method().codes + Method().parameters)
+    assert found.rounding == sum(r * c**2 for r, c in (*shapes, (16, 4))) * (1 + 2 * sweeps)
+    assert math.isclose(found.total, found.forward + found.moments + found.factors + found.rounding)
