@@ -1,15 +1,21 @@
 """Generation speed of two artifacts of one runtime, in turn; print the ratio.
 
-    python benchmarks/generation.py OURS THEIRS [--rounds 7] [--prompt 64] [--tokens 128]
+    python benchmarks/generation.py OURS THEIRS [--rounds 30] [--prompt 64] [--tokens 48]
+        [--results FILE.md]
 
 Directories for onnxruntime-genai or for openvino_genai; both are loaded in this process. In every
-round each generates from the same prompt, ours first in even rounds; what counts is the median,
-of the rate of decoding and of the time to the first token apart.
+round each generates from the same prompt, ours first in even rounds, and every round has another
+prompt, because openvino_genai remembers prompts. After half of the rounds both are loaded anew in
+the other order: the one that was loaded first is slower by a hundredth or two. What counts are
+medians: of the rate of decoding and of the time to the first token, and of the ratio of the two in
+a round, with its quartiles.
 """
 
 import argparse
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -64,41 +70,78 @@ class Contestant:
     """A loaded artifact and what it showed: seconds to the first token, tokens a second."""
 
     def __init__(self, path: Path) -> None:
-        load = in_openvino if (path / "openvino_model.xml").is_file() else in_onnx
-        self._generate = load(path)
+        self._path = path
+        self._generate: Generate | None = None
         self.first: list[float] = []
         self.rate: list[float] = []
 
+    def load(self) -> None:
+        is_openvino = (self._path / "openvino_model.xml").is_file()
+        self._generate = (in_openvino if is_openvino else in_onnx)(self._path)
+
+    def unload(self) -> None:
+        self._generate = None
+
     def run(self, prompt: np.ndarray, tokens: int, counts: bool = True) -> None:
+        assert self._generate is not None
         first, rate = self._generate(prompt, tokens)
         if counts:
             self.first.append(first)
             self.rate.append(rate)
 
 
+@contextmanager
+def loaded(contestants: Sequence[Contestant]) -> Iterator[None]:
+    for contestant in contestants:
+        contestant.load()
+    try:
+        yield
+    finally:
+        for contestant in contestants:
+            contestant.unload()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("ours", type=Path)
     parser.add_argument("theirs", type=Path)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--prompt", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--results", type=Path, help="where to append the table, as Markdown")
     given = parser.parse_args()
-    both = [Contestant(given.ours), Contestant(given.theirs)]
-    prompt = np.arange(100, 100 + given.prompt, dtype=np.int32)
-    for contestant in both:
-        contestant.run(prompt, 8, counts=False)
-    for number in range(given.rounds):
-        for contestant in both if number % 2 == 0 else both[::-1]:
-            contestant.run(prompt, given.tokens)
-    ours, theirs = both
-    print("| | ours | theirs | ratio |\n| --- | ---: | ---: | ---: |")
+    ours, theirs = Contestant(given.ours), Contestant(given.theirs)
+    rng = np.random.default_rng(0)
+    for order in ((ours, theirs), (theirs, ours)):
+        with loaded(order):
+            for number in range(-2, given.rounds // 2):
+                prompt = rng.integers(100, 40_000, given.prompt, np.int32)
+                for contestant in order if number % 2 == 0 else order[::-1]:
+                    contestant.run(prompt, given.tokens, counts=number >= 0)
+    text = table(ours, theirs) + (
+        f"\n{given.ours.name} and {given.theirs.name}, {given.rounds} rounds, a prompt of "
+        f"{given.prompt} tokens and {given.tokens} more; load {os.getloadavg()[0]:.1f} of other "
+        f"work on {os.cpu_count()} cores.\n"
+    )
+    print(text)
+    if given.results is not None:
+        with given.results.open("a", encoding="utf-8") as file:
+            file.write(f"\n{text}")
+
+
+def table(ours: Contestant, theirs: Contestant) -> str:
+    """Medians, and the quartiles of the ratio in a round; above 1 ours is the faster one."""
+    lines = ["| | ours | theirs | ours is faster by | quartiles |", "| --- |" + " ---: |" * 4]
     for what, one, other in (
         ("tokens a second", ours.rate, theirs.rate),
-        ("seconds to the first token", ours.first, theirs.first),
+        ("prompts a second", [1 / t for t in ours.first], [1 / t for t in theirs.first]),
     ):
-        mine, their = median(one), median(other)
-        print(f"| {what} | {mine:.3f} | {their:.3f} | {mine / their:.3f} |")
+        low, middle, high = np.quantile(np.divide(one, other), (0.25, 0.5, 0.75))
+        lines.append(
+            f"| {what} | {median(one):.2f} | {median(other):.2f} | {middle:.3f} | "
+            f"{low:.3f} to {high:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
