@@ -6,7 +6,7 @@ for how the bytes flow, `staging` for why a destination is whole or absent.
 """
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,11 +18,12 @@ from phiquant.basis import Basis, check_imatrix, check_imatrix_out, make_basis
 from phiquant.budgets import check_budget, within_budgets
 from phiquant.calibration.cost import Cost
 from phiquant.errors import PhiquantError, RequestError, ResourceError
+from phiquant.evaluation.manifest import Manifest
 from phiquant.forecast import SPARE, forecast, require_disk, require_memory
 from phiquant.machine import available_memory
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.hashes import hash_files
+from phiquant.phi.hashes import hash_mapped
 from phiquant.phi.outline import has_weights, read_outline
 from phiquant.phi.source import Source, locate
 from phiquant.phi.survey import Survey, survey
@@ -144,10 +145,7 @@ def prepare(
     text, imatrix = text or CalibrationText(), imatrix or ImatrixFiles()
     check_imatrix(recipes, text, imatrix)
     checkpoint = Checkpoint.open(source.directory, source.name)
-    with ThreadPoolExecutor(1) as aside:  # the survey leaves the interpreter free to parse JSON
-        tokenizer = aside.submit(lambda: checkpoint.tokenizer)
-        surveyed = _survey(checkpoint, on_progress)
-        tokenizer.result()
+    surveyed = _survey(checkpoint, recipes, on_progress)
     architecture = checkpoint.architecture
     plans = make_plans(architecture, recipes, surveyed)
     basis = make_basis(checkpoint, recipes, text, imatrix)
@@ -193,12 +191,13 @@ def carry_out(
         _disk_errors(output),
         calibrated(checkpoint, asked, prospect.basis, output, on_progress) as rounding,
         staged(output) as scratch,
-        _hashing(checkpoint.files) as hashes,
+        _hashing(checkpoint) as hashes,
     ):
         inside = [scratch / one.path.relative_to(output) for one in made]
-        made = _write(checkpoint, made, inside, rounding, on_progress)
-        for directory, one in zip(inside, made, strict=True):
-            write_records(directory, source, hashes.result(), one.recipe, one.plan)
+        made, written = _write(checkpoint, made, inside, rounding, on_progress)
+        for directory, one, known in zip(inside, made, written, strict=True):
+            manifest = Manifest.describe(source, hashes.result(), one.recipe, one.plan)
+            write_records(directory, manifest, known)
     return made
 
 
@@ -229,12 +228,12 @@ def _fitting(prospect: Prospect, free: int) -> Iterator[str]:
 
 
 @contextmanager
-def _hashing(paths: Sequence[Path]) -> Iterator[Future[dict[str, str]]]:
-    """Hash files in a thread alongside the block; leaving it by an error stops the thread."""
+def _hashing(checkpoint: Checkpoint) -> Iterator[Future[dict[str, str]]]:
+    """Hash the weight files in a thread beside the block; leaving it by an error stops that."""
     stop = Event()
     with ThreadPoolExecutor(1) as pool:
         try:
-            yield pool.submit(hash_files, paths, stop)
+            yield pool.submit(hash_mapped, checkpoint.mapped, stop)
         except BaseException:
             stop.set()
             raise
@@ -264,7 +263,8 @@ def _check_options(recipe: Recipe) -> None:
             raise RequestError(f"the option {name} is given twice for {recipe.target}")
 
 
-def _survey(checkpoint: Checkpoint, on_progress: OnProgress) -> Survey:
+def _survey(checkpoint: Checkpoint, recipes: Sequence[Recipe], on_progress: OnProgress) -> Survey:
+    """Look at the weights while another thread prepares what the targets need besides."""
     seen = 0
 
     def advance(nbytes: int) -> None:
@@ -272,7 +272,12 @@ def _survey(checkpoint: Checkpoint, on_progress: OnProgress) -> Survey:
         seen += nbytes
         on_progress(Progress("checking", seen, checkpoint.nbytes))
 
-    return survey(checkpoint, advance)
+    with ThreadPoolExecutor(1) as aside:
+        prepared = [aside.submit(target(recipe.target).prepare, checkpoint) for recipe in recipes]
+        surveyed = survey(checkpoint, advance)
+        for future in prepared:
+            future.result()
+    return surveyed
 
 
 def _write(
@@ -281,9 +286,12 @@ def _write(
     directories: Sequence[Path],
     rounding: Roundings,
     on_progress: OnProgress,
-) -> tuple[Made, ...]:
-    """Write all artifacts; their plans come back with what the writers had to note."""
-    noted, outlets = [], []
+) -> tuple[tuple[Made, ...], list[Mapping[str, str]]]:
+    """Write all artifacts.
+
+    Their plans come back with what the writers had to note, and the hashes of their large files.
+    """
+    noted, writers, outlets = [], [], []
     with ExitStack() as stack:
         for one, directory in zip(made, directories, strict=True):
             directory.mkdir(exist_ok=True)
@@ -291,8 +299,9 @@ def _write(
             writer = stack.enter_context(into.writer(one.plan, checkpoint, one.recipe, directory))
             outlets += [Outlet(row, rounding(one.recipe, row), writer) for row in one.plan.rows]
             noted.append(replace(one, plan=one.plan.with_notes(writer.notes)))
+            writers.append(writer)
         stream(checkpoint, outlets, on_progress)
-    return tuple(noted)
+    return tuple(noted), [writer.hashes for writer in writers]
 
 
 @contextmanager

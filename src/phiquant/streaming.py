@@ -1,8 +1,10 @@
 """One reading of a checkpoint feeds every writer.
 
-Tensors come in file order, a band of rows at a time. Each core takes the next band, widens it
-to float32 and rounds it onto every target's grid, all within its own cache; another thread
-writes what is finished, in order. Only bands are ever in memory, and their number is bounded.
+Tensors come in network order, in which the artifacts' files hold them, a band of rows at a time:
+so a file grows without holes, which `targets.stream` relies on to be fast. Each core takes the
+next band, widens it to float32 and rounds it onto every target's grid, all within its own cache;
+another thread writes what is finished, in order. Only bands are ever in memory, and their number
+is bounded.
 """
 
 from collections import deque
@@ -10,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -24,8 +27,11 @@ from phiquant.targets.target import Writer
 BAND = WEIGHTS_PER_BAND
 """Weights in a band: what one core keeps in its own cache while it works."""
 
-AHEAD = 4
-"""Bands a core that are being worked on or waiting for their turn to be written."""
+STRETCH = 4
+"""Bands that change threads together: handing one over takes a tenth of a millisecond."""
+
+AHEAD = 2
+"""Stretches a core that are being worked on or waiting for their turn to be written."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -69,22 +75,44 @@ def stream(checkpoint: Checkpoint, outlets: Sequence[Outlet], on_progress: OnPro
     """Read every tensor once, and encode and write it through each of its outlets."""
     done = 0
     with BehindWriter() as behind, ThreadPoolExecutor(cores()) as pool:
-        encode = partial(Band.encode, checkpoint=checkpoint)
-        for band, parts in in_order(pool, encode, all_bands(checkpoint, outlets)):
-            for outlet, stored in zip(band.outlets, parts, strict=True):
-                nbytes = sum(part.nbytes for part in stored.values())
-                behind.submit(nbytes, partial(outlet.writer.write, outlet.row, band.first, stored))
-            done += band.nbytes
+        encode = partial(_encoded, checkpoint=checkpoint)
+        for stretch, encoded in in_order(pool, encode, stretches(all_bands(checkpoint, outlets))):
+            nbytes = sum(part.nbytes for _, _, stored in encoded for part in stored.values())
+            behind.submit(nbytes, partial(_write, encoded))
+            done += sum(band.nbytes for band in stretch)
             on_progress(Progress("quantizing", done, checkpoint.nbytes))
 
 
+Encoded = list[tuple[Outlet, int, Parts]]
+"""Where some rows go, the first of them, and what is stored for them."""
+
+
+def _encoded(stretch: Sequence[Band], checkpoint: Checkpoint) -> Encoded:
+    return [
+        (outlet, band.first, stored)
+        for band in stretch
+        for outlet, stored in zip(band.outlets, band.encode(checkpoint), strict=True)
+    ]
+
+
+def _write(encoded: Encoded) -> None:
+    for outlet, first, stored in encoded:
+        outlet.writer.write(outlet.row, first, stored)
+
+
+def stretches(bands: Iterator[Band]) -> Iterator[tuple[Band, ...]]:
+    """The same bands, STRETCH of them at a time."""
+    while stretch := tuple(islice(bands, STRETCH)):
+        yield stretch
+
+
 def all_bands(checkpoint: Checkpoint, outlets: Sequence[Outlet]) -> Iterator[Band]:
-    """Every band of every tensor in file order; the next tensor's pages are asked for ahead."""
-    by_source: dict[str, list[Outlet]] = {name: [] for name in checkpoint.tensors}
+    """Every band of every tensor in network order; the next tensor's pages are asked for ahead."""
+    by_source: dict[str, list[Outlet]] = {w.name: [] for w in checkpoint.architecture.weights()}
     for outlet in outlets:
         if outlet.row.source is not None:
             by_source[outlet.row.source].append(outlet)
-    names = list(checkpoint.tensors)
+    names = list(by_source)
     for name, following in zip(names, [*names[1:], None], strict=True):
         if following is not None:
             checkpoint.read_ahead(following)

@@ -2,9 +2,10 @@
 
 from threading import Event
 
+import numpy as np
 import pytest
 
-from phiquant.phi.hashes import Stopped, hash_files
+from phiquant.phi.hashes import Stopped, hash_files, hash_mapped
 
 
 def test_published_vectors(tmp_path):
@@ -24,9 +25,14 @@ def test_large_files_are_read_whole(tmp_path):
     assert hashes["a"] != hashes["b"]
 
 
+def test_mapped_files_hash_alike(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(range(256)) * 5000)
+    mapped = {tmp_path / "a": np.memmap(tmp_path / "a", np.uint8, "r")}
+    assert hash_mapped(mapped) == hash_files([tmp_path / "a"]) == hash_files([tmp_path / "a"], 2)
+
+
 def test_stops_when_asked(tmp_path):
-    (tmp_path / "a").write_bytes(b"x")
     stop = Event()
     stop.set()
     with pytest.raises(Stopped):
-        hash_files([tmp_path / "a"], stop)
+        hash_mapped({tmp_path / "a": np.zeros(5, np.uint8)}, stop)

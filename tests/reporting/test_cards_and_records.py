@@ -11,7 +11,7 @@ from phiquant.errors import ArtifactError
 from phiquant.evaluation import inspection, opening
 from phiquant.evaluation.bootstrap import Estimate
 from phiquant.evaluation.inspection import inspect
-from phiquant.evaluation.manifest import license_of, read_manifest
+from phiquant.evaluation.manifest import Manifest, license_of, read_manifest
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import verify
@@ -50,7 +50,8 @@ class Made:
         recipe = Recipe("gguf", "int4")
         self.plan = target.plan(self.truth.checkpoint.architecture, Survey({}), recipe)
         source = Source(directory / "model", "model", "someone/Phi-4-mini", "abc123")
-        write_records(self.path, source, {"model.safetensors": "00ff"}, recipe, self.plan)
+        hashes = {"model.safetensors": "00ff"}
+        write_records(self.path, Manifest.describe(source, hashes, recipe, self.plan), {})
 
     @property
     def card(self):

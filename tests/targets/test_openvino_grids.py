@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from phiquant.quantization.nibbles import pack, pack_run, unpack, unpack_run
 from phiquant.targets.openvino.formats import GRIDS, INTEGER_GRIDS
-from phiquant.targets.openvino.nibbles import pack, pack_run, unpack, unpack_run
 
 ov = pytest.importorskip("openvino")
 

@@ -24,7 +24,6 @@ from typing import Any, Self
 
 import numpy as np
 
-from phiquant.cores import cores
 from phiquant.errors import ArtifactError
 from phiquant.phi.hashes import hash_files
 from phiquant.phi.source import Source
@@ -70,14 +69,16 @@ class Manifest:
             files={},
         )
 
-    def with_files(self, directory: Path) -> Self:
-        """The same with the hashes of the files in `directory`."""
+    def with_files(self, directory: Path, known: Mapping[str, str]) -> Self:
+        """The same with the hashes of the files in `directory`; `known` ones are not read."""
         names = sorted(
             path
             for path in directory.iterdir()
             if path.is_file() and path.name not in (NAME, CARD) and path.name[0] != "."
         )
-        return replace(self, files=hash_files(names, threads=cores()))
+        unknown = [path for path in names if path.name not in known]
+        found = {**known, **hash_files(unknown)}
+        return replace(self, files={path.name: found[path.name] for path in names})
 
     def with_verification(self, verification: Document) -> Self:
         """The same with the result of a verification."""

@@ -5,11 +5,11 @@ with one another ends in one CheckpointError that names the tensors.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ from phiquant.phi.widen import widen
 
 INDEX = "model.safetensors.index.json"
 WEIGHT_DTYPES = ("BF16", "F16", "F32")
+Made = TypeVar("Made")
+
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -44,6 +46,9 @@ class Checkpoint:
     tensors: Mapping[str, StoredTensor]
     mapped: Mapping[Path, npt.NDArray[np.uint8]] = field(repr=False, compare=False)
     """The weight files, each mapped once: pages that were seen stay within reach."""
+    _made: dict[Callable[..., object], object] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @classmethod
     def open(cls, directory: Path, name: str | None = None) -> Self:
@@ -70,6 +75,12 @@ class Checkpoint:
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer, read once. Raises TokenizerError."""
         return read_tokenizer(self.directory, self.architecture.vocabulary_size)
+
+    def once(self, make: Callable[[Self], Made]) -> Made:
+        """What `make` makes of this checkpoint; it is called the first time only."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return self._made[make]  # type: ignore[return-value]
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -5,42 +5,79 @@ prints the same. A model from the hub is named by its revision too, which pins e
 Source: https://github.com/BLAKE3-team/BLAKE3-specs.
 """
 
-import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from io import FileIO
 from pathlib import Path
 from threading import Event
 
-PIECE = 16 << 20
+import numpy as np
+import numpy.typing as npt
+
+PIECE = 64 << 20
 """Bytes between two looks at whether to stop."""
+
+BUFFER = 1 << 20
+"""Bytes that are read at once: they stay in the processor's cache until they are hashed."""
 
 
 class Stopped(Exception):  # noqa: N818 (it is no error)
     """The hashing was asked to stop."""
 
 
-def hash_files(
-    paths: Iterable[Path], stop: Event | None = None, threads: int = 1
+def hash_files(paths: Iterable[Path], threads: int = 1) -> dict[str, str]:
+    """File name → BLAKE3 in hexadecimal."""
+    hashes = {}
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            digest = Digest(threads)
+            digest.read_on(file, os.fstat(file.fileno()).st_size)
+        hashes[path.name] = digest.hexdigest()
+    return hashes
+
+
+def hash_mapped(
+    files: Mapping[Path, npt.NDArray[np.uint8]], stop: Event | None = None
 ) -> dict[str, str]:
-    """File name → BLAKE3 in hexadecimal. Raises Stopped soon after `stop` is set."""
-    return {path.name: _hash(path, stop, threads) for path in paths}
+    """File name → BLAKE3 in hexadecimal, of mapped files: pages that are mapped cost no more.
 
-
-def _hash(path: Path, stop: Event | None, threads: int) -> str:
+    Raises Stopped soon after `stop` is set.
+    """
     from blake3 import blake3
 
-    digest = blake3(max_threads=threads)
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:  # nothing that could be mapped
-            return str(digest.hexdigest())
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            whole = memoryview(mapped)
-            try:
-                for first in range(0, len(whole), PIECE):
-                    if stop is not None and stop.is_set():
-                        raise Stopped
-                    with whole[first : first + PIECE] as piece:
-                        digest.update(piece)
-            finally:
-                whole.release()
-    return str(digest.hexdigest())
+    hashes = {}
+    for path, content in files.items():
+        digest = blake3()
+        for first in range(0, content.size, PIECE):
+            if stop is not None and stop.is_set():
+                raise Stopped
+            digest.update(content[first : first + PIECE].data)
+        hashes[path.name] = str(digest.hexdigest())
+    return hashes
+
+
+class Digest:
+    """The hash of a file's first bytes, which goes on as the file grows."""
+
+    def __init__(self, threads: int = 1) -> None:
+        from blake3 import blake3
+
+        self.hashed = 0
+        """How many bytes."""
+        self._digest = blake3(max_threads=threads)
+        self._buffer = bytearray(BUFFER * threads)
+
+    def read_on(self, file: FileIO, end: int) -> None:
+        """Hash the bytes of `file`, unbuffered and readable, up to `end`; its position moves."""
+        file.seek(self.hashed)
+        with memoryview(self._buffer) as view:
+            while self.hashed < end:
+                count = file.readinto(view[: end - self.hashed])
+                if not count:
+                    raise OSError(f"{file.name} ends at byte {self.hashed}, expected {end}")
+                self._digest.update(view[:count])
+                self.hashed += count
+
+    def hexdigest(self) -> str:
+        """The hash in hexadecimal."""
+        return str(self._digest.hexdigest())

@@ -24,6 +24,19 @@ from phiquant.phi.special_tokens import (
 )
 from phiquant.phi.tokenizer_json import Definition, TokenizerKind, read_definition
 
+MODEL_OPTIONS = (
+    "cache_capacity",
+    "dropout",
+    "unk_token",
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+    "fuse_unk",
+    "byte_fallback",
+    "ignore_merges",
+)
+TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+EMPTY = {"type": "BPE", "vocab": {}, "merges": []}
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -52,7 +65,7 @@ class Tokenizer:
     @cached_property
     def _encoder(self) -> tokenizers.Tokenizer:
         try:
-            return tokenizers.Tokenizer.from_str(self.document)
+            return _encoder(self)
         except Exception as error:  # the library raises nothing more specific
             raise TokenizerError(
                 f"the tokenizers library refuses tokenizer.json: {error}; download it again, or "
@@ -68,6 +81,28 @@ class Tokenizer:
         """The text of `ids`, special tokens included."""
         text: str = self._encoder.decode(list(ids), skip_special_tokens=False)
         return text
+
+
+def _encoder(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
+    """The library's tokenizer; writing and parsing a vocabulary of 200,000 as text takes a second.
+
+    Every added token is in the vocabulary (`read_tokenizer`), from which it takes its id.
+    """
+    model = tokenizer.parsed["model"]
+    steps = tokenizers.Tokenizer.from_str(
+        json.dumps({**tokenizer.parsed, "added_tokens": [], "model": EMPTY})
+    )
+    options = {name: model[name] for name in MODEL_OPTIONS if model.get(name) is not None}
+    encoder = tokenizers.Tokenizer(
+        tokenizers.models.BPE(model["vocab"], list(tokenizer.definition.merges), **options)
+    )
+    for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        if getattr(steps, name) is not None:
+            setattr(encoder, name, getattr(steps, name))
+    for token in tokenizer.parsed.get("added_tokens") or ():
+        flags = {name: token[name] for name in TOKEN_FLAGS if name in token}
+        encoder.add_tokens([tokenizers.AddedToken(token["content"], **flags)])
+    return encoder
 
 
 def read_tokenizer(directory: Path, vocabulary_size: int) -> Tokenizer:

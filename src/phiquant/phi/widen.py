@@ -28,7 +28,7 @@ def _widen_bf16(bits: npt.NDArray[np.uint16], out: npt.NDArray[np.uint32]) -> No
 def _largest_bits(bits: npt.NDArray[Any], mask: Any) -> Any:  # noqa: ANN401
     largest = bits.dtype.type(0)
     for i in range(bits.size):
-        largest = max(largest, bits[i] & mask)
+        largest = max(largest, bits.dtype.type(bits[i] & mask))
     return largest
 
 

@@ -133,7 +133,8 @@ def greatest_bits(values: Floats) -> np.int32:
     """The greatest bit pattern without sign: above 0x7F7FFFFF, a value is not finite."""
     most = np.int32(0)
     for i in range(values.size):
-        most = max(most, float_bits(values[i]) & np.int32(0x7FFFFFFF))
+        # numba would otherwise go on in 64 bits, with half as many to a vector.
+        most = max(most, np.int32(float_bits(values[i]) & np.int32(0x7FFFFFFF)))
     return most
 
 

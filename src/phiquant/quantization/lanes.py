@@ -27,6 +27,7 @@ from numba import njit
 
 from phiquant.quantization.floats import bits_float, float_bits
 from phiquant.quantization.grid import Floats
+from phiquant.quantization.transposition import SIDE, transpose_block
 
 LANES = 32
 TILE = 8
@@ -75,7 +76,8 @@ PARAMETERS = 20 * LANES
 UNIT = 0 * LANES  # what one lane unit is: a power of two, negative where the lane is mirrored
 FINEST = 1 * LANES  # the smallest normal of the stored type, in lane units
 LIMIT = 2 * LANES  # the largest value of the stored type, in lane units
-UNITS = 3 * LANES
+SHRINK = 3 * LANES  # 1 / |UNIT|
+UNITS = 4 * LANES
 
 # Rows of the moment array.
 C1 = 0 * LANES
@@ -134,6 +136,8 @@ class Rules(NamedTuple):
     """(starts, 2): see `start` and `start_symmetric`."""
     refits: int
     """Least-squares refits after the best start."""
+    scanned: bool
+    """Whether the starts are only scanned (see `scan`); `search` says when that will do."""
 
 
 @njit(**INNER, fastmath=EXACT)
@@ -260,30 +264,41 @@ def accumulate(lanes: Lanes, rules: Rules) -> None:
             accumulate_tile(Lanes(x[at : at + step], w[at : at + step], p, m, u), rules)
 
 
+@njit(**INNER, fastmath=STRICT, forceinline=True)
+def shrink_tile(x: Floats, u: Floats) -> None:
+    """Bring TILE weights of every lane to the lane's unit."""
+    for lane in range(LANES):
+        shrink = u[SHRINK + lane]
+        for j in range(TILE):
+            x[j * LANES + lane] *= shrink
+
+
 @njit(**INNER, fastmath=STRICT)
 def load(source: Floats, first: int, lanes: Lanes, rules: Rules) -> None:
     """Transpose and scale the runs of weights from `first` on, a run a lane; spare lanes are 0."""
     x, u = lanes.x, lanes.u
     size = x.size // LANES
-    count = source.size // size - first
+    runs = source[first * size : (first + LANES) * size]
+    if runs.size < x.size:
+        padded = np.zeros(x.size, np.float32)
+        padded[: runs.size] = runs
+        runs = padded
     for lane in range(LANES):
-        if lane < count:
-            run = source[(first + lane) * size : (first + lane + 1) * size]
-            most = np.int32(0)
-            for j in range(size):
-                most = max(most, float_bits(run[j]) & np.int32(0x7FFFFFFF))
-            exponent = min(max(most >> np.int32(23), np.int32(1)), np.int32(253))
-            shrink = bits_float((np.int32(254) - exponent) << np.int32(23))
-            for j in range(size):
-                x[j * LANES + lane] = run[j] * shrink
-        else:
-            exponent = np.int32(127)
-            shrink = ONE
-            for j in range(size):
-                x[j * LANES + lane] = ZERO
-        u[UNIT + lane] = bits_float(exponent << np.int32(23))
+        most = np.int32(0)
+        for j in range(size):
+            most = max(most, np.int32(float_bits(runs[lane * size + j]) & np.int32(0x7FFFFFFF)))
+        exponent = np.int32(min(max(most >> np.int32(23), np.int32(1)), np.int32(253)))
+        shrink = bits_float(np.int32((np.int32(254) - exponent) << np.int32(23)))
+        u[UNIT + lane] = bits_float(np.int32(exponent << np.int32(23)))
+        u[SHRINK + lane] = shrink
         u[FINEST + lane] = rules.finest * shrink
         u[LIMIT + lane] = rules.limit * shrink
+    for lane in range(0, LANES, SIDE):
+        for j in range(0, size, SIDE):
+            transpose_block(runs, lane * size + j, size, x, j * LANES + lane, LANES)
+    step = TILE * LANES
+    for at in range(0, x.size, step):
+        shrink_tile(x[at : at + step], u)
 
 
 @njit(**INNER, fastmath=STRICT)

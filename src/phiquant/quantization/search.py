@@ -68,6 +68,7 @@ from phiquant.quantization.lanes import (
     measure,
     rounded,
 )
+from phiquant.quantization.scan import NARROW, ROWS, Pair, forget_proposal, scan, take_start
 
 
 @njit(**INNER, fastmath=STRICT)
@@ -246,28 +247,59 @@ def follow(p: Floats) -> None:
 
 
 @njit(**INNER, fastmath=STRICT)
-def search_lanes(lanes: Lanes, rules: Rules) -> None:
-    """The best levels of every lane: the best proposal of all starts, refitted some times."""
+def scan_symmetric(lanes: Lanes, rules: Rules, pair: Pair) -> None:
+    """The best proposal of all starts, by a scan of them two at a time."""
     count = rules.starts.shape[0]
+    for k in range(0, count, 2):
+        start_symmetric(lanes, rules, rules.starts[k, 0])
+        take_start(lanes, rules, pair.a)
+        start_symmetric(lanes, rules, rules.starts[min(k + 1, count - 1), 0])
+        take_start(lanes, rules, pair.b)
+        scan(lanes, rules, pair)
+    forget_proposal(lanes)
+
+
+@njit(**INNER, fastmath=STRICT)
+def propose_by_kind(lanes: Lanes, rules: Rules) -> None:
+    """The proposal of the present levels, by what may be stored."""
+    if rules.symmetric:
+        propose_symmetric(lanes, rules)
+    elif rules.zeroed:
+        propose_zeroed(lanes, rules)
+    else:
+        propose(lanes, rules)
+
+
+@njit(**INNER, fastmath=STRICT)
+def try_starts(lanes: Lanes, rules: Rules) -> None:
+    """The best proposal of all starts."""
     aligned = rules.ceiling > ZERO and not rules.symmetric
-    for k in range(-1 if aligned else 0, count + rules.refits):
-        if k >= count:
-            follow(lanes.p)
-        elif k < 0:
+    for k in range(-1 if aligned else 0, rules.starts.shape[0]):
+        if k < 0:
             start_aligned(lanes, rules)
         elif rules.symmetric:
             start_symmetric(lanes, rules, rules.starts[k, 0])
         else:
             start(lanes, rules, rules.starts[k, 0], rules.starts[k, 1])
         accumulate(lanes, rules)
-        if k >= count:
-            keep(lanes)
-        if rules.symmetric:
-            propose_symmetric(lanes, rules)
-        elif rules.zeroed:
-            propose_zeroed(lanes, rules)
-        else:
-            propose(lanes, rules)
+        propose_by_kind(lanes, rules)
+
+
+@njit(**INNER, fastmath=STRICT)
+def refit(lanes: Lanes, rules: Rules) -> None:
+    """Follow the best proposal some times, and keep the best levels met."""
+    for _ in range(rules.refits):
+        follow(lanes.p)
+        accumulate(lanes, rules)
+        keep(lanes)
+        propose_by_kind(lanes, rules)
+
+
+@njit(**INNER, fastmath=STRICT)
+def search_lanes(lanes: Lanes, rules: Rules) -> None:
+    """The best levels of every lane: the best proposal of all starts, refitted some times."""
+    try_starts(lanes, rules)
+    refit(lanes, rules)
 
 
 @njit(**INNER, fastmath=STRICT)
@@ -306,12 +338,17 @@ def search(
     m = np.zeros(MOMENTS, np.float32)
     u = np.zeros(UNITS, np.float32)
     lanes = Lanes(x, w, p, m, u)
+    pair = Pair(np.zeros(ROWS, np.float32), np.zeros(ROWS, np.float32))
     for first in range(0, scales.size, LANES):
         load(weights, first, lanes, rules)
         if importance.size > 0:
             load_importance(importance, first, w)
         measure(lanes)
-        search_lanes(lanes, rules)
+        if rules.scanned:
+            scan_symmetric(lanes, rules, pair)
+            refit(lanes, rules)
+        else:
+            search_lanes(lanes, rules)
         if rules.decoded:
             compare_decoded(lanes, rules)
         for lane in range(min(LANES, scales.size - first)):
@@ -353,7 +390,13 @@ class Search:
             self.decoded,
             np.array(self.starts, np.float32),
             self.refits,
+            False,
         )
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the starts may be scanned: see `scan`."""
+        return self.codes[1] - self.codes[0] < NARROW
 
 
 def search_levels(
@@ -363,7 +406,8 @@ def search_levels(
     rows, columns = weights.shape
     scale = np.empty((rows, columns // plan.size), np.float32)
     offset = np.empty_like(scale)
-    rules = plan.rules(kind)
+    scanned = plan.symmetric and plan.narrow and importance.size == 0
+    rules = plan.rules(kind)._replace(scanned=scanned)
 
     def work(first: int, last: int) -> None:
         search(

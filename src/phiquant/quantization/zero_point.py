@@ -55,6 +55,7 @@ from phiquant.quantization.lanes import (
     measure,
     rounded,
 )
+from phiquant.quantization.scan import ROWS, Pair, forget_proposal, scan, take_start
 from phiquant.quantization.search import Search, follow, keep
 
 
@@ -97,6 +98,20 @@ def propose_zero(lanes: Lanes, rules: Rules) -> None:
         p[NEXT_OFFSET + lane] = -new_scale * zero if better else p[NEXT_OFFSET + lane]
 
 
+@njit(**INNER, fastmath=STRICT)
+def scan_zero(lanes: Lanes, rules: Rules, pair: Pair) -> None:
+    """The best proposal of all starts, by a scan of them two at a time."""
+    starts = rules.starts
+    for k in range(0, starts.shape[0], 2):
+        start_zero(lanes, rules, starts[k, 0], starts[k, 1])
+        take_start(lanes, rules, pair.a)
+        other = min(k + 1, starts.shape[0] - 1)
+        start_zero(lanes, rules, starts[other, 0], starts[other, 1])
+        take_start(lanes, rules, pair.b)
+        scan(lanes, rules, pair)
+    forget_proposal(lanes)
+
+
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=STRICT)
 def search_zero(
     weights: Floats, importance: Floats, rules: Rules, scales: Floats, zeros: Floats
@@ -109,13 +124,16 @@ def search_zero(
     m = np.zeros(MOMENTS, np.float32)
     u = np.zeros(UNITS, np.float32)
     lanes = Lanes(x, w, p, m, u)
+    pair = Pair(np.zeros(ROWS, np.float32), np.zeros(ROWS, np.float32))
     count = rules.starts.shape[0]
     for first in range(0, scales.size, LANES):
         load(weights, first, lanes, rules)
         if importance.size > 0:
             load_importance(importance, first, w)
         measure(lanes)
-        for k in range(count + rules.refits):
+        if rules.scanned:
+            scan_zero(lanes, rules, pair)
+        for k in range(count if rules.scanned else 0, count + rules.refits):
             if k >= count:
                 follow(p)
             else:
@@ -141,7 +159,7 @@ def search_zero_points(
     rows, columns = weights.shape
     scale = np.empty((rows, columns // plan.size), np.float32)
     zeros = np.empty_like(scale)
-    rules = plan.rules(kind)
+    rules = plan.rules(kind)._replace(scanned=plan.narrow and importance.size == 0)
 
     def work(first: int, last: int) -> None:
         search_zero(

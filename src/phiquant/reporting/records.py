@@ -6,21 +6,16 @@ from pathlib import Path
 from phiquant.errors import ArtifactError, RequestError
 from phiquant.evaluation.manifest import CARD, NAME, Manifest, read_manifest
 from phiquant.evaluation.verification import Verification
-from phiquant.phi.source import Source
-from phiquant.planning.plan import Plan
-from phiquant.recipe import Recipe
 from phiquant.reporting.card import card
 from phiquant.staging import write_text
 
 
-def write_records(
-    directory: Path, source: Source, hashes: Mapping[str, str], recipe: Recipe, plan: Plan
-) -> None:
-    """Describe the finished artifact in `directory`; `hashes` are of the source's weight files.
+def write_records(directory: Path, manifest: Manifest, hashes: Mapping[str, str]) -> None:
+    """Describe the finished artifact in `directory`, whose files `manifest` does not list yet.
 
-    Reads the artifact's files once, for their hashes.
+    `hashes` are those that are known already; the other files are read for theirs.
     """
-    manifest = Manifest.describe(source, hashes, recipe, plan).with_files(directory)
+    manifest = manifest.with_files(directory, hashes)
     write_text(directory / CARD, card(directory, manifest))
     manifest.write(directory)
 

@@ -4,7 +4,11 @@ The plan fixes every tensor's size, hence every offset. So the header goes first
 tensors land at their places in whatever order the checkpoint yields them.
 
 The file is forced to the disk every so often while it is written, so that the disk works
-alongside the rounding and closing has little left to wait for.
+alongside the rounding and closing has little left to wait for. Its hash follows: what lies
+without a hole before the furthest band is hashed from the page cache, and then leaves that cache.
+An artifact of gigabytes so takes none of the memory that the checkpoint is read through; filling
+fresh memory can cost more than all the rest of writing, above all in virtual machines. The price
+is that whoever opens the artifact next reads it from the disk.
 """
 
 import errno
@@ -15,6 +19,9 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+
+from phiquant.phi.hashes import Digest
+from phiquant.targets.extents import Extents
 
 SYNC_EVERY = 64 << 20
 """Bytes between two syncs."""
@@ -32,11 +39,19 @@ class StreamedFile:
 
     def __init__(self, path: Path, header: bytes, size: int) -> None:
         self.path = path
-        self._file = path.open("xb", buffering=0)
+        self.hash = ""
+        """BLAKE3 of the file in hexadecimal, once it is closed."""
+        self._size = size
         self._unsynced = 0
+        self._mapped = False
+        self._was_solid = 0
+        self._late = False
+        self._extents = Extents()
+        self._digest = Digest()
+        self._file = path.open("x+b", buffering=0)
         try:
             self._reserve(size)
-            self._write(memoryview(header))
+            self._write(0, memoryview(header))
         except BaseException:
             self._file.close()
             raise
@@ -52,22 +67,50 @@ class StreamedFile:
 
     def put(self, offset: int, array: npt.NDArray[np.generic]) -> None:
         """Write the bytes of `array`, in row-major order, at `offset`."""
-        self._file.seek(offset)
-        self._write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        self._write(offset, np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
-    def _write(self, data: memoryview) -> None:
+    def map(self) -> np.memmap[tuple[int], np.dtype[np.uint8]]:
+        """The bytes of the file, mapped for writing; it is then hashed on closing alone."""
+        self._mapped = True
+        self._digest = Digest()
+        return np.memmap(self.path, np.uint8, "r+")
+
+    def _write(self, offset: int, data: memoryview) -> None:
         self._unsynced += data.nbytes
+        self._late |= offset < self._digest.hashed
+        self._extents.add(offset, offset + data.nbytes)
+        self._file.seek(offset)
         while data:
             data = data[self._file.write(data) :]
         if self._unsynced >= SYNC_EVERY:
-            os.fsync(self._file.fileno())
-            self._unsynced = 0
+            self._sync()
+
+    def _sync(self) -> None:
+        os.fsync(self._file.fileno())
+        self._unsynced = 0
+        if not self._mapped:
+            self._hash_to(self._was_solid)  # a short hole before that has been filled since
+        self._was_solid = self._extents.solid
+
+    def _hash_to(self, end: int) -> None:
+        """Hash on to `end`, and let go of what is hashed."""
+        first = self._digest.hashed
+        if end <= first:
+            return
+        self._digest.read_on(self._file, end)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file.fileno(), first, end - first, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
-        """Force the bytes to the disk and close the file."""
-        if not self._file.closed:
-            os.fsync(self._file.fileno())
-            self._file.close()
+        """Force the bytes to the disk, finish the hash and close the file."""
+        if self._file.closed:
+            return
+        os.fsync(self._file.fileno())
+        if self._late:  # it is rare, and costs another reading
+            self._digest = Digest()
+        self._hash_to(self._size)
+        self.hash = self._digest.hexdigest()
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -43,6 +43,10 @@ class Writer(Protocol):
     def notes(self) -> tuple[str, ...]:
         """What the runtime will do otherwise than the original, in sentences."""
 
+    @property
+    def hashes(self) -> Mapping[str, str]:
+        """BLAKE3 of the files that were hashed while they were written, by name, when done."""
+
     def write(self, row: PlanRow, first: int, parts: Parts) -> None:
         """Store the parts of `row` for the tensor's rows from `first` on."""
 
@@ -164,5 +168,10 @@ class Target:
     """What the Hugging Face hub calls the format (`library_name` of a model card)."""
     command: Callable[[Path], str]
     """The line that runs the artifact in a directory, typed in that directory."""
+    prepare: Callable[[Checkpoint], object] = lambda checkpoint: checkpoint.tokenizer
+    """Make once (`Checkpoint.once`) what takes long and no plan decides; it runs beside the survey.
+
+    Raises TokenizerError or MissingDependency.
+    """
     options: Mapping[str, str] = field(default_factory=dict)
     """Names that `Recipe.options` may hold, each with a sentence; `plan` checks the values."""

@@ -80,6 +80,11 @@ class GgufWriter:
         row_nbytes = row.nbytes // row.shape[0]
         self._file.put(self._places[row.output] + first * row_nbytes, part)
 
+    @property
+    def hashes(self) -> dict[str, str]:
+        """BLAKE3 of the file with the tensors, by its name."""
+        return {self._file.path.name: self._file.hash}
+
     def __enter__(self) -> Self:
         self._file.__enter__()
         return self

@@ -73,6 +73,11 @@ class MlxWriter:
             file.put(part.offset + start, array)
             self._missing[part.name] -= array.nbytes
 
+    @property
+    def hashes(self) -> dict[str, str]:
+        """BLAKE3 of the safetensors files, by name."""
+        return {file.path.name: file.hash for file, _ in self._places.values()}
+
     def __exit__(
         self,
         kind: type[BaseException] | None,

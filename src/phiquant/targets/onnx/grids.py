@@ -27,6 +27,7 @@ from phiquant.quantization.affine import (
 from phiquant.quantization.float_grid import FloatGrid
 from phiquant.quantization.floats import FLOAT_TYPES, FloatType, cast, nearest, widen
 from phiquant.quantization.grid import Codes, Floats, Levels, PartLayout, Parts
+from phiquant.quantization.nibbles import pack
 from phiquant.quantization.search import Search, search_levels
 from phiquant.quantization.zero_point import search_zero_points
 
@@ -182,7 +183,7 @@ def pack_codes(codes: Codes, bits: int) -> npt.NDArray[np.uint8]:
         return codes.astype(np.uint8)
     if codes.shape[1] % 2:
         codes = np.pad(codes, ((0, 0), (0, 1)))
-    return (codes[:, ::2] | codes[:, 1::2] << 4).astype(np.uint8)
+    return pack(codes)
 
 
 def unpack_codes(packed: npt.NDArray[np.generic], bits: int, columns: int) -> Codes:

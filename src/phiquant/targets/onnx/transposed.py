@@ -5,8 +5,6 @@ two columns share a byte, low nibble first, and may come in different bands: byt
 into the file, which is zero before. The number of columns is even then (see `layout`).
 """
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
@@ -15,10 +13,10 @@ from phiquant.targets.onnx.grids import pack_codes
 
 
 class MappedFile:
-    """A file of its final size, mapped for writing."""
+    """A file of its final size, whose bytes are mapped for writing."""
 
-    def __init__(self, path: Path) -> None:
-        self._bytes = np.memmap(path, np.uint8, "r+")
+    def __init__(self, mapped: np.memmap[tuple[int], np.dtype[np.uint8]]) -> None:
+        self._bytes = mapped
 
     def put(self, entry: Entry, first: int, elements: npt.NDArray[np.generic]) -> None:
         """Write `elements` (rows, in), the matrix's rows from `first` on."""

@@ -73,7 +73,7 @@ class OnnxWriter:
         path = self._directory / FILE
         self._file = StreamedFile(path, b"", self._size)
         if any(entry.transposed for entry in self._entries.values()):
-            self._mapped = MappedFile(path)
+            self._mapped = MappedFile(self._file.map())
         return self
 
     def write(self, row: PlanRow, first: int, parts: Parts) -> None:
@@ -84,6 +84,12 @@ class OnnxWriter:
             standard = isinstance(grid, BlockGrid) and not self._layout.as_nbits(row)
             elements = _elements(array, part, grid, row.shape[1]) if standard else array
             self._put(entry, first, elements)
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """BLAKE3 of the file with the tensors, by its name."""
+        assert self._file is not None
+        return {self._file.path.name: self._file.hash}
 
     def _put(self, entry: Entry, first: int, array: npt.NDArray[np.generic]) -> None:
         assert self._file is not None

@@ -23,6 +23,12 @@ def _writer(plan: Plan, checkpoint: Checkpoint, recipe: Recipe, directory: Path)
     return OpenVinoWriter(plan, checkpoint, recipe, directory)
 
 
+def _prepare(checkpoint: Checkpoint) -> None:
+    from phiquant.targets.openvino.tokenizer_ir import proved_tokenizer
+
+    checkpoint.once(proved_tokenizer)
+
+
 def _runner(path: Path) -> Runner:
     from phiquant.targets.openvino.runner import OpenVinoRunner
 
@@ -52,5 +58,6 @@ TARGET = Target(
     runner=_runner,
     library="openvino",
     command=_command,
+    prepare=_prepare,
     options=OPTIONS,
 )

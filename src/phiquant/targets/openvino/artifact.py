@@ -18,13 +18,13 @@ from phiquant.errors import ArtifactError
 from phiquant.phi.architecture import Architecture, Weight
 from phiquant.phi.config import read_architecture, read_config
 from phiquant.quantization.grid import Floats, Grid
+from phiquant.quantization.nibbles import unpack_run
 from phiquant.targets.openvino.formats import (
     COMPRESSED,
     FLOATS,
     READABLE_FLOATS,
     named_grid,
 )
-from phiquant.targets.openvino.nibbles import unpack_run
 from phiquant.targets.openvino.parts import nbytes_of
 from phiquant.targets.openvino.xml_reader import MODEL, Constant, Constants, read_constants
 from phiquant.targets.target import StoredEntry

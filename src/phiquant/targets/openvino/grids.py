@@ -27,9 +27,9 @@ from phiquant.quantization.float_grid import FloatGrid
 from phiquant.quantization.floats import FLOAT_TYPES, cast, nearest, widen
 from phiquant.quantization.grid import Codes, Floats, Levels, PartLayout, Parts
 from phiquant.quantization.lanes import TILE
+from phiquant.quantization.nibbles import pack, unpack
 from phiquant.quantization.search import Search, search_levels
 from phiquant.quantization.zero_point import search_zero_points
-from phiquant.targets.openvino.nibbles import pack, unpack
 
 GROUPS = (32, 64, 128)
 SCALES = FLOAT_TYPES["F16"]
@@ -180,5 +180,6 @@ class IntegerGrid:
         # The extreme weight meets the extreme code of its sign or of the other, or lies a bit out.
         steps: tuple[float, ...] = (127.0, 127.5, 125.0, 128.5, 130.0, 120.0)
         if self.bits == 4:
-            steps = (-8.0, -7.5, -8.5, -7.0, -9.0, 7.0, 7.5, 8.0, 8.5, -10.0, 9.5)
-        return Search(self.group, (low, high), tuple((step, 0.0) for step in steps), 3, True)
+            steps = (-8.0, -7.5, -8.5, -7.0, -9.0, 7.0, 7.5, 8.0, 8.5, -9.5, -10.0, 9.5)
+        refits = 2 if self.bits == 4 and self.group in GROUPS else 3
+        return Search(self.group, (low, high), tuple((step, 0.0) for step in steps), refits, True)

@@ -14,13 +14,19 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 from phiquant.targets.openvino.graph import Graph
 from phiquant.targets.openvino.operators import Node, openvino
 from phiquant.targets.openvino.parts import StoredPart
 
 OWN_NAME = re.compile(r"\b([A-Z][A-Za-z0-9]*)_[0-9]+\b")
+NAMES = re.compile(r' (?:name|names|output_names)="[^"]*"')
+TAG = re.compile(r"<(?:layer|port) [^<>]*>")
+PARAMETER = re.compile(
+    r'(?P<layer><layer id="\d+" name="(?P<name>[^"]*)") type="Parameter" version="opset1">'
+    r"(?P<space>\s*)<data [^<>]*/>"
+)
+"""As OpenVINO writes it. The text is megabytes: taking it apart as XML costs a second more."""
 ALIGNMENT = 64
 """Bytes: a cache line, and what the CPU's kernels like best."""
 
@@ -42,32 +48,25 @@ def arrange(graph: Graph) -> Layout:
         xml, binary = Path(scratch, "model.xml"), Path(scratch, "model.bin")
         openvino().serialize(graph.model, xml, binary)
         head = binary.read_bytes()
-        root = ElementTree.fromstring(xml.read_bytes())
+        text = xml.read_text(encoding="utf-8")
     places: dict[str, tuple[StoredPart, int]] = {}
     end = len(head)
     for part in graph.parts:
         end += -end % ALIGNMENT
         places[part.name] = (part, end)
         end += part.nbytes
-    _number_names(root)
-    for layer in root.iter("layer"):
-        place = places.get(layer.get("name", ""))
-        if place is not None:
-            _make_constant(layer, *place)
-    text = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return Layout(text, head, places, end)
+    text = _with_constants(_with_numbered_names(text), places)
+    return Layout(text.encode(), head, places, end)
 
 
 def serialize(model: Node, path: Path) -> None:
     """Write `model` whole to `path`.xml and .bin."""
     xml = path.with_suffix(".xml")
     openvino().serialize(model, xml, path.with_suffix(".bin"))
-    root = ElementTree.fromstring(xml.read_bytes())
-    _number_names(root)
-    xml.write_bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
+    xml.write_text(_with_numbered_names(xml.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def _number_names(root: ElementTree.Element) -> None:
+def _with_numbered_names(text: str) -> str:
     """Number the names that OpenVINO gave by itself ("Constant_149") in the order of the text.
 
     It counts over all that the process has made; the same request is to give the same bytes.
@@ -77,20 +76,26 @@ def _number_names(root: ElementTree.Element) -> None:
     def numbered(match: re.Match[str]) -> str:
         return f"{match[1]}_{numbers.setdefault(match[0], len(numbers))}"
 
-    for element in root.iter():
-        if element.tag in ("layer", "port"):
-            for key in ("name", "names", "output_names"):
-                if key in element.attrib:
-                    element.set(key, OWN_NAME.sub(numbered, element.attrib[key]))
+    def with_numbers(names: re.Match[str]) -> str:
+        return OWN_NAME.sub(numbered, names[0])
+
+    return TAG.sub(lambda tag: NAMES.sub(with_numbers, tag[0]), text)
 
 
-def _make_constant(layer: ElementTree.Element, part: StoredPart, offset: int) -> None:
-    data = layer.find("data")
-    assert layer.get("type") == "Parameter" and data is not None, part.name
-    layer.set("type", "Const")
-    data.attrib = {
-        "element_type": part.element_type,
-        "shape": ", ".join(map(str, part.shape)),
-        "offset": str(offset),
-        "size": str(part.nbytes),
-    }
+def _with_constants(text: str, places: Mapping[str, tuple[StoredPart, int]]) -> str:
+    """Make a constant, whose bytes are in the .bin, of each parameter that `places` names."""
+
+    def constant(match: re.Match[str]) -> str:
+        if match["name"] not in places:
+            return match[0]
+        part, offset = places[match["name"]]
+        shape = ", ".join(map(str, part.shape))
+        return (
+            f'{match["layer"]} type="Const" version="opset1">{match["space"]}<data '
+            f'element_type="{part.element_type}" shape="{shape}" offset="{offset}" '
+            f'size="{part.nbytes}" />'
+        )
+
+    text, count = PARAMETER.subn(constant, text)
+    assert count >= len(places) and text.count(' offset="') >= len(places)
+    return text

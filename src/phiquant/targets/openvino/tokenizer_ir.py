@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from phiquant.errors import MissingDependency, TokenizerError
+from phiquant.phi.byte_letters import piece_bytes
+from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.splitting import SPACE, SpacePrefix, flat
 from phiquant.phi.tokenizer import Tokenizer
 from phiquant.phi.tokenizer_json import TokenizerKind
@@ -49,6 +51,16 @@ def _blocks() -> Any:  # noqa: ANN401 (a module without types)
             "openvino-tokenizers", "openvino", "making an OpenVINO artifact's tokenizer"
         ) from error
     return tokenizer_pipeline
+
+
+def proved_tokenizer(checkpoint: Checkpoint) -> TokenizerModels:
+    """The models for the checkpoint's tokenizer, which agree with the tokenizers library.
+
+    Raises TokenizerError or MissingDependency.
+    """
+    models = build_tokenizer(checkpoint.tokenizer)
+    check_parity(models, checkpoint.tokenizer)
+    return models
 
 
 def build_tokenizer(tokenizer: Tokenizer) -> TokenizerModels:
@@ -88,17 +100,19 @@ def _encoding_steps(blocks: Any, tokenizer: Tokenizer) -> Iterator[Any]:  # noqa
         yield blocks.RegexNormalizationStep.add_prefix_whitespace_regex()
     for expression in definition.splitting:
         yield blocks.RegexSplitStep(expression, False, "isolate", mergeable=False)
-    if definition.kind is TokenizerKind.BYTE_LEVEL:
-        yield blocks.BytesToCharsStep()
     model = tokenizer.parsed["model"]
+    byte_level = definition.kind is TokenizerKind.BYTE_LEVEL
     yield blocks.BPETokenizationStep(
-        vocab=_filled(tokenizer),
-        merges=[tuple(merge) for merge in definition.merges],
+        vocab=_vocabulary(tokenizer),
+        merges=_merges(tokenizer),
         unk_token=model.get("unk_token") or "",
         fuse_unk=bool(model.get("fuse_unk")),
         byte_fallback=bool(model.get("byte_fallback")),
         cache_capacity=max(len(definition.pieces) // 5, 20_000),
-        added_tokens={token.text: token.id for token in definition.added},
+        added_tokens={
+            token.text.encode() if byte_level else token.text: token.id
+            for token in definition.added
+        },
     )
 
 
@@ -108,9 +122,22 @@ def _space_steps(blocks: Any, prefix: SpacePrefix) -> Iterator[Any]:  # noqa: AN
     yield blocks.RegexNormalizationStep.replace_spaces_metaspace(SPACE)
 
 
-def _filled(tokenizer: Tokenizer) -> list[str]:
-    """The pieces by id; an id without one gets a text that no input can be."""
-    return [piece or f"\0{number}" for number, piece in enumerate(tokenizer.definition.pieces)]
+def _vocabulary(tokenizer: Tokenizer) -> list[bytes] | list[str]:
+    """What the pieces stand for, by id: bytes where the tokenizer is byte-level.
+
+    What can only be an added token, or no token, gets a text that no input can be.
+    """
+    pieces = tokenizer.definition.pieces
+    if tokenizer.kind is TokenizerKind.BYTE_LEVEL:
+        return [piece_bytes(piece) or b"" for piece in pieces]
+    return [piece or f"\0{number}" for number, piece in enumerate(pieces)]
+
+
+def _merges(tokenizer: Tokenizer) -> list[tuple[bytes, bytes]] | list[tuple[str, str]]:
+    merges = tokenizer.definition.merges
+    if tokenizer.kind is TokenizerKind.BYTE_LEVEL:
+        return [(piece_bytes(left) or b"", piece_bytes(right) or b"") for left, right in merges]
+    return list(merges)
 
 
 def _framing_steps(blocks: Any, tokenizer: Tokenizer) -> Iterator[Any]:  # noqa: ANN401
@@ -136,7 +163,7 @@ def _decoding_steps(blocks: Any, tokenizer: Tokenizer) -> Iterator[Any]:  # noqa
         do_skip_tokens=True,
     )
     if byte_level:
-        yield blocks.CharsToBytesStep()
+        yield blocks.FuseStep()
     else:
         known = {
             "Replace": blocks.RegexDecodingStep.parse_replace_dict,
@@ -160,14 +187,19 @@ def _replacing() -> Any:  # noqa: ANN401
     return UTF8ReplaceMode.REPLACE
 
 
-def _decoded_pieces(tokenizer: Tokenizer) -> list[bytes]:
-    """The bytes of every id: the added tokens' own text, the others' letters undone."""
-    from openvino_tokenizers.utils import apply_unicode_to_bytes
-
+def _decoded_pieces(tokenizer: Tokenizer) -> list[bytes] | None:
+    """The bytes of every id of a byte-level tokenizer; None if the vocabulary has them."""
     definition = tokenizer.definition
-    added = {token.id: token.text for token in definition.added}
+    plain = {token.id for token in definition.added}
+    odd = [
+        number
+        for number, piece in enumerate(definition.pieces)
+        if number not in plain and piece_bytes(piece) is None
+    ]
+    if not odd:
+        return None
     return [
-        added[number].encode() if number in added else apply_unicode_to_bytes(piece, True)
+        piece.encode() if number in plain else piece_bytes(piece) or piece.encode()
         for number, piece in enumerate(definition.pieces)
     ]
 

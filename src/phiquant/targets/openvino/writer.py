@@ -16,14 +16,14 @@ import numpy.typing as npt
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.grid import Parts
+from phiquant.quantization.nibbles import pack_run
 from phiquant.recipe import Recipe
 from phiquant.targets.openvino.graph import build_graph
 from phiquant.targets.openvino.ir import arrange, serialize
-from phiquant.targets.openvino.nibbles import pack_run
 from phiquant.targets.openvino.parts import StoredPart
 from phiquant.targets.openvino.profiles import profile
 from phiquant.targets.openvino.text_files import text_files
-from phiquant.targets.openvino.tokenizer_ir import build_tokenizer, check_parity, deviations
+from phiquant.targets.openvino.tokenizer_ir import deviations, proved_tokenizer
 from phiquant.targets.stream import StreamedFile
 
 MODEL = "openvino_model"
@@ -42,8 +42,7 @@ class OpenVinoWriter:
         self.notes: tuple[str, ...] = deviations(tokenizer)
         self._directory = directory
         self._files = text_files(plan, asked, checkpoint, tokenizer)
-        self._tokenizer = build_tokenizer(tokenizer)
-        check_parity(self._tokenizer, tokenizer)
+        self._tokenizer = checkpoint.once(proved_tokenizer)
         graph = build_graph(plan, architecture)
         for name, value in asked.hints.items():
             graph.model.set_rt_info(value, ["runtime_options", name])
@@ -69,6 +68,12 @@ class OpenVinoWriter:
             assert start + array.nbytes <= stored.nbytes, (stored, first, array.shape)
             self._binary.put(offset + start, array)
             self._missing[stored.name] -= array.nbytes
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """BLAKE3 of the file with the tensors, by its name."""
+        assert self._binary is not None
+        return {self._binary.path.name: self._binary.hash}
 
     def _gather(
         self, stored: StoredPart, offset: int, first: int, array: npt.NDArray[np.generic]

@@ -1,4 +1,4 @@
-"""4-bit integers as OpenVINO stores them: two a byte, the first in the lower half.
+"""4-bit integers as ONNX and OpenVINO store them: two a byte, the first in the lower half.
 
 A tensor is one run of nibbles in row-major order, without padding between rows.
 """
