@@ -103,6 +103,7 @@ def fake_target(artifact, runner):
         defaults={},
         plan=plan,
         choices=lambda row, recipe, survey: (),
+        footprint=None,
         type_of=lambda rows: "fake",
         writer=None,
         recognises=lambda path: (path / "weights.fake").is_file(),
