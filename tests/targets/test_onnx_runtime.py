@@ -4,15 +4,19 @@ import json
 
 import numpy as np
 import pytest
+import tokenizers
 from onnx_tiny import some_tokens, tiny_source, write_artifact
 from test_mlx_runtime import chain_source
 
+from parity_corpus import random_texts
 from phiquant.errors import ArtifactError
 from phiquant.evaluation.figures import mean_divergence
+from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
 from phiquant.phi.tokenizer import read_tokenizer
 from phiquant.targets.onnx import TARGET
-from tiny_models import longrope
+from published_tokenizers import write_phi_3_5_mini
+from tiny_models import longrope, write_tiny_checkpoint
 
 pytest.importorskip("onnxruntime_genai")
 pytest.importorskip("onnx_ir")
@@ -205,3 +209,20 @@ def test_logits_of_one_position_cannot_be_measured(tmp_path):
             runner.logits(some_tokens(4))
         whole = Reference(source).logits(some_tokens(1))
         np.testing.assert_allclose(runner.logits(some_tokens(1)), whole, atol=1e-4)
+
+
+def test_a_real_sentencepiece_vocabulary_is_not_split(tmp_path):
+    """Contractions, runs of blanks and spelt-out bytes as the tokenizers library has them."""
+    source = tmp_path / "source"
+    source.mkdir()
+    size = write_phi_3_5_mini(source)
+    checkpoint = Checkpoint.open(write_tiny_checkpoint(source, vocab_size=size))
+    write_artifact(checkpoint, tmp_path / "out", "int8-b32")
+    tokenizer = read_tokenizer(source, size)
+    texts = ["M'do", "i  x", "e  Α", "<0x41>", "𝄞🜁 rare", "  <|end|>  x  ", *random_texts(100, 5)]
+    with TARGET.runner(tmp_path / "out") as runner:
+        for text in texts:
+            assert runner.tokenize(text) == tokenizer.encode(text), text
+    rewritten = tokenizers.Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    for text in texts:
+        assert rewritten.encode(text, add_special_tokens=False).ids == tokenizer.encode(text), text

@@ -32,6 +32,7 @@ from phiquant.targets.onnx.grids import BlockGrid, unpack_codes
 from phiquant.targets.onnx.matrices import Layout
 from phiquant.targets.onnx.rotary import cache_bands
 from phiquant.targets.onnx.transposed import MappedFile
+from phiquant.targets.onnx.whole_words import whole_words
 from phiquant.targets.stream import StreamedFile
 from phiquant.targets.tokenizer_files import read_tokenizer_files
 
@@ -64,6 +65,7 @@ class OnnxWriter:
                 self._architecture, form, tokenizer.special, generation
             ),
             **tokenizer.files,
+            "tokenizer.json": whole_words(tokenizer.files["tokenizer.json"], checkpoint.tokenizer),
         }
         self._file: StreamedFile | None = None
         self._mapped: MappedFile | None = None

@@ -1,0 +1,30 @@
+"""A step for tokenizers that split nothing, so that onnxruntime-genai does not split either.
+
+A SentencePiece vocabulary merges across words. Where `tokenizer.json` has no `pre_tokenizer`,
+onnxruntime-extensions still cuts the text as GPT-2 does, at contractions and between blanks, and
+"i  x" or "M'do" get other tokens than the model was trained on. An expression that takes all text
+as one match makes it stop; to the tokenizers library it means the same as no step.
+"""
+
+import json
+
+from phiquant.phi.splitting import flat
+from phiquant.phi.tokenizer import Tokenizer
+from phiquant.phi.tokenizer_json import TokenizerKind
+
+WHOLE = {
+    "type": "Split",
+    "pattern": {"Regex": r"[\s\S]+"},
+    "behavior": "Isolated",
+    "invert": False,
+}
+
+
+def whole_words(text: bytes, tokenizer: Tokenizer) -> bytes:
+    """`text`, the tokenizer.json of `tokenizer`, with the step if it has none and needs it."""
+    if tokenizer.kind is not TokenizerKind.SENTENCEPIECE:
+        return text
+    if any(flat(tokenizer.parsed.get("pre_tokenizer"), "pretokenizers")):
+        return text
+    document = json.loads(text) | {"pre_tokenizer": WHOLE}
+    return json.dumps(document, ensure_ascii=False).encode()
