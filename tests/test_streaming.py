@@ -13,12 +13,12 @@ from tiny_models import tiny_config, tiny_weights, write_tiny_checkpoint
 
 
 class Collector:
-    """A grid that keeps float32, and a writer that keeps what it is given."""
+    """A rounding that keeps float32, and a writer that keeps what it is given."""
 
     def __init__(self):
         self.bands = {}
 
-    def encode(self, weights, importance=None):
+    def rounding(self, first, weights):
         return {"data": weights.copy()}
 
     def write(self, row, first, parts):
@@ -38,8 +38,8 @@ def test_every_band_reaches_every_writer(tmp_path, monkeypatch):
     checkpoint = Checkpoint.open(write_tiny_checkpoint(tmp_path, dtype="F32"))
     one, two = Collector(), Collector()
     only = "model.layers.0.mlp.down_proj.weight"
-    outlets = [Outlet(row, one, one) for row in rows(checkpoint)]
-    outlets += [Outlet(row, two, two) for row in rows(checkpoint, {only})]
+    outlets = [Outlet(row, one.rounding, one) for row in rows(checkpoint)]
+    outlets += [Outlet(row, two.rounding, two) for row in rows(checkpoint, {only})]
     seen = []
     stream(checkpoint, outlets, seen.append)
     for name, weights in tiny_weights(tiny_config()).items():

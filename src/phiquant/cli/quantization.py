@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from phiquant.basis import check_imatrix_out
 from phiquant.cli.console import out
 from phiquant.cli.ending import Result, announce
 from phiquant.cli.progress import shown
@@ -21,6 +22,7 @@ def quantize_command(
     With `summary` the plans are printed before the first byte is written, and not at the end.
     """
     check_destination(output)
+    check_imatrix_out(asked.imatrix.write, output)
     source = locate(model, asked.revision)
     recipes = recipes_for(model, asked)
     with shown(progress) as on_progress:
