@@ -28,6 +28,8 @@ SPARE = 64 << 20
 
 LIBRARIES = 150 << 20
 """Anonymous memory of the interpreter with NumPy, numba and tokenizers loaded; measured."""
+A_WRITER = 24 << 20
+"""Anonymous memory of a target's own libraries and tables, on average; measured."""
 A_TOKEN = 700
 """Bytes that one entry of the vocabulary takes while tokenizer.json is parsed; measured."""
 READ_AND_HASH = 1.5e9
@@ -80,7 +82,7 @@ def _memory(plans: Sequence[Plan], vocabulary: int) -> int:
     bands = (AHEAD + 1) * cores() * int(BAND * a_weight)
     waiting = min(WAITING, sum(plan.nbytes for plan in plans))
     unsynced = SYNC_EVERY if waiting == WAITING else 0
-    return LIBRARIES + vocabulary * A_TOKEN + bands + max(waiting, unsynced)
+    return LIBRARIES + len(plans) * A_WRITER + vocabulary * A_TOKEN + bands + max(waiting, unsynced)
 
 
 def _bytes_a_weight(plan: Plan) -> float:

@@ -39,7 +39,7 @@ def test_every_device_gets_an_answer_that_adds_up(name):
     assert all(found.verdicts)
     for one in found.candidates:
         assert one.headroom == device.usable - one.footprint.needed
-        assert one.footprint.weights == one.nbytes
+        assert one.footprint.weights <= one.nbytes
         read = one.nbytes + one.footprint.cache
         assert one.speed >= 0.99 * device.bandwidth_gbs * 1e9 * one.engine.efficiency / read
         assert one.speed < device.bandwidth_gbs * 1e9 / one.footprint.cache

@@ -39,4 +39,4 @@ def _render(prospect: Prospect, every_row: bool) -> None:
         for note in made.notes:
             out(f"Note: {note}")
         out(f"{made.target} {made.type}: {made.nbytes:,} bytes of tensors")
-    out(forecast_text(prospect.forecast))
+    out(forecast_text(prospect.forecast, prospect.basis.sample is not None))

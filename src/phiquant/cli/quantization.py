@@ -47,7 +47,7 @@ def _document(made: Made) -> dict[str, object]:
 def _summarise(prospect: Prospect) -> None:
     for plan in prospect.plans:
         out(plan_table(plan))
-    out(forecast_text(prospect.forecast))
+    out(forecast_text(prospect.forecast, prospect.basis.sample is not None))
 
 
 def _render(made: tuple[Made, ...], with_plans: bool) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from phiquant.phi.architecture import Architecture, Role
-from phiquant.planning.plan import Plan
+from phiquant.planning.plan import Plan, PlanRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Footprint:
     """Peak memory of the process (resident pages, the mapped ones of the weights included)."""
 
     weights: int
-    """As they are stored, mapped or read."""
+    """As they are stored, mapped or read; what is mapped and never touched is not in it."""
     copies: int
     """Weights that the runtime holds once more, in a form of its own."""
     cache: int
@@ -65,23 +65,29 @@ def cached_values(architecture: Architecture) -> int:
 
 def multiplied(plan: Plan) -> int:
     """Bytes of the matrices that tokens are multiplied by: those of layers, and the head."""
-    has_head = any(row.role is Role.HEAD for row in plan.rows)
-    return sum(
-        row.nbytes
-        for row in plan.rows
-        if row.source is not None
-        and len(row.shape) > 1
-        and not (has_head and row.role is Role.EMBEDDING)
-    )
+    return sum(row.nbytes for row in _matrices(plan))
 
 
 def multiplied_weights(plan: Plan) -> int:
     """The same in weights."""
+    return sum(row.weights for row in _matrices(plan))
+
+
+def looked_up(plan: Plan) -> int:
+    """Bytes of a table that only gives the rows of tokens: an untied model's embedding. Where it
+    is mapped, hardly any of its pages are ever touched.
+    """
+    if not any(row.role is Role.HEAD for row in plan.rows):
+        return 0
+    return sum(row.nbytes for row in plan.rows if row.role is Role.EMBEDDING)
+
+
+def _matrices(plan: Plan) -> list[PlanRow]:
     has_head = any(row.role is Role.HEAD for row in plan.rows)
-    return sum(
-        row.weights
+    return [
+        row
         for row in plan.rows
         if row.source is not None
         and len(row.shape) > 1
         and not (has_head and row.role is Role.EMBEDDING)
-    )
+    ]

@@ -41,11 +41,14 @@ def plan_rows(plan: Plan) -> RenderableType:
     return table
 
 
-def forecast_text(forecast: Forecast) -> str:
+def forecast_text(forecast: Forecast, calibrates: bool = False) -> str:
     """What a job will take, in a line."""
+    before = "the weights are checked"
+    if calibrates:
+        before += " and the calibration, which is not in these figures, is done"
     return (
         f"To make it: {size(forecast.disk)} of disk, {size(forecast.memory)} of memory at most, "
-        f"about {duration(forecast.seconds)} here once the weights are checked."
+        f"about {duration(forecast.seconds)} here once {before}."
     )
 
 

@@ -1,7 +1,8 @@
 """Memory of onnxruntime-genai while it runs an artifact.
 
-Weights are read into memory, and packed for the kernels one by one, the largest held twice for a
-moment. The cache is one shared buffer a layer for `max_length` tokens, of the activations' type
+The file of weights is mapped, and every matrix packed for the kernels, the largest held twice for
+a moment; the originals are let go, and of a table that is only looked up in hardly a page is
+touched. The cache is one shared buffer a layer for `max_length` tokens, of the activations' type
 (FP32 on CPUs). A prompt goes through the graph at once: logits for every one of its tokens, unless
 the artifact gives the last only, beside what is live in the widest layer. The arena that holds it
 extends by powers of two, and so holds up to twice of what is needed.
@@ -9,7 +10,7 @@ Source: onnxruntime's bfc_arena (kNextPowerOfTwo), onnxruntime-genai's kv_cache 
 """
 
 from phiquant.phi.architecture import Architecture, Role
-from phiquant.planning.footprint import Footprint, Use, cached_values
+from phiquant.planning.footprint import Footprint, Use, cached_values, looked_up
 from phiquant.planning.plan import Plan
 
 RUNTIME = 66 << 20
@@ -30,7 +31,7 @@ def footprint(plan: Plan, architecture: Architecture, use: Use) -> Footprint:
     working = wide * (logits * architecture.vocabulary_size + ARENA * use.prompt * layer)
     packing = _widened(plan, use.provider) * max(row.nbytes for row in plan.rows)
     return Footprint(
-        weights=plan.nbytes,
+        weights=plan.nbytes - looked_up(plan),
         copies=_copies(plan, use.provider),
         cache=cache,
         working=max(working, packing - cache),

@@ -13,6 +13,7 @@ from phiquant.planning.footprint import (
     Footprint,
     Use,
     cached_values,
+    looked_up,
     multiplied,
     multiplied_weights,
 )
@@ -41,7 +42,7 @@ def footprint(plan: Plan, architecture: Architecture, use: Use) -> Footprint:
     copies = _copies(plan) if on_cpu else 0
     tables = A_TOKEN * architecture.vocabulary_size + A_LAYER * architecture.layers
     return Footprint(
-        weights=plan.nbytes,
+        weights=plan.nbytes - looked_up(plan),
         copies=copies,
         cache=(width * values + scales) * context,
         working=4 * (use.prompt * layer + architecture.vocabulary_size),
