@@ -99,7 +99,7 @@ def _render(found: Recommendation) -> None:
 
 def _table(found: Recommendation) -> Table:
     table = Table(
-        "", "runs in", "type", "weights", "cache", "", "other", "left", "tok/s", "loss",
+        "", "runs in", "type", "weights", "cache", "", "in use", "left", "tok/s", "loss",
         pad_edge=False, box=None,
     )  # fmt: skip
     for column in table.columns:
@@ -108,7 +108,6 @@ def _table(found: Recommendation) -> Table:
         column.justify = "right"
     for one in found.candidates:
         memory = one.footprint
-        other = memory.needed - memory.weights - memory.cache
         left = size(one.headroom) if one.headroom >= 0 else f"-{size(-one.headroom)}"
         table.add_row(
             "→" if one is found.chosen else "",
@@ -117,12 +116,17 @@ def _table(found: Recommendation) -> Table:
             size(one.nbytes),
             size(memory.cache),
             memory.cache_type,
-            size(other),
+            size(memory.needed),
             left,
             f"{one.speed:.3g}",
-            f"{one.loss.nats:.2g}{MARKS[one.loss.basis]}",
+            f"{_nats_short(one.loss.nats)}{MARKS[one.loss.basis]}",
         )
     return table
+
+
+def _nats_short(nats: float) -> str:
+    """Two digits, one where it is next to nothing."""
+    return f"{nats:.2g}" if nats >= 1e-3 else f"{nats:.0e}"
 
 
 def _explain(found: Recommendation, chosen: Candidate) -> None:
