@@ -4,8 +4,7 @@ The file of weights is mapped, and from the first inference on oneDNN keeps ever
 multiplied by once more, packed: compressed ones as they are, floats in the type that the plugin
 computes in, bfloat16 where the processor has it (as here; no more of the originals is counted as
 released than the copies take, which is right for both). FP16 weights are widened to FP32 before.
-The
-cache is paged and grows with the sequence; its element type is the model's own hint (see
+The cache is paged and grows with the sequence; its element type is the model's own hint (see
 `profiles`): u8, with a scale and a zero point a head and token, for compressed artifacts. A prompt
 goes through at once; only the last token's logits are computed.
 """
