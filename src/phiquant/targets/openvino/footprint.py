@@ -2,11 +2,11 @@
 
 The file of weights is mapped, and from the first inference on oneDNN keeps every matrix that is
 multiplied by once more, packed: compressed ones as they are, floats in the type that the plugin
-computes in, bfloat16 where the processor has it (as here; no more of the originals is counted as
-released than the copies take, which is right for both). FP16 weights are widened to FP32 before.
-The cache is paged and grows with the sequence; its element type is the model's own hint (see
-`profiles`): u8, with a scale and a zero point a head and token, for compressed artifacts. A prompt
-goes through at once; only the last token's logits are computed.
+computes in. Here that is bfloat16, where the processor has it; so that the room which is needed is
+right for FP32 too, no more of the originals counts as released than the copies take. FP16 weights
+are widened to FP32 before. The cache is paged and grows with the sequence; its element type is the
+model's own hint (see `profiles`): u8, with a scale and a zero point a head and token, for
+compressed artifacts. A prompt goes through at once; only the last token's logits are computed.
 """
 
 from phiquant.phi.architecture import Architecture
