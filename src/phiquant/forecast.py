@@ -27,11 +27,11 @@ SPARE = 64 << 20
 """Bytes of disk beyond an artifact's tensors: metadata, vocabulary, tokenizer files, card."""
 
 LIBRARIES = 150 << 20
-"""Anonymous memory of the interpreter with NumPy, numba and tokenizers loaded; fitted to totals of the demo model."""
+"""Anonymous memory of the interpreter with NumPy, numba and tokenizers loaded (fitted)."""
 A_WRITER = 24 << 20
-"""Anonymous memory of a target's own libraries and tables, on average; fitted to totals of the demo model."""
+"""Anonymous memory of a target's own libraries and tables, on average (fitted)."""
 A_TOKEN = 700
-"""Bytes that one entry of the vocabulary takes while tokenizer.json is parsed; fitted to totals of the demo model."""
+"""Bytes that one entry of the vocabulary takes while tokenizer.json is parsed (fitted)."""
 READ_AND_HASH = 1.5e9
 """Bytes a second of the artifact's own files, which are hashed when they are done."""
 SECONDS_A_GRID = 0.03

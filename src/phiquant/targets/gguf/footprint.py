@@ -22,9 +22,9 @@ REPACKED = ("Q4_0", "Q4_K", "Q2_K")
 EIGHT = 8
 """Rows that are interleaved; a matrix with other numbers of rows stays as it is."""
 RUNTIME = 42 << 20
-"""Python with the library loaded, of which the code is half; fitted to totals of the demo model."""
+"""Python with the library loaded, of which the code is half (fitted)."""
 A_TOKEN = 340
-"""Bytes of an entry of the vocabulary, its merges and its hash tables; fitted to totals of the demo model."""
+"""Bytes of an entry of the vocabulary, its merges and its hash tables (fitted)."""
 
 
 def footprint(plan: Plan, architecture: Architecture, use: Use) -> Footprint:

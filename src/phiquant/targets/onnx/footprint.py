@@ -14,9 +14,9 @@ from phiquant.planning.footprint import Footprint, Use, cached_values, looked_up
 from phiquant.planning.plan import Plan
 
 RUNTIME = 66 << 20
-"""Python with the libraries that are touched; fitted to totals of the demo model."""
+"""Python with the libraries that are touched (fitted)."""
 A_TOKEN = 600
-"""Bytes of an entry of the vocabulary, read once for each of its two lookups; fitted to totals of the demo model."""
+"""Bytes of an entry of the vocabulary, read once for each of its two lookups (fitted)."""
 ON_CPU = ("cpu", "mobile")
 ARENA = 2
 

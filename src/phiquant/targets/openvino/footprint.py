@@ -21,11 +21,11 @@ from phiquant.planning.footprint import (
 from phiquant.planning.plan import Plan
 
 RUNTIME = 130 << 20
-"""Python with the libraries that are touched; fitted to totals of the demo model."""
+"""Python with the libraries that are touched (fitted)."""
 A_TOKEN = 500
-"""Bytes of an entry of the vocabulary in the tokenizers' graphs; fitted to totals of the demo model."""
+"""Bytes of an entry of the vocabulary in the tokenizers' graphs (fitted)."""
 A_LAYER = 900_000
-"""Bytes of a layer's part of the compiled graph, its kernels included; fitted to totals of the demo model."""
+"""Bytes of a layer's part of the compiled graph, its kernels included (fitted)."""
 BLOCK = 32
 CACHE = {"fp32": ("f32", 4), "fp16": ("f16", 2)}
 
