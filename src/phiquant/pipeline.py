@@ -7,23 +7,23 @@ for how the bytes flow, `staging` for why a destination is whole or absent.
 
 import errno
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Event
 from typing import Any, cast
 
 from phiquant.basis import Basis, check_imatrix, check_imatrix_out, make_basis
 from phiquant.budgets import check_budget, within_budgets
 from phiquant.calibration.cost import Cost
+from phiquant.cores import cores
 from phiquant.errors import PhiquantError, RequestError, ResourceError
 from phiquant.evaluation.manifest import Manifest
 from phiquant.forecast import SPARE, forecast, require_disk, require_memory
 from phiquant.machine import available_memory
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.hashes import hash_mapped
+from phiquant.phi.hashes import BackgroundHashes
 from phiquant.phi.outline import has_weights, read_outline
 from phiquant.phi.source import Source, locate
 from phiquant.phi.survey import Survey, survey
@@ -67,6 +67,8 @@ class Prospect:
     forecast: Forecast
     basis: Basis = field(default_factory=Basis)
     """What roundings rest on beside the weights, where a recipe asks for it."""
+    hashes: BackgroundHashes | None = None
+    """Of the weights' files, where they are already being made."""
 
     def as_json(self) -> dict[str, Any]:
         """The job as `phiquant plan --json` prints it."""
@@ -129,7 +131,7 @@ def quantize(
     """
     check_destination(output)
     source = locate(str(model), revision)
-    prospect = prepare(source, recipes, on_progress, text=text, imatrix=imatrix)
+    prospect = prepare(source, recipes, on_progress, text=text, imatrix=imatrix, hashed=True)
     return carry_out(prospect, output, on_progress)
 
 
@@ -140,12 +142,16 @@ def prepare(
     *,
     text: CalibrationText | None = None,
     imatrix: ImatrixFiles | None = None,
+    hashed: bool = False,
 ) -> Prospect:
-    """Read everything of `source` once, and plan. Raises RequestError or InputError."""
+    """Read everything of `source` once, and plan. Raises RequestError or InputError.
+
+    With `hashed` the hashes that `carry_out` will want are begun beside that.
+    """
     text, imatrix = text or CalibrationText(), imatrix or ImatrixFiles()
     check_imatrix(recipes, text, imatrix)
     checkpoint = Checkpoint.open(source.directory, source.name)
-    surveyed = _survey(checkpoint, recipes, on_progress)
+    surveyed, hashes = _examine(checkpoint, recipes, on_progress, hashed)
     architecture = checkpoint.architecture
     plans = make_plans(architecture, recipes, surveyed)
     basis = make_basis(checkpoint, recipes, text, imatrix)
@@ -154,7 +160,9 @@ def prepare(
     plans = tuple(basis.noted(recipe, plan) for recipe, plan in zip(recipes, plans, strict=True))
     expected = forecast(plans, architecture.vocabulary_size, _cost(architecture, recipes, basis))
     recipes = tuple(recipes)
-    return Prospect(source, architecture, surveyed, checkpoint, recipes, plans, expected, basis)
+    return Prospect(
+        source, architecture, surveyed, checkpoint, recipes, plans, expected, basis, hashes
+    )
 
 
 def _cost(architecture: Architecture, recipes: Sequence[Recipe], basis: Basis) -> Cost | None:
@@ -191,7 +199,7 @@ def carry_out(
         _disk_errors(output),
         calibrated(checkpoint, asked, prospect.basis, output, on_progress) as rounding,
         staged(output) as scratch,
-        _hashing(checkpoint) as hashes,
+        prospect.hashes or BackgroundHashes(checkpoint.mapped) as hashes,
     ):
         inside = [scratch / one.path.relative_to(output) for one in made]
         made, written = _write(checkpoint, made, inside, rounding, on_progress)
@@ -227,18 +235,6 @@ def _fitting(prospect: Prospect, free: int) -> Iterator[str]:
             yield f"{words} ({needed / 1e9:.2f} GB)"
 
 
-@contextmanager
-def _hashing(checkpoint: Checkpoint) -> Iterator[Future[dict[str, str]]]:
-    """Hash the weight files in a thread beside the block; leaving it by an error stops that."""
-    stop = Event()
-    with ThreadPoolExecutor(1) as pool:
-        try:
-            yield pool.submit(hash_mapped, checkpoint.mapped, stop)
-        except BaseException:
-            stop.set()
-            raise
-
-
 def make_plans(
     architecture: Architecture, recipes: Sequence[Recipe], surveyed: Survey
 ) -> tuple[Plan, ...]:
@@ -263,8 +259,12 @@ def _check_options(recipe: Recipe) -> None:
             raise RequestError(f"the option {name} is given twice for {recipe.target}")
 
 
-def _survey(checkpoint: Checkpoint, recipes: Sequence[Recipe], on_progress: OnProgress) -> Survey:
-    """Look at the weights while another thread prepares what the targets need besides."""
+def _examine(
+    checkpoint: Checkpoint, recipes: Sequence[Recipe], on_progress: OnProgress, hashed: bool
+) -> tuple[Survey, BackgroundHashes | None]:
+    """Look at the weights, and then begin to hash them, while another thread prepares what the
+    targets need besides; that one takes longest, and is left a core.
+    """
     seen = 0
 
     def advance(nbytes: int) -> None:
@@ -274,10 +274,11 @@ def _survey(checkpoint: Checkpoint, recipes: Sequence[Recipe], on_progress: OnPr
 
     with ThreadPoolExecutor(1) as aside:
         prepared = [aside.submit(target(recipe.target).prepare, checkpoint) for recipe in recipes]
-        surveyed = survey(checkpoint, advance)
+        surveyed = survey(checkpoint, advance, threads=max(1, cores() - 1))
+        hashes = BackgroundHashes(checkpoint.mapped) if hashed else None
         for future in prepared:
             future.result()
-    return surveyed
+    return surveyed, hashes
 
 
 def _write(

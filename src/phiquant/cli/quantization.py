@@ -26,7 +26,9 @@ def quantize_command(
     source = locate(model, asked.revision)
     recipes = recipes_for(model, asked)
     with shown(progress) as on_progress:
-        prospect = prepare(source, recipes, on_progress, text=asked.text, imatrix=asked.imatrix)
+        prospect = prepare(
+            source, recipes, on_progress, text=asked.text, imatrix=asked.imatrix, hashed=True
+        )
     if summary:
         announce(lambda: _summarise(prospect))
     with shown(progress) as on_progress:

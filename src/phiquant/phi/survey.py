@@ -48,12 +48,16 @@ def _look(pool: ThreadPoolExecutor, checkpoint: Checkpoint, name: str) -> Iterat
     return pool.map(look, [raw[first : first + PIECE] for first in range(0, raw.size, PIECE)])
 
 
-def survey(checkpoint: Checkpoint, advance: Callable[[int], None] = lambda nbytes: None) -> Survey:
-    """Look at every tensor; `advance` is called with the bytes seen.
+def survey(
+    checkpoint: Checkpoint,
+    advance: Callable[[int], None] = lambda nbytes: None,
+    threads: int | None = None,
+) -> Survey:
+    """Look at every tensor, by default with all cores; `advance` is called with the bytes seen.
 
     Raises CheckpointError that names every tensor with a NaN or an infinity.
     """
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(threads or cores()) as pool:
         looks = {name: _look(pool, checkpoint, name) for name in checkpoint.tensors}
         largest = {}
         for name, pieces in looks.items():

@@ -63,6 +63,8 @@ class Method:
     """How often codes and parameters are improved after the rounding."""
     codes: bool = True
     parameters: bool = True
+    multiples: tuple[float, ...] = (0.88, 0.92, 0.96, 1.04, 1.08, 1.12)
+    """Of a block's fitted levels, which are tried too: see `candidates`."""
 
     @property
     def looks_at_original(self) -> bool:
@@ -121,7 +123,7 @@ class Rounder:
 
     def _band(self, rows: Floats) -> Parts:
         grid, method, stiff = self._grid, self._method, self._stiff
-        codes, levels = round_with_feedback(rows, self._feedback, grid)
+        codes, levels = round_with_feedback(rows, self._feedback, grid, method.multiples)
         if method.sweeps:
             errors = errors_of(rows, codes, levels)
             for _ in range(method.sweeps):

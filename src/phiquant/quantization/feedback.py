@@ -12,19 +12,22 @@ one Cholesky factor and no inverse.
 
 Group parameters are fitted when the first column of a grid's block is reached, to the weights as
 the feedback has moved them and with D as importance: D_j is what an error in column j costs when
-the columns behind it do their best. Blocks are taken in the order of their mean second moment,
-and so are the columns of a block: what matters most is rounded first, while there is most left
-to make good for it, and every group stays whole as the format stores it.
+the columns behind it do their best. Then multiples of them are tried (`candidates`). Blocks are
+taken in the order of their mean second moment, and so are the columns of a block: what matters
+most is rounded first, while there is most left to make good for it, and every group stays whole
+as the format stores it.
 Left out: GPTQ's lazy updates of the columns to come; here a column gathers what is due to it
 when its turn comes, which is the same sum, as one matrix product a step.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from phiquant.quantization.candidates import WIDEST, best_multiple
 from phiquant.quantization.grid import AffineGrid, Codes, Floats, Levels
 from phiquant.quantization.levels import concatenate
 
@@ -70,11 +73,12 @@ def rounding_order(importance: Floats, block: int) -> npt.NDArray[np.intp]:
 
 
 def round_with_feedback(
-    weights: Floats, feedback: Feedback, grid: AffineGrid
+    weights: Floats, feedback: Feedback, grid: AffineGrid, multiples: Sequence[float] = ()
 ) -> tuple[Codes, Levels]:
     """Codes (rows, n) and levels of `weights` (rows, n) on `grid`, whose blocks divide n.
 
-    The order of `feedback` must have been made for the grid's block. Rows are independent.
+    The order of `feedback` must have been made for the grid's block. A block's levels may become
+    one of `multiples` of the fitted ones. Rows are independent.
     """
     rows, columns = weights.shape
     order, block = feedback.order, grid.block
@@ -89,15 +93,18 @@ def round_with_feedback(
         moved[:, here - start] = weights[:, here] + due
         importance = np.empty(block, np.float32)
         importance[here - start] = feedback.penalties[first : first + block]
-        fitted[start] = grid.fit(moved, importance)
+        levels = grid.fit(moved, importance)
         places = _Places(here - start, (here - start) // grid.group)
         target = np.ascontiguousarray(weights[:, here])
+        factors = feedback.factors[first : first + block, first : first + block]
+        if multiples and block <= WIDEST:
+            penalties = feedback.penalties[first : first + block]
+            known = factors, penalties, places.groups
+            levels = best_multiple(levels, grid, multiples, (target, due), known)
         codes[:, start : start + block], errors[:, first : first + block] = _round_block(
-            (target, due),
-            feedback.factors[first : first + block, first : first + block],
-            places,
-            (fitted[start], grid.code_range),
+            (target, due), factors, places, (levels, grid.code_range)
         )
+        fitted[start] = levels
     return codes, concatenate([fitted[start] for start in sorted(fitted)])
 
 

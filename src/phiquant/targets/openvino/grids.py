@@ -174,12 +174,12 @@ class IntegerGrid:
     def _search(self) -> Search:
         low, high = self.code_range
         if not self.symmetric:
-            extra = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0) if self.bits == 4 else (-0.5, 0.0, 0.5)
+            extra = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0) if self.bits == 4 else (0.0,)
             cuts = tuple((high + more, cut) for more in extra for cut in (0.0, 0.5, 1.0))
             return Search(self.group, (low, high), cuts, 3, False)
         # The extreme weight meets the extreme code of its sign or of the other, or lies a bit out.
         steps: tuple[float, ...] = (127.0, 127.5, 125.0, 128.5, 130.0, 120.0)
         if self.bits == 4:
-            steps = (-8.0, -7.5, -8.5, -7.0, -9.0, 7.0, 7.5, 8.0, 8.5, -9.5, -10.0, 9.5)
+            steps = (-8.0, -7.5, -8.5, -7.0, -9.0, 7.0, 7.5, 8.0)
         refits = 2 if self.bits == 4 and self.group in GROUPS else 3
         return Search(self.group, (low, high), tuple((step, 0.0) for step in steps), refits, True)

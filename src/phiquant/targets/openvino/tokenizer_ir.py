@@ -9,6 +9,7 @@ written (`check_parity`), because not every feature of a tokenizer.json has a bl
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,8 @@ def _vocabulary(tokenizer: Tokenizer) -> list[bytes] | list[str]:
 def _merges(tokenizer: Tokenizer) -> list[tuple[bytes, bytes]] | list[tuple[str, str]]:
     merges = tokenizer.definition.merges
     if tokenizer.kind is TokenizerKind.BYTE_LEVEL:
-        return [(piece_bytes(left) or b"", piece_bytes(right) or b"") for left, right in merges]
+        halves = {half: piece_bytes(half) or b"" for half in chain.from_iterable(merges)}
+        return [(halves[left], halves[right]) for left, right in merges]
     return list(merges)
 
 
