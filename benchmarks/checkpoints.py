@@ -163,7 +163,18 @@ def split_into_shards(weights: tuple[Weight, ...]) -> Iterator[list[Weight]]:
 def write_shard(
     path: Path, weights: list[Weight], pool: Bfloat16, generator: np.random.Generator
 ) -> None:
-    """One safetensors file: u64 length of the header, JSON header, tensors without gaps."""
+    """One safetensors file of random weights."""
+    with path.open("wb") as file:
+        file.write(shard_header(weights))
+        for weight in weights:
+            for band in bands(weight, pool, generator):
+                file.write(band.data)
+
+
+def shard_header(weights: list[Weight]) -> bytes:
+    """How a safetensors file of BF16 begins: u64 length of the header, JSON header. Tensors follow
+    in the order of `weights`, without gaps.
+    """
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     begin = 0
     for weight in weights:
@@ -176,11 +187,7 @@ def write_shard(
         begin = end
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
-    with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        for weight in weights:
-            for band in bands(weight, pool, generator):
-                file.write(band.data)
+    return len(header).to_bytes(8, "little") + header
 
 
 def bands(weight: Weight, pool: Bfloat16, generator: np.random.Generator) -> Iterator[Bfloat16]:

@@ -4,9 +4,11 @@
 
 DEMO_CHECKPOINT is the demo model's (`phiquant demo` leaves it in its output). Each precision of it
 is made for llama.cpp, onnxruntime-genai and OpenVINO; each artifact then runs in a process of its
-own, which reads a prompt and generates eight tokens, at two lengths of context. A second model
-(random weights, wider and shallower, untied, another vocabulary) shows that the terms follow from
-the dimensions and were not fitted to the first.
+own, which reads a prompt and generates eight tokens, at two lengths of context. The constants of
+the predictions (what a runtime takes by itself, for a layer, for an entry of the vocabulary) were
+fitted with the demo model and a second one (random weights, wider and shallower, untied) in view.
+A third (random weights, as many key-value heads as heads, a smaller vocabulary) is held out:
+nothing was fitted to it, and its rows say how far to trust predictions for other dimensions.
 
 What is measured is VmHWM, the kernel's own mark of the most resident pages: anonymous memory and
 mapped pages of weights and libraries alike, for a device has to hold the weights whichever way they
@@ -14,9 +16,7 @@ are read. It includes the Python that drives the runtime. Linux only.
 """
 
 import argparse
-import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,14 +24,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from checkpoints import SEED, random_pool, write_json, write_shard
+from checkpoints import write_json
 from machine import describe_machine
+from random_models import MANY_HEADS, UNTIED, random_model
 
 TARGETS = ("gguf", "onnx", "openvino")
 LENGTHS = ((512, 128), (2048, 1024))
 """Tokens of context, and of the prompt in it."""
 TOKENS = 8
 BAR = 0.15
+DEMO, SECOND = "SmolLM2-135M as Phi-3", "random, 400 M, untied"
+HELD_OUT = "held out: random, 290 M, 16 key-value heads"
+ALL = ("int4", "int8", "fp16", "fp32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,52 +53,7 @@ class Row:
         return self.predicted / self.measured
 
 
-def second_model(demo: Path, directory: Path) -> Path:
-    """400 M random weights with the demo's tokenizer, written once."""
-    from phiquant.phi.architecture import Architecture, Rope
-
-    if directory.exists():
-        return directory
-    architecture = Architecture(
-        hidden_size=1536,
-        layers=8,
-        heads=12,
-        kv_heads=4,
-        head_size=128,
-        intermediate_size=4096,
-        vocabulary_size=65536,
-        norm_epsilon=1e-5,
-        tied_head=False,
-        max_positions=8192,
-        sliding_window=None,
-        rope=Rope(theta=10000.0, dimensions=128),
-    )
-    directory.mkdir(parents=True)
-    for path in demo.glob("*token*"):
-        shutil.copy(path, directory)
-    shutil.copy(demo / "generation_config.json", directory)
-    config = json.loads((demo / "config.json").read_text(encoding="utf-8"))
-    config |= {
-        "hidden_size": architecture.hidden_size,
-        "num_hidden_layers": architecture.layers,
-        "num_attention_heads": architecture.heads,
-        "num_key_value_heads": architecture.kv_heads,
-        "intermediate_size": architecture.intermediate_size,
-        "vocab_size": architecture.vocabulary_size,
-        "tie_word_embeddings": False,
-        "max_position_embeddings": architecture.max_positions,
-        "original_max_position_embeddings": architecture.max_positions,
-        "rope_theta": architecture.rope.theta,
-        "torch_dtype": "bfloat16",
-    }
-    write_json(directory / "config.json", config)
-    generator = np.random.default_rng(SEED)
-    weights = sorted(architecture.weights(), key=lambda weight: weight.name)
-    write_shard(directory / "model.safetensors", weights, random_pool(generator), generator)
-    return directory
-
-
-def rows(model: Path, work: Path, precisions: tuple[str, ...]) -> Iterator[Row]:
+def rows(model: Path, precisions: tuple[str, ...], work: Path) -> Iterator[Row]:
     from phiquant.phi.outline import read_outline
     from phiquant.phi.source import locate
     from phiquant.pipeline import quantize
@@ -189,6 +148,18 @@ def table(found: list[Row]) -> Iterator[str]:
         )
 
 
+def summary(found: list[Row]) -> Iterator[str]:
+    """For each model, how far the predictions are off."""
+    yield "| model | rows | ratios | beyond 15% |"
+    yield "| --- | ---: | ---: | --- |"
+    for name in dict.fromkeys(row.model for row in found):
+        own = [row for row in found if row.model == name]
+        ratios = sorted(row.ratio for row in own)
+        beyond = [f"{row.target} {row.type}" for row in own if abs(row.ratio - 1) > BAR]
+        named = ", ".join(dict.fromkeys(beyond)) or "none"
+        yield f"| {name} | {len(own)} | {ratios[0]:.3f} to {ratios[-1]:.3f} | {named} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("demo", type=Path, nargs="?")
@@ -207,14 +178,16 @@ def main() -> None:
     if given.demo is None:
         parser.error("which checkpoint is the demo model's?")
     given.work.mkdir(parents=True, exist_ok=True)
+    second = random_model(UNTIED, given.demo, given.work / "random-400m")
+    third = random_model(MANY_HEADS, given.demo, given.work / "random-290m")
+    asked = {
+        DEMO: (given.demo, ALL),
+        SECOND: (second, ("int4", "int8")),
+        HELD_OUT: (third, ALL),
+    }
     found = []
-    second = second_model(given.demo, given.work / "random-400m")
-    for model, precisions in (
-        (given.demo, ("int4", "int8", "fp16", "fp32")),
-        (second, ("int4", "int8")),
-    ):
-        for row in rows(model, given.work, precisions):
-            name = "SmolLM2-135M as Phi-3" if model is given.demo else "random, 400 M, untied"
+    for name, (model, precisions) in asked.items():
+        for row in rows(model, precisions, given.work):
             found.append(replace(row, model=name))
             print(list(table(found[-1:]))[-1], flush=True)
     if given.results:
@@ -228,6 +201,10 @@ def write_results(directory: Path, found: list[Row]) -> None:
         "",
         f"Made by `benchmarks/device_memory.py` on {machine['processor']}, {machine['cores']} "
         "cores. Resident pages at their highest (VmHWM), Python included; the bar is 15%.",
+        "The constants of the predictions were fitted with the first two models in view, and to "
+        "nothing of the third, which is held out.",
+        "",
+        *summary(found),
         "",
         *table(found),
     ]

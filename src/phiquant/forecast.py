@@ -3,7 +3,10 @@
 *Disk* is exact for the tensors, with a spare for everything else. *Memory* is what the reading
 holds at once: bands of rows in flight, encoded bytes that wait for the disk, the tokenizer, and
 the interpreter with its libraries; mapped pages of the checkpoint are not counted, for the system
-takes them back at will. *Time* is measured: one band of random weights is rounded onto every grid
+takes them back at will. How much waits depends on the disk; the most that can is taken. Kernels
+that are compiled on first use leave 50 to 150 MB more in that one process; they are compiled here,
+so that what is free is asked for after that. benchmarks/job_memory.py measures whole jobs.
+*Time* is measured: one band of random weights is rounded onto every grid
 of the plans, and the rate extrapolated to all weights and cores.
 """
 
@@ -19,19 +22,33 @@ from phiquant.errors import ResourceError
 from phiquant.planning.forecast import Forecast
 from phiquant.planning.plan import Plan
 from phiquant.quantization.grid import Grid
-from phiquant.streaming import AHEAD, BAND, WAITING
+from phiquant.streaming import AHEAD, BAND, STRETCH, WAITING
 from phiquant.targets.stream import SYNC_EVERY
 from phiquant.targets.table import target
 
 SPARE = 64 << 20
 """Bytes of disk beyond an artifact's tensors: metadata, vocabulary, tokenizer files, card."""
 
-LIBRARIES = 150 << 20
-"""Anonymous memory of the interpreter with NumPy, numba and tokenizers loaded (fitted)."""
-A_WRITER = 24 << 20
-"""Anonymous memory of a target's own libraries and tables, on average (fitted)."""
-A_TOKEN = 700
-"""Bytes that one entry of the vocabulary takes while tokenizer.json is parsed (fitted)."""
+LIBRARIES = 78 << 20
+"""Anonymous memory of the interpreter with NumPy, numba, tokenizers and kernels loaded (fitted)."""
+CALIBRATING = 150 << 20
+"""The same in a calibrated run, with its kernels and the buffers of matrix products (at most)."""
+A_TOKEN = 680
+"""Bytes that one entry of the vocabulary takes once tokenizer.json is read (fitted)."""
+WRITERS = {
+    "gguf": (5 << 20, 190),
+    "mlx": (2 << 20, 60),
+    "onnx": (38 << 20, 110),
+    "openvino": (63 << 20, 350),
+}
+"""Bytes of a target's libraries and graphs, and of an entry of the vocabulary as it writes it
+(fitted)."""
+SHARED = 4
+"""Of several writers the largest takes its whole, each other a quarter: what one has let go of
+serves the next (fitted).
+"""
+SCRATCH = 16
+"""Bytes a weight of a band that is being rounded: as it is read, and what fits it to a grid."""
 READ_AND_HASH = 1.5e9
 """Bytes a second of the artifact's own files, which are hashed when they are done."""
 SECONDS_A_GRID = 0.03
@@ -49,7 +66,7 @@ def forecast(plans: Sequence[Plan], vocabulary: int, cost: Cost | None = None) -
         return Forecast(disk=disk, memory=memory, seconds=seconds)
     return Forecast(
         disk=2 * disk + cost.disk,
-        memory=max(memory, LIBRARIES + vocabulary * A_TOKEN + cost.memory),
+        memory=max(memory, CALIBRATING + vocabulary * A_TOKEN + cost.memory),
         seconds=seconds + cost.seconds(product_rate()),
     )
 
@@ -77,16 +94,33 @@ def require_disk(needed: Forecast, free: int, place: str, fitting: Iterable[str]
 
 
 def _memory(plans: Sequence[Plan], vocabulary: int) -> int:
-    """The bands that `streaming` has in flight, each with what it becomes on every grid."""
-    a_weight = 4 + sum(max(_bytes_a_weight(plan), 1.0) for plan in plans)
-    bands = (AHEAD + 1) * cores() * int(BAND * a_weight)
-    waiting = min(WAITING, sum(plan.nbytes for plan in plans))
-    unsynced = SYNC_EVERY if waiting == WAITING else 0
-    return LIBRARIES + len(plans) * A_WRITER + vocabulary * A_TOKEN + bands + max(waiting, unsynced)
+    """At the moment when all writers are open and as much as can be waits for the disk."""
+    opened = sorted(_writer(plan, vocabulary) for plan in plans)
+    writers = sum(opened[:-1]) // SHARED + sum(opened[-1:])
+    return LIBRARIES + vocabulary * A_TOKEN + writers + _in_flight(plans) + _waiting(plans)
+
+
+def _writer(plan: Plan, vocabulary: int) -> int:
+    fixed, a_token = WRITERS[plan.target]
+    return fixed + vocabulary * a_token
+
+
+def _in_flight(plans: Sequence[Plan]) -> int:
+    """The bands of `streaming`: one a core being rounded, stretches of them that are encoded."""
+    encoded = sum(_bytes_a_weight(plan) for plan in plans)
+    stretches = AHEAD * cores() + 1
+    return int(BAND * (cores() * SCRATCH + stretches * STRETCH * encoded))
 
 
 def _bytes_a_weight(plan: Plan) -> float:
-    return max((row.nbytes / row.weights for row in plan.rows), default=0.0)
+    """Of the widest matrix; vectors are few."""
+    matrices = [row for row in plan.rows if len(row.shape) > 1]
+    return max((row.nbytes / row.weights for row in matrices), default=0.0)
+
+
+def _waiting(plans: Sequence[Plan]) -> int:
+    """Nothing waits for long before the first file is forced to the disk."""
+    return min(WAITING, sum(max(0, plan.nbytes - SYNC_EVERY) for plan in plans))
 
 
 def _seconds(plans: Sequence[Plan]) -> float:

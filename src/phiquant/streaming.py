@@ -36,8 +36,11 @@ AHEAD = 2
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-WAITING = 128 << 20
-"""Encoded bytes that may wait for the disk before the rounding waits for it."""
+WAITING = 64 << 20
+"""Encoded bytes that may wait for the disk before the rounding waits for it: as many as a file is
+forced to the disk at a time. Where the disk keeps up, no more are made meanwhile; where it does
+not, more would only take memory.
+"""
 
 
 Rounding = Callable[[int, Floats], Parts]

@@ -18,8 +18,8 @@ from phiquant.reporting.units import size
 MARKS = {"measured": "", "demo": " *", "interpolated": " ~"}
 KEY = (
     "Loss in nats a token. * measured on the demo model, SmolLM2-135M, which is harder to quantize "
-    "than a Phi; ~ expected from the demo model's types, by bits a weight. Speed is expected from "
-    "the bandwidth, with the cache full."
+    "than a Phi; ~ not measured, estimated from the demo model's types by bits a weight. Speed is "
+    "expected from the bandwidth, with the cache full."
 )
 
 
@@ -126,7 +126,7 @@ def _table(found: Recommendation) -> Table:
 
 def _nats_short(nats: float) -> str:
     """Two digits, one where it is next to nothing."""
-    return f"{nats:.2g}" if nats >= 1e-3 else f"{nats:.0e}"
+    return f"{nats:.2g}" if nats >= 1e-3 or nats == 0 else f"{nats:.0e}"
 
 
 def _explain(found: Recommendation, chosen: Candidate) -> None:

@@ -1,10 +1,15 @@
 """What an artifact loses: as it was measured, or as is to be expected, and on what ground.
 
 Measured on the model itself, where a verified artifact of it is at hand (its `phiquant.json`).
-Else measured on the demo model, or, for a type that was not, interpolated between the demo's
-types of the same target: the logarithm of the divergence falls about evenly with the bits that
-the layers' matrices have. A type of llama.cpp's has other bits in the demo model, whose rows are
-no multiples of 256; then the bits decide, not the name.
+Else the demo model's figure for the type (`demo_losses.toml`, written by benchmarks/demo_losses.py,
+every row measured), if the type has about the same bits there. Else nothing was measured, and the
+figure is an estimate from bits alone: on the line between the demo's neighbouring types of the same
+target, over which the logarithm of the divergence falls about evenly; beyond the least bits that
+were measured, four times as much for each bit less, as the squared error of rounding has it.
+
+Estimated are llama.cpp's mixtures of rows of 256 weights and OpenVINO's groups of 128, which the
+demo's 576 columns do not divide into: those types have finer grids and more bits there than in a
+Phi, so that their figures are no measurement of what a Phi's artifact would be made of.
 """
 
 import tomllib
@@ -26,6 +31,11 @@ DEMO = "measured on the demo model, SmolLM2-135M, which is harder to quantize th
 SAME_BITS = 0.2
 """Bits a weight within which a type of the demo model is the same as the plan's."""
 MATRICES = (Role.QKV, Role.ATTENTION_OUTPUT, Role.GATE_UP, Role.DOWN)
+
+A_BIT = 4.0
+"""Times the divergence for each bit less: twice as coarse is four times the squared error."""
+LEAST = 1e-12
+"""Nats that stand for a loss of 0, which has no logarithm."""
 
 Basis = Literal["measured", "demo", "interpolated"]
 
@@ -49,6 +59,18 @@ class Measured:
     type: str
     nats: float
     path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class DemoRow:
+    """What a type lost on the demo model."""
+
+    type: str
+    bits: float
+    """Stored bits a weight of the layers' matrices."""
+    nats: float
+    error: float
+    """The standard error of `nats`."""
 
 
 def layer_bits(plan: Plan) -> float:
@@ -86,31 +108,40 @@ def loss_of(source: Source, plan: Plan, measured: Sequence[Measured] = ()) -> Lo
         same = one.names & {source.name, source.hub_id}
         if same and (one.target, one.type) == (plan.target, plan.type):
             return Loss(one.nats, "measured", f"measured: {one.path}")
-    known, bits = _demo()[plan.target], layer_bits(plan)
-    at, nats = known.get(plan.type, (0.0, 0.0))
-    if abs(at - bits) < SAME_BITS:
-        return Loss(nats, "demo", DEMO)
-    return _between(known, bits)
+    known, bits = demo_rows()[plan.target], layer_bits(plan)
+    alike = [row for row in known if row.type == plan.type and abs(row.bits - bits) < SAME_BITS]
+    if alike:
+        return Loss(min(alike, key=lambda row: abs(row.bits - bits)).nats, "demo", DEMO)
+    return _expected(known, bits)
 
 
-def _between(known: Mapping[str, tuple[float, float]], bits: float) -> Loss:
-    """On the line through the neighbours of `bits`, or through the first two or the last two."""
-    points = sorted((at, log(nats), name) for name, (at, nats) in known.items())
-    after = next((at for at, point in enumerate(points) if point[0] >= bits), len(points) - 1)
-    after = max(1, after)
-    (low, first, one), (high, last, other) = points[after - 1], points[after]
-    share = (bits - low) / (high - low)
-    nats = exp((1 - share) * first + share * last)
-    how = "between" if 0 <= share <= 1 else "beyond"
-    told = f"expected from {bits:.2f} bits a weight, {how} the demo model's {one} and {other}"
-    return Loss(nats, "interpolated", told)
+def _expected(known: Sequence[DemoRow], bits: float) -> Loss:
+    """On the line through the neighbours of `bits`, or on from the end."""
+    points = sorted(known, key=lambda one: (one.bits, one.nats))
+    below = [one for one in points if one.bits <= bits]
+    above = [one for one in points if one.bits > bits]
+    if not below or not above:
+        end = above[0] if above else below[-1]
+        nats = max(end.nats, LEAST) * A_BIT ** (end.bits - bits)
+        return Loss(nats, "interpolated", _told(bits, f"beyond the demo model's {end.type}"))
+    low, high = below[-1], above[0]
+    share = (bits - low.bits) / (high.bits - low.bits)
+    first, last = (log(max(one.nats, LEAST)) for one in (low, high))
+    between = f"between the demo model's {low.type} and {high.type}"
+    return Loss(exp((1 - share) * first + share * last), "interpolated", _told(bits, between))
+
+
+def _told(bits: float, where: str) -> str:
+    return f"not measured: expected from {bits:.2f} bits a weight, {where}"
 
 
 @cache
-def _demo() -> Mapping[str, Mapping[str, tuple[float, float]]]:
-    """Target → type → bits, nats."""
+def demo_rows() -> Mapping[str, tuple[DemoRow, ...]]:
+    """The shipped table: target → its types on the demo model. A type may be there twice, at other
+    bits for other hardware.
+    """
     document = tomllib.loads(TABLE.read_text(encoding="utf-8"))
     return {
-        target: {type: (float(bits), float(nats)) for type, (bits, nats) in types.items()}
-        for target, types in document.items()
+        target: tuple(DemoRow(type, *map(float, figures)) for type, *figures in rows)
+        for target, rows in document.items()
     }
