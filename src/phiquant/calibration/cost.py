@@ -2,8 +2,8 @@
 
 Counted are the matrix products, in floating-point operations (a multiplication and an addition
 each count). The time is theirs at the rate of one large float32 product, measured on the spot,
-and a share for all else (norms, softmax, SwiGLU, the rounding of columns), which was measured
-once and holds for networks of this kind: `ALL_ELSE`.
+and a share for all else (norms, softmax, SwiGLU, the rounding of columns), which is assumed:
+`ALL_ELSE`. benchmarks/calibration.py compares what was announced with what it took.
 """
 
 import time
@@ -17,7 +17,7 @@ from phiquant.progress import OnProgress, Progress
 from phiquant.quantization.calibrated import Method
 
 ALL_ELSE = 1.25
-"""Time of a run over that of its matrix products at full rate (benchmarks/calibration.py)."""
+"""Time of a run over that of its matrix products at full rate (assumed)."""
 
 HEAD_TOKENS = 1 << 14
 """Tokens that the moments of a tied embedding are gathered over, at most."""
