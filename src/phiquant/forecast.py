@@ -35,14 +35,6 @@ CALIBRATING = 150 << 20
 """The same in a calibrated run, with its kernels and the buffers of matrix products (at most)."""
 A_TOKEN = 680
 """Bytes that one entry of the vocabulary takes once tokenizer.json is read (fitted)."""
-WRITERS = {
-    "gguf": (5 << 20, 190),
-    "mlx": (2 << 20, 60),
-    "onnx": (38 << 20, 110),
-    "openvino": (63 << 20, 350),
-}
-"""Bytes of a target's libraries and graphs, and of an entry of the vocabulary as it writes it
-(fitted)."""
 SHARED = 4
 """Of several writers the largest takes its whole, each other a quarter: what one has let go of
 serves the next (fitted).
@@ -50,7 +42,7 @@ serves the next (fitted).
 SCRATCH = 16
 """Bytes a weight of a band that is being rounded: as it is read, and what fits it to a grid."""
 READ_AND_HASH = 1.5e9
-"""Bytes a second of the artifact's own files, which are hashed when they are done."""
+"""Bytes a second at which an artifact's files are written and hashed."""
 SECONDS_A_GRID = 0.03
 """A band is rounded again and again for so long, at most, to find a grid's rate."""
 
@@ -101,8 +93,8 @@ def _memory(plans: Sequence[Plan], vocabulary: int) -> int:
 
 
 def _writer(plan: Plan, vocabulary: int) -> int:
-    fixed, a_token = WRITERS[plan.target]
-    return fixed + vocabulary * a_token
+    taken = target(plan.target).writing
+    return taken.fixed + vocabulary * taken.a_token
 
 
 def _in_flight(plans: Sequence[Plan]) -> int:

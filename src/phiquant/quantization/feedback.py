@@ -12,7 +12,7 @@ one Cholesky factor and no inverse.
 
 Group parameters are fitted when the first column of a grid's block is reached, to the weights as
 the feedback has moved them and with D as importance: D_j is what an error in column j costs when
-the columns behind it do their best. Then multiples of them are tried (`candidates`). Blocks are
+the columns behind it do their best. Then multiples of them are tried (`multiples`). Blocks are
 taken in the order of their mean second moment, and so are the columns of a block: what matters
 most is rounded first, while there is most left to make good for it, and every group stays whole
 as the format stores it.
@@ -27,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from phiquant.quantization.candidates import WIDEST, best_multiple
 from phiquant.quantization.grid import AffineGrid, Codes, Floats, Levels
 from phiquant.quantization.levels import concatenate
+from phiquant.quantization.multiples import WIDEST, best_multiple
 
 STEP = 128
 """Columns between two matrix products: within a step, feedback goes from column to column."""

@@ -6,9 +6,8 @@ from typing import Any
 
 from phiquant.devices.device import Device, Engine
 from phiquant.errors import PhiquantError
-from phiquant.phi.architecture import Role
 from phiquant.phi.outline import Outline
-from phiquant.planning.footprint import Footprint, Use
+from phiquant.planning.footprint import Footprint, Use, looked_up
 from phiquant.planning.plan import Plan
 from phiquant.recipe import Precision, Recipe
 from phiquant.recommendation.losses import Loss, Measured, loss_of
@@ -141,9 +140,4 @@ def _candidate(  # noqa: PLR0917 (a value of each kind)
 
 def bytes_a_token(plan: Plan) -> int:
     """Bytes of weights that decoding one token reads: all but a table that only gives a row."""
-    has_head = any(row.role is Role.HEAD for row in plan.rows)
-    return sum(
-        row.nbytes
-        for row in plan.rows
-        if row.source is not None and not (has_head and row.role is Role.EMBEDDING)
-    )
+    return sum(row.nbytes for row in plan.rows if row.source is not None) - looked_up(plan)

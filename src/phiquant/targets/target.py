@@ -137,6 +137,18 @@ class Artifact(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class WriterMemory:
+    """Anonymous bytes that writing an artifact takes beside the tensors (fitted to measured jobs:
+    benchmarks/job_memory.py).
+    """
+
+    fixed: int
+    """Libraries and graphs."""
+    a_token: int
+    """An entry of the vocabulary, as the target writes it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One runtime's folder, as the rest of the house sees it."""
 
@@ -157,6 +169,7 @@ class Target:
     """The type, as `Plan.type` has it, by which a mixture of grids goes."""
     writer: Callable[[Plan, Checkpoint, Recipe, Path], Writer]
     """`writer(plan, checkpoint, recipe, directory)`; validates the tokenizer on construction."""
+    writing: WriterMemory
     footprint: Callable[[Plan, Architecture, Use], Footprint]
     """Peak memory of the runtime that runs a plan's artifact."""
     recognises: Callable[[Path], bool]

@@ -16,7 +16,7 @@ from phiquant.recipe import Recipe
 from phiquant.targets.gguf.footprint import footprint
 from phiquant.targets.gguf.locate import is_gguf
 from phiquant.targets.gguf.mixtures import BLOCK, DEFAULTS, MIXTURES
-from phiquant.targets.target import Artifact, Runner, Target, Writer
+from phiquant.targets.target import Artifact, Runner, Target, Writer, WriterMemory
 
 
 class _Grids(Mapping[str, Grid]):
@@ -91,6 +91,7 @@ TARGET = Target(
     choices=_choices,
     type_of=_type_of,
     writer=_writer,
+    writing=WriterMemory(fixed=5 << 20, a_token=190),
     footprint=footprint,
     recognises=is_gguf,
     open=_open,

@@ -11,7 +11,7 @@ from phiquant.targets.mlx.footprint import footprint
 from phiquant.targets.mlx.formats import DEFAULTS, GRIDS, TYPES
 from phiquant.targets.mlx.layout import plan
 from phiquant.targets.mlx.writer import MlxWriter
-from phiquant.targets.target import Runner, Target
+from phiquant.targets.target import Runner, Target, WriterMemory
 
 
 def _runner(path: Path) -> Runner:
@@ -34,6 +34,7 @@ TARGET = Target(
     choices=choices,
     type_of=type_of,
     writer=MlxWriter,
+    writing=WriterMemory(fixed=2 << 20, a_token=60),
     footprint=footprint,
     recognises=recognises,
     open=open_artifact,

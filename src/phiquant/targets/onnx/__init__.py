@@ -14,7 +14,7 @@ from phiquant.targets.onnx.choices import choices, type_of
 from phiquant.targets.onnx.footprint import footprint
 from phiquant.targets.onnx.formats import DEFAULTS, GRIDS, OPTIONS, TYPES
 from phiquant.targets.onnx.layout import plan
-from phiquant.targets.target import Artifact, Runner, Target, Writer
+from phiquant.targets.target import Artifact, Runner, Target, Writer, WriterMemory
 
 
 def _writer(made: Plan, checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> Writer:
@@ -69,6 +69,7 @@ TARGET = Target(
     choices=choices,
     type_of=type_of,
     writer=_writer,
+    writing=WriterMemory(fixed=38 << 20, a_token=110),
     footprint=footprint,
     recognises=_recognises,
     open=_open,

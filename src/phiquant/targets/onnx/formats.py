@@ -18,6 +18,8 @@ from phiquant.targets.onnx.grids import BITS, BLOCKS, FLOAT_GRIDS, BlockGrid
 FLOATS: Mapping[str, str] = {"fp16": "F16", "fp32": "F32"}
 PROVIDERS = ("cpu", "mobile", "cuda", "dml", "webgpu")
 ON_CPU = ("cpu", "mobile")
+LAST_ONLY = "the graph gives the logits of the last position only"
+"""What a plan notes of such a graph."""
 
 DEFAULTS: Mapping[Precision, str] = {
     "int4": "int4-b32",

@@ -12,6 +12,7 @@ from phiquant.recipe import Recipe
 from phiquant.targets.onnx.formats import (
     FLOATS,
     GRIDS,
+    LAST_ONLY,
     Blocks,
     Form,
     fitting_block,
@@ -42,7 +43,7 @@ def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
     if form.activations == "F16":
         notes.append(GPU_NOTE.format(provider=form.provider))
     if form.last_logits:
-        notes.append("the graph gives the logits of the last position only")
+        notes.append(LAST_ONLY)
     return Plan("onnx", form.type, tuple(rows), tuple(notes))
 
 

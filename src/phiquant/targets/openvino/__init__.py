@@ -14,7 +14,7 @@ from phiquant.targets.openvino.footprint import footprint
 from phiquant.targets.openvino.formats import DEFAULTS, GRIDS, TYPES
 from phiquant.targets.openvino.planner import plan
 from phiquant.targets.openvino.profiles import OPTIONS
-from phiquant.targets.target import Runner, Target, Writer
+from phiquant.targets.target import Runner, Target, Writer, WriterMemory
 
 
 def _writer(plan: Plan, checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> Writer:
@@ -52,6 +52,7 @@ TARGET = Target(
     choices=choices,
     type_of=type_of,
     writer=_writer,
+    writing=WriterMemory(fixed=63 << 20, a_token=350),
     footprint=footprint,
     recognises=recognises,
     open=open_artifact,
