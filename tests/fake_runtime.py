@@ -11,7 +11,7 @@ import numpy as np
 from phiquant.errors import ArtifactError
 from phiquant.phi.reference import Reference
 from phiquant.planning.plan import Plan, PlanRow
-from phiquant.targets.target import Generation, StoredEntry, Target
+from phiquant.targets.target import Generation, StoredEntry, Target, WriterMemory
 
 
 class FakeArtifact:
@@ -106,6 +106,7 @@ def fake_target(artifact, runner):
         footprint=None,
         type_of=lambda rows: "fake",
         writer=None,
+        writing=WriterMemory(fixed=0, a_token=0),
         recognises=lambda path: (path / "weights.fake").is_file(),
         open=lambda path: artifact,
         runner=load,
