@@ -27,7 +27,7 @@ from phiquant.targets.target import Writer
 BAND = WEIGHTS_PER_BAND
 """Weights in a band: what one core keeps in its own cache while it works."""
 
-STRETCH = 4
+STRETCH = 2
 """Bands that change threads together: handing one over takes a tenth of a millisecond."""
 
 AHEAD = 2

@@ -15,6 +15,10 @@ from phiquant.cli import options
 from phiquant.cli.ending import Ended, ending, report
 from phiquant.cli.options import takes_request
 
+SWITCH = 0.0005
+"""Seconds for which a thread may keep the interpreter from the others. Preparing a tokenizer
+keeps it busy for seconds; kernels that return meanwhile wait this long for their next work."""
+
 app = typer.Typer(
     name="phiquant",
     help="Quantize Microsoft Phi models for the runtimes that run them, and measure the loss.",
@@ -187,6 +191,7 @@ def demo(
 
 def main() -> None:
     """The entry point of the `phiquant` command."""
+    sys.setswitchinterval(SWITCH)
     if isinstance(sys.stdout, TextIOWrapper):
         # A terminal or a pipe that knows few characters must not fail a job that is done.
         sys.stdout.reconfigure(errors="replace")

@@ -12,8 +12,8 @@ from functools import cache
 
 from phiquant.cores import cores
 
-WEIGHTS_PER_BAND = 1 << 18
-"""1 MB of float32: smaller bands cost more in threads changing places, larger ones no less."""
+WEIGHTS_PER_BAND = 1 << 19
+"""2 MB of float32: smaller bands cost more in threads changing places, larger ones no less."""
 
 
 @cache

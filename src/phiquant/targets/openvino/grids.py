@@ -180,6 +180,6 @@ class IntegerGrid:
         # The extreme weight meets the extreme code of its sign or of the other, or lies a bit out.
         steps: tuple[float, ...] = (127.0, 127.5, 125.0, 128.5, 130.0, 120.0)
         if self.bits == 4:
-            steps = (-8.0, -7.5, -8.5, -7.0, -9.0, 7.0, 7.5, 8.0)
-        refits = 2 if self.bits == 4 and self.group in GROUPS else 3
+            steps = (-8.0, -7.4, -8.6, -9.2, 7.0, 7.7)
+        refits = 1 if self.bits == 4 and self.group in GROUPS else 3
         return Search(self.group, (low, high), tuple((step, 0.0) for step in steps), refits, True)
