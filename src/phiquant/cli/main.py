@@ -4,6 +4,7 @@ Only this folder prints and exits. Commands import what they need when they run,
 `phiquant --help` answers at once.
 """
 
+import gc
 import sys
 from io import TextIOWrapper
 from pathlib import Path
@@ -18,6 +19,11 @@ from phiquant.cli.options import takes_request
 SWITCH = 0.0005
 """Seconds for which a thread may keep the interpreter from the others. Preparing a tokenizer
 keeps it busy for seconds; kernels that return meanwhile wait this long for their next work."""
+
+OBJECTS = 1 << 20
+"""New objects between two looks for garbage in cycles, of which there is little here: a
+vocabulary makes a million tuples and strings, through which Python's 700 would look again and
+again."""
 
 app = typer.Typer(
     name="phiquant",
@@ -192,6 +198,7 @@ def demo(
 def main() -> None:
     """The entry point of the `phiquant` command."""
     sys.setswitchinterval(SWITCH)
+    gc.set_threshold(OBJECTS)
     if isinstance(sys.stdout, TextIOWrapper):
         # A terminal or a pipe that knows few characters must not fail a job that is done.
         sys.stdout.reconfigure(errors="replace")
