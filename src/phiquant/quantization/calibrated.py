@@ -1,8 +1,9 @@
 """A linear layer's weight on a grid, rounded against the moments of the layer's inputs.
 
-    shrink     the moments of a sample towards their diagonal: (1 - a) H + a diag(H). What the sample
-               shows of how inputs go together is partly chance and partly its own subject, and
-               feedback would rely on all of it (Ledoit and Wolf, 2004, shrink for the first)
+    shrink     the moments of a sample towards their diagonal: (1 - a) H + a diag(H). What the
+               sample shows of how inputs go together is partly chance and partly its own
+               subject, and feedback would rely on all of it (Ledoit and Wolf, 2004, shrink
+               for the first)
     correct    the weight that makes best good, in the least squares, for inputs that the layers
                before have shifted: W + s W C (H + λ)⁻¹ with C = E[(x' - x) xᵀ], where x' are the
                original's inputs (GPTAQ, https://arxiv.org/abs/2504.02692, and Qronos,
