@@ -52,5 +52,5 @@ def label_gradient(source: WeightSource, inputs: Floats, draws: Doubles) -> tupl
 def _places(shares: Floats, left: Doubles) -> Labels:
     """For each row of `shares`, the first place at which its running sum is above `left`."""
     sums = np.cumsum(shares, axis=1, dtype=np.float64)
-    places: Labels = (sums <= left[:, None]).sum(axis=1)
-    return np.minimum(places, shares.shape[1] - 1)
+    places: Labels = np.minimum((sums <= left[:, None]).sum(axis=1), shares.shape[1] - 1)
+    return places

@@ -69,19 +69,19 @@ class _KeyHead:
     def _chunk(self, queries: Floats, gradient: Floats, seen: slice, mask: Floats) -> Floats:
         count, group, size = queries.shape
         scale = np.float32(size**-0.5)
-        rows = queries.reshape(-1, size) * scale
+        rows: Floats = queries.reshape(-1, size) * scale
         wanted = np.ascontiguousarray(gradient.reshape(-1, size))
         keys, values = self._keys[seen], self._values[seen]
         # Threads have error states of their own.
         with np.errstate(over="ignore", invalid="ignore"):
-            shares = rows @ keys.T
+            shares: Floats = rows @ keys.T
             shares.reshape(count, group, -1)[..., -mask.shape[-1] :] += mask
             shares -= shares.max(axis=-1, keepdims=True)
             np.exp(shares, out=shares)
             shares /= shares.sum(axis=-1, keepdims=True)
             self.of_values[seen] += shares.T @ wanted
-            slopes = wanted @ values.T
-            slopes -= np.vecdot(shares, slopes)[:, None]
+            slopes: Floats = wanted @ values.T
+            slopes -= np.einsum("ij,ij->i", shares, slopes)[:, None]
             slopes *= shares
             self.of_keys[seen] += slopes.T @ rows
             found: Floats = slopes @ keys
