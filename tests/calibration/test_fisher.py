@@ -114,7 +114,8 @@ def test_output_moments_are_those_of_finite_differences(tmp_path, monkeypatch, c
     source = model(tmp_path / "model", **changes)
     tokens = np.random.default_rng(4).integers(0, 40, (3, LENGTH)).astype(np.int32)
     journal = Journal(tmp_path / "journal", {})
-    gather_output_moments(source, tokens, journal)
+    ways = list(gather_output_moments(source, tokens, journal))
+    assert ways == ["forward", "forward", "head", "backward", "backward"]
     slow = Slow(source)
     draws = np.random.default_rng(fisher.SEED).random(tokens.size).reshape(tokens.shape)
 
@@ -142,6 +143,41 @@ def test_output_moments_are_those_of_finite_differences(tmp_path, monkeypatch, c
             scale = np.abs(expected).max()
             np.testing.assert_allclose(block, expected, atol=2e-4 * scale, err_msg=weight.name)
     assert not (journal.directory / "states").exists()
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", range(1, 11))
+def test_a_run_that_was_killed_within_a_step_ends_the_same(tmp_path, monkeypatch, at):
+    monkeypatch.setattr(fisher, "CHUNK_TOKENS", 2 * LENGTH)
+    source = model(tmp_path / "model")
+    tokens = np.random.default_rng(4).integers(0, 40, (3, LENGTH)).astype(np.int32)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    list(gather_output_moments(source, tokens, Journal(whole, {})))
+    calls = 0
+
+    def killing(work):
+        def run(*arguments):
+            nonlocal calls
+            calls += 1
+            if calls == at:
+                raise KilledError
+            return work(*arguments)
+
+        return run
+
+    # Two chunks forwards in each of two blocks, two at the head, two back in each block.
+    with monkeypatch.context() as patch:
+        for of, name in [(Block, "outputs"), (fisher, "label_gradient"), (Block, "backward")]:
+            patch.setattr(of, name, killing(getattr(of, name)))
+        with pytest.raises(KilledError):
+            list(gather_output_moments(source, tokens, Journal(cut, {})))
+    assert Journal(cut, {}).output_steps == (at - 1) // 2
+    list(gather_output_moments(source, tokens, Journal(cut, {})))
+    for path in whole.glob("fisher.*"):
+        assert path.read_bytes() == (cut / path.name).read_bytes()
 
 
 @pytest.mark.parametrize("changes", FEATURES.values(), ids=FEATURES)

@@ -30,7 +30,10 @@ class Journal:
         state = self._read()
         self.blocks = int(state["blocks"]) if state.get("key") == self._key else 0
         """Blocks of the network that are done."""
-        self.sensed = bool(state.get("sensed")) if state.get("key") == self._key else False
+        mine = state if state.get("key") == self._key else {}
+        self.output_steps = int(mine.get("output_steps", 0))
+        """Steps of the run for the output moments that are done: see `fisher`."""
+        self.has_output_moments = bool(mine.get("output_moments"))
         """Whether the output moments of all layers are kept."""
 
     def _read(self) -> dict[str, Any]:
@@ -45,13 +48,14 @@ class Journal:
         self.blocks = blocks
         self._write()
 
-    def complete_output_moments(self) -> None:
-        """Record that the output moments of all layers are kept."""
-        self.sensed = True
+    def complete_output_step(self, steps: int, last: bool) -> None:
+        """Record that `steps` steps of the run for the output moments are done."""
+        self.output_steps, self.has_output_moments = steps, last
         self._write()
 
     def _write(self) -> None:
-        state = json.dumps({"key": self._key, "blocks": self.blocks, "sensed": self.sensed})
+        moments = {"output_steps": self.output_steps, "output_moments": self.has_output_moments}
+        state = json.dumps({"key": self._key, "blocks": self.blocks} | moments)
         beside = self.directory / f".{STATE}"
         beside.write_text(state, encoding="utf-8")
         beside.replace(self.directory / STATE)
@@ -79,7 +83,7 @@ class Journal:
     def output_moments(self, tensor: str) -> npt.NDArray[np.float32] | None:
         """The output moments of a layer's weight, read-only; None if there are none."""
         path = self._path("fisher", tensor, "outputs")
-        if not self.sensed or not path.exists():
+        if not self.has_output_moments or not path.exists():
             return None
         return np.lib.format.open_memmap(path, "r")
 
