@@ -35,11 +35,11 @@ CALIBRATING = 150 << 20
 """The same in a calibrated run, with its kernels and the buffers of matrix products (at most)."""
 A_TOKEN = 680
 """Bytes that one entry of the vocabulary takes once tokenizer.json is read (fitted)."""
-SHARED = 4
-"""Of several writers the largest takes its whole, each other a quarter: what one has let go of
+SHARED = 3
+"""Of several writers the largest takes its whole, each other a third: what one has let go of
 serves the next (fitted).
 """
-SCRATCH = 16
+SCRATCH = 12
 """Bytes a weight of a band that is being rounded: as it is read, and what fits it to a grid."""
 READ_AND_HASH = 1.5e9
 """Bytes a second at which an artifact's files are written and hashed."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phiquant.quantization.affine import decode_codes, nearest_codes
-from phiquant.quantization.calibrated import Method, Rounder, correction
+from phiquant.quantization.calibrated import Method, Rounder, correction, shrunk
 from phiquant.quantization.descent import damped, errors_of, improve_codes, improve_parameters
 from phiquant.quantization.feedback import Feedback, round_with_feedback, rounding_order
 from phiquant.quantization.floats import FLOAT_TYPES
@@ -156,7 +156,7 @@ def test_parameters_give_the_weights_back(grid):
 @pytest.mark.parametrize("grid", EVERY.values(), ids=EVERY)
 def test_what_is_stored_decodes_to_the_errors_that_were_judged(grid):
     weights, moment = problem(columns_of(grid), rows=300)
-    parts = Rounder(Seen(moment), grid, Method(damping=0.01)).round(weights)
+    parts = Rounder(Seen(moment), grid, Method(damping=0.01, shrinkage=0.0)).round(weights)
     decoded = grid.decode(parts, weights.shape[1])
     codes, levels = grid.unpack(parts, weights.shape[1])
     assert np.allclose(decoded, decode_codes(codes, levels, FLOAT_TYPES["F32"]), atol=0.03)
@@ -175,6 +175,28 @@ def test_the_correction_is_the_least_squares_answer_to_shifted_inputs():
     moved = weight + weight @ correction(moment, shift, 1.0)
     assert np.allclose(moved, expected, atol=1e-3)
     assert np.allclose(correction(moment, shift, 0.0), 0)
+
+
+def test_shrinking_takes_from_all_but_the_diagonal():
+    moment = np.array([[4, 2, -2], [2, 9, 1], [-2, 1, 1]], np.float32)
+    expected = np.array([[4, 1, -1], [1, 9, 0.5], [-1, 0.5, 1]], np.float32)
+    assert np.array_equal(shrunk(moment, 0.5), expected)
+    assert np.array_equal(shrunk(moment, 0.0), moment)
+
+
+def test_what_few_tokens_show_is_better_shrunk():
+    grid = GGUF["Q4_0"]
+    random = np.random.default_rng(7)
+    mixing = random.normal(size=(256, 256)) / 16 + np.eye(256)
+    inputs = (random.normal(size=(200, 256)) @ mixing).astype(np.float32)
+    true, sampled = (mixing.T @ mixing).astype(np.float32), inputs.T @ inputs / len(inputs)
+    weights = random.normal(size=(96, 256)).astype(np.float32)
+
+    def lost(shrinkage):
+        parts = Rounder(Seen(sampled), grid, Method(shrinkage=shrinkage)).round(weights)
+        return cost(weights - grid.decode(parts, 256), true).sum()
+
+    assert lost(0.3) < 0.95 * lost(0.0)
 
 
 def test_blocks_stay_whole_and_the_most_important_comes_first():

@@ -1,5 +1,8 @@
 """A linear layer's weight on a grid, rounded against the moments of the layer's inputs.
 
+    shrink     the moments of a sample towards their diagonal: (1 - a) H + a diag(H). What the
+               sample shows of how inputs go together is partly chance and partly its own subject,
+               and feedback would rely on all of it (Ledoit and Wolf, 2004, shrink for the first)
     correct    the weight that makes best good, in the least squares, for inputs that the layers
                before have shifted: W + s W C (H + λ)⁻¹ with C = E[(x' - x) xᵀ], where x' are the
                original's inputs (GPTAQ, https://arxiv.org/abs/2504.02692, and Qronos,
@@ -56,6 +59,8 @@ class Method:
 
     damping: float = 0.03
     """Share of the mean second moment that is added to each: see `Feedback.of`."""
+    shrinkage: float = 0.3
+    """Share of the second moments off the diagonal that is taken away."""
     shift: float = 0.5
     """Strength of the correction for shifted inputs."""
     behind: float = 0.5
@@ -74,6 +79,13 @@ class Method:
     def looks_at_original(self) -> bool:
         """Whether the original's inputs are needed beside the quantized network's."""
         return self.shift > 0 or self.behind > 0
+
+
+def shrunk(moment: Floats, share: float) -> Floats:
+    """`moment` (n, n) with `share` of all that is off its diagonal taken away."""
+    found = moment * np.float32(1 - share)
+    found[np.diag_indices_from(found)] = np.diagonal(moment)
+    return found
 
 
 def correction(moment: Floats, shift: Floats, strength: float) -> Floats:
@@ -103,7 +115,7 @@ class Rounder:
     ) -> None:
         self._grid, self._method = grid, method
         self._outputs = None if method.output_damping is None else outputs
-        second = moments.second
+        second = shrunk(moments.second, method.shrinkage)
         self._stiff = damped(second, method.damping)
         self._correction = self._addition = None
         if moments.shift is not None and method.shift:
