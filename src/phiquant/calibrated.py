@@ -1,10 +1,12 @@
 """The calibrated way through the house: blocks in network order, each rounded for what it gets.
 
-For every artifact in the making the sample walks through a network of its own, whose layers so
-far are the artifact's. The embedding comes first; a tied one is rounded as the head that it also
-is, against the moments of the original's last hidden states. Then block by block (`walk`), and
-the head last. Everything rounded goes to a journal on the disk, from which the writers take it
-like any other band of a tensor, and with which a killed job goes on at the block it was in.
+First the original goes there and back, for what each layer's outputs are worth to its answer
+(`calibration.fisher`), which is the same for all artifacts. Then for every artifact in the making
+the sample walks through a network of its own, whose layers so far are the artifact's. The embedding
+comes first; a tied one is rounded as the head that it also is, against the moments of the
+original's last hidden states. Then block by block (`walk`), and the head last. Everything rounded
+goes to a journal on the disk, from which the writers take it like any other band of a tensor, and
+with which a killed job goes on at the block it was in.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.calibration.cost import HEAD_TOKENS, Cost, product_rate
+from phiquant.calibration.fisher import gather_output_moments
 from phiquant.calibration.journal import Journal, keep
 from phiquant.calibration.moments import Moments
 from phiquant.calibration.stream import Stream
@@ -63,13 +66,19 @@ def calibrate(
 ) -> None:
     """Round every matrix of `source` for all of `wanted` into `journal`.
 
-    Blocks that the journal has already are not done again.
+    Output moments and blocks that the journal has already are not done again.
     """
     sequences, method = over.sequences, over.method
     cost = Cost(source.architecture, sequences.size, sequences.shape[1], len(wanted), method)
     done = journal.blocks * cost.block()
+    if cost.fisher is not None:
+        done += cost.fisher.steps(journal.output_steps)
     share = 1 - done / cost.total
     cost.report(done, on_progress, seconds=share * cost.seconds(product_rate()))
+    if cost.fisher is not None and not journal.has_output_moments:
+        for way in gather_output_moments(source, sequences, journal):
+            done += cost.fisher.way(way)
+            cost.report(done, on_progress)
     run = _Run(source, wanted, over, journal)
     if not journal.blocks:
         run.begin()
@@ -92,7 +101,8 @@ class _Network:
     def round(self, weight: Weight, values: Floats, moments: Moments) -> Floats:
         """Round and keep a whole weight; what it decodes to."""
         grid = self.wanted.grid(weight.name)
-        parts = self._rounded(grid, values, self._rounder(grid, moments))
+        outputs = self._journal.output_moments(weight.name)
+        parts = self._rounded(grid, values, self._rounder(grid, moments, outputs))
         into = self._journal.make(self.wanted.name, weight.name, grid.layout(weight.shape))
         keep(into, 0, parts)
         return grid.decode(parts, weight.shape[1])
@@ -112,10 +122,12 @@ class _Network:
         parts = self._journal.parts(self.wanted.name, weight.name, grid.layout(weight.shape))
         return grid.decode({name: part[ids] for name, part in parts.items()}, weight.shape[1])
 
-    def _rounder(self, grid: Grid, moments: Moments) -> Rounder | None:
+    def _rounder(
+        self, grid: Grid, moments: Moments, outputs: Floats | None = None
+    ) -> Rounder | None:
         if not hasattr(grid, "fit"):
             return None
-        return Rounder(moments, cast(AffineGrid, grid), self._method)
+        return Rounder(moments, cast(AffineGrid, grid), self._method, outputs)
 
     def _rounded(self, grid: Grid, rows: Floats, rounder: Rounder | None, first: int = 0) -> Parts:
         return grid.encode(rows) if rounder is None else rounder.round(rows, first)

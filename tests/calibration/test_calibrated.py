@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from phiquant.calibrated import Calibration, Wanted, calibrate
+from phiquant.calibration.cost import Cost
+from phiquant.calibration.fisher import gather_output_moments
+from phiquant.calibration.fisher_cost import FisherCost
 from phiquant.calibration.journal import Journal
 from phiquant.calibration.stream import Stream
 from phiquant.calibration.walk import Sides, walk_block
@@ -149,10 +152,24 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("shift", [0.0, 0.5])
-def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path, shift):
+KILLED = {
+    # The news of the start, a block of four, and into the second; before it, three blocks there,
+    # the head, and three back.
+    "rows alone": (Method(output_damping=None), 7, 0, 1),
+    "the shift left out": (Method(shift=0), 14, 7, 1),
+    "two-sided": (Method(), 14, 7, 1),
+    "on the way there": (Method(), 3, 2, 0),
+    "at the head": (Method(), 4, 3, 0),
+    "on the way back": (Method(), 6, 5, 0),
+}
+
+
+@pytest.mark.parametrize(("method", "at", "steps", "blocks"), KILLED.values(), ids=KILLED)
+def test_a_run_that_was_killed_goes_on_and_ends_the_same(
+    tmp_path, monkeypatch, method, at, steps, blocks
+):
     checkpoint = model(tmp_path / "model", num_hidden_layers=3)
-    over = Calibration(sample(checkpoint), Method(shift=shift))
+    over = Calibration(sample(checkpoint), method)
     artifacts = wanted(checkpoint)[:2]
     whole = Journal(tmp_path / "whole", {"key": 1})
     calibrate(checkpoint, artifacts, over, whole, ignore)
@@ -162,13 +179,16 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path, shift):
     def kill(progress):
         nonlocal calls
         calls += 1
-        if calls == 7:  # the news of the start, a block of four, and into the second
+        if calls == at:
             raise KilledError
 
     with pytest.raises(KilledError):
         calibrate(checkpoint, artifacts, over, Journal(tmp_path / "cut", {"key": 1}), kill)
     again = Journal(tmp_path / "cut", {"key": 1})
-    assert again.blocks == 1
+    assert (again.output_steps, again.blocks) == (steps, blocks)
+    assert again.has_output_moments == (steps == 7)
+    if steps == 7:
+        monkeypatch.delattr("phiquant.calibrated.gather_output_moments")
     calibrate(checkpoint, artifacts, over, again, ignore)
     for one in artifacts:
         for row in one.rows.values():
@@ -179,6 +199,54 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(tmp_path, shift):
             second = again.parts(one.name, row.source, layout)
             for name in layout:
                 assert np.array_equal(first[name], second[name]), (row.source, name)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("method", [Method(), Method(output_damping=None)])
+def test_the_work_told_is_the_work_that_was_counted(tmp_path, monkeypatch, method, tied):
+    monkeypatch.setattr("phiquant.calibration.cost.GIGA", 1)
+    checkpoint = model(tmp_path / "model", tie_word_embeddings=tied)
+    tokens, artifacts, news = sample(checkpoint), wanted(checkpoint)[:1], []
+    journal = Journal(tmp_path / "journal", {})
+    calibrate(checkpoint, artifacts, Calibration(tokens, method), journal, news.append)
+    cost = Cost(checkpoint.architecture, tokens.size, LENGTH, 1, method)
+    done = [one.done for one in news]
+    assert done == sorted(done)
+    assert done[0] == 0
+    assert done[-2:] == [cost.total - cost.ends(), cost.total]
+    assert {one.total for one in news} == {cost.total}
+
+
+def test_output_moments_change_every_matrix_but_an_embedding(tmp_path):
+    checkpoint = model(tmp_path / "model")
+    tokens, one = sample(checkpoint), wanted(checkpoint)[0]
+    for name, method in {"both": Method(), "rows": Method(output_damping=None)}.items():
+        journal = Journal(tmp_path / name, {})
+        calibrate(checkpoint, [one], Calibration(tokens, method), journal, ignore)
+    same = set()
+    for row in one.rows.values():
+        layout = one.grid(row.source).layout(row.shape)
+        if not row.role.is_norm:
+            kept = [
+                Journal(tmp_path / n, {}).parts(one.name, row.source, layout)
+                for n in ("both", "rows")
+            ]
+            if all(np.array_equal(kept[0][part], kept[1][part]) for part in layout):
+                same.add(row.role)
+    assert same == {Role.EMBEDDING}
+
+
+def test_the_disk_announced_for_the_run_there_and_back_is_what_it_takes(tmp_path):
+    checkpoint = model(tmp_path / "model", intermediate_size=416)
+    tokens = sample(checkpoint)
+    journal = Journal(tmp_path / "journal", {})
+    cost = FisherCost(checkpoint.architecture, tokens.size, LENGTH)
+    states = []
+    for _ in gather_output_moments(checkpoint, tokens, journal):
+        states.append((tmp_path / "journal" / "states").stat().st_size)
+    assert set(states) == {cost.states}
+    moments = [path.stat().st_size for path in (tmp_path / "journal").glob("fisher.*")]
+    assert cost.kept < sum(moments) < cost.kept + 200 * len(moments)
 
 
 def test_a_journal_for_another_request_begins_anew(tmp_path):

@@ -111,7 +111,7 @@ def test_neither_codes_nor_parameters_ever_cost_more(grid):
     codes, levels = round_with_feedback(weights, Feedback.of(moment, grid.block, 0.01), grid)
     errors = errors_of(weights, codes, levels)
     before = cost(errors, stiff)
-    improve_codes(codes, errors, levels, stiff, grid)
+    improve_codes(codes, errors, levels, (stiff, None), grid)
     between = cost(errors, stiff)
     assert np.all(between <= before * (1 + 1e-4))
     levels = improve_parameters(codes, errors, levels, stiff, grid)
@@ -129,7 +129,7 @@ def test_a_coordinate_cannot_be_bettered_alone_once_descent_has_ended(grid):
     codes, levels = round_with_feedback(weights, Feedback.of(moment, grid.block, 0.01), grid)
     errors = errors_of(weights, codes, levels)
     for _ in range(60):
-        improve_codes(codes, errors, levels, stiff, grid)
+        improve_codes(codes, errors, levels, (stiff, None), grid)
     least = cost(errors_of(weights, codes, levels), stiff)
     low, high = grid.code_range
     for column in range(0, weights.shape[1], 7):

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from phiquant.calibration.fisher_cost import FisherCost
 from phiquant.calibration.stream import CHUNK_TOKENS, LINEAR
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.progress import OnProgress, Progress
-from phiquant.quantization.calibrated import Method
+from phiquant.quantization.calibrated import ROWS, Method
 
 ALL_ELSE = 1.25
 """Time of a run over that of its matrix products at full rate (assumed)."""
@@ -36,6 +37,13 @@ class Cost:
     networks: int
     method: Method
 
+    @property
+    def fisher(self) -> FisherCost | None:
+        """What the output moments take, where the method wants them."""
+        if self.method.output_damping is None:
+            return None
+        return FisherCost(self.architecture, self.tokens, self.length)
+
     def layer(self, weight: Weight) -> int:
         """Operations for one matrix: moments, rounding, and the way of all streams through it."""
         rows, columns = weight.shape
@@ -56,9 +64,12 @@ class Cost:
         """Operations for one matrix on one grid, its moments given."""
         rows, columns = weight.shape
         method = self.method
-        sweeps = 2 * method.sweeps * (method.codes + method.parameters)
+        two_sided = self.fisher is not None and weight.role in LINEAR
+        parameters = method.parameters and not two_sided
+        sweeps = 2 * method.sweeps * (method.codes + parameters)
         correction = (2 * rows * columns**2 + 3 * columns**3) if method.shift else 0
-        return rows * columns**2 * (1 + sweeps) + columns**3 // 3 + correction
+        across = rows * columns * ROWS * (1 + 2 * method.sweeps * method.codes) if two_sided else 0
+        return rows * columns**2 * (1 + sweeps) + columns**3 // 3 + correction + across
 
     def block(self) -> int:
         """Operations for one block of the network."""
@@ -82,7 +93,8 @@ class Cost:
     @property
     def total(self) -> int:
         """Operations of the whole run."""
-        return self.architecture.layers * self.block() + self.ends()
+        before = self.fisher.total if self.fisher is not None else 0
+        return before + self.architecture.layers * self.block() + self.ends()
 
     def seconds(self, rate: float) -> float:
         """The expected time at `rate` operations a second."""
@@ -90,7 +102,10 @@ class Cost:
 
     @property
     def memory(self) -> int:
-        """Anonymous bytes at the peak: the widest layer's moments, factored, and its weight."""
+        """Anonymous bytes at the peak: the widest layer's moments, factored, and its weight.
+
+        The run for the output moments takes less: a block's weights, and no moments of inputs.
+        """
         model = self.architecture
         widest = max(model.intermediate_size, model.hidden_size)
         moments = widest**2 * (8 + 8 + 8 + 4 * self.networks)
@@ -104,11 +119,17 @@ class Cost:
 
     @property
     def disk(self) -> int:
-        """Bytes of scratch space: the sample's states, and what is rounded is the plan's."""
+        """Bytes of scratch space: the sample's states, and what is rounded is the plan's.
+
+        The states for the output moments are gone before the streams begin; the moments stay.
+        """
         model = self.architecture
         width = max(model.intermediate_size, model.heads * model.head_size)
         streams = self.networks + (1 if self.method.looks_at_original else 0)
-        return 4 * self.tokens * (2 * model.hidden_size + width) * streams
+        walked = 4 * self.tokens * (2 * model.hidden_size + width) * streams
+        if self.fisher is None:
+            return walked
+        return max(walked, self.fisher.states) + self.fisher.kept
 
     def report(self, done: int, on_progress: OnProgress, seconds: float | None = None) -> None:
         """Tell `on_progress` that `done` operations are over."""

@@ -43,18 +43,18 @@ def divergences(
     `hidden` is (tokens, hidden), the original's inputs. The head is read twice. `advance` is told
     multiplications by weights, as they are done.
     """
-    tops, totals = _normalisers(source, hidden)
+    tops, totals = normalisers(source, hidden)
     name = source.architecture.head_name
     count, tokens = candidates.hidden.shape[:2]
     growth, drift = np.zeros((2, count, tokens))
     for first, last in bands(source.architecture.vocabulary_size, hidden.shape[1]):
         plain = source.weight(name, first, last)
-        logits = _logits(hidden, plain)
+        logits = logits_of(hidden, plain)
         shares = np.exp(logits - tops[:, None]) / totals[:, None].astype(np.float32)
         for variants in _alike(candidates.sources, tokens):
             own = candidates.sources[variants.start]
             weight = plain if own is source else own.weight(name, first, last)
-            others = _logits(candidates.hidden[variants].reshape(-1, hidden.shape[1]), weight)
+            others = logits_of(candidates.hidden[variants].reshape(-1, hidden.shape[1]), weight)
             moved = _moments(others.reshape(-1, *logits.shape), logits, shares)
             growth[variants] += moved[0]
             drift[variants] += moved[1]
@@ -78,13 +78,13 @@ def _alike(sources: Sequence[WeightSource], tokens: int) -> Iterator[slice]:
         first = last
 
 
-def _normalisers(source: WeightSource, hidden: Floats) -> tuple[Floats, Sums]:
+def normalisers(source: WeightSource, hidden: Floats) -> tuple[Floats, Sums]:
     """The greatest logit of every token, and Σ exp(logit - greatest)."""
     name = source.architecture.head_name
     tops = np.full(len(hidden), -np.inf, np.float32)
     totals = np.zeros(len(hidden))
     for first, last in bands(source.architecture.vocabulary_size, hidden.shape[1]):
-        logits = _logits(hidden, source.weight(name, first, last))
+        logits = logits_of(hidden, source.weight(name, first, last))
         higher = np.maximum(tops, logits.max(axis=1))
         totals *= np.exp(np.float64(1) * tops - higher)
         totals += np.exp(logits - higher[:, None]).sum(axis=1, dtype=np.float64)
@@ -92,7 +92,8 @@ def _normalisers(source: WeightSource, hidden: Floats) -> tuple[Floats, Sums]:
     return tops, totals
 
 
-def _logits(hidden: Floats, weight: Floats) -> Floats:
+def logits_of(hidden: Floats, weight: Floats) -> Floats:
+    """Logits (tokens, rows) of `hidden` (tokens, hidden) for some rows of the head."""
     logits = np.empty((len(hidden), len(weight)), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         multiply(hidden, weight, logits)

@@ -30,6 +30,11 @@ class Journal:
         state = self._read()
         self.blocks = int(state["blocks"]) if state.get("key") == self._key else 0
         """Blocks of the network that are done."""
+        mine = state if state.get("key") == self._key else {}
+        self.output_steps = int(mine.get("output_steps", 0))
+        """Steps of the run for the output moments that are done: see `fisher`."""
+        self.has_output_moments = bool(mine.get("output_moments"))
+        """Whether the output moments of all layers are kept."""
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -41,7 +46,16 @@ class Journal:
     def complete(self, blocks: int) -> None:
         """Record that `blocks` blocks are done."""
         self.blocks = blocks
-        state = json.dumps({"key": self._key, "blocks": blocks})
+        self._write()
+
+    def complete_output_step(self, steps: int, last: bool) -> None:
+        """Record that `steps` steps of the run for the output moments are done."""
+        self.output_steps, self.has_output_moments = steps, last
+        self._write()
+
+    def _write(self) -> None:
+        moments = {"output_steps": self.output_steps, "output_moments": self.has_output_moments}
+        state = json.dumps({"key": self._key, "blocks": self.blocks} | moments)
         beside = self.directory / f".{STATE}"
         beside.write_text(state, encoding="utf-8")
         beside.replace(self.directory / STATE)
@@ -61,6 +75,17 @@ class Journal:
             name: np.lib.format.open_memmap(self._path(artifact, tensor, name), "r")
             for name in names
         }
+
+    def keep_output_moments(self, tensor: str, moments: npt.NDArray[np.float32]) -> None:
+        """Keep what `calibration.fisher` found for a layer's weight."""
+        np.save(self._path("fisher", tensor, "outputs"), moments)
+
+    def output_moments(self, tensor: str) -> npt.NDArray[np.float32] | None:
+        """The output moments of a layer's weight, read-only; None if there are none."""
+        path = self._path("fisher", tensor, "outputs")
+        if not self.has_output_moments or not path.exists():
+            return None
+        return np.lib.format.open_memmap(path, "r")
 
     def _path(self, artifact: str, tensor: str, part: str) -> Path:
         return self.directory / f"{artifact}.{tensor}.{part}.npy"

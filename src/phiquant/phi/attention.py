@@ -34,14 +34,13 @@ def attend(queries: Floats, keys: Floats, values: Floats, window: int | None) ->
     grouped = grouped * np.float32(size**-0.5)
     keys, values = (np.ascontiguousarray(part.transpose(1, 0, 2)) for part in (keys, values))
     mixed = np.empty((tokens, kv_heads, group, size), np.float32)
-    step = CHUNK_SCORES // (group * min(length, window or length))
-    step = min(max(step, CHUNK_QUERIES[0]), CHUNK_QUERIES[1])
+    step = chunk_queries(group, min(length, window or length))
 
     def fill(first: int) -> None:
         last = min(first + step, tokens)
         low = 0 if window is None else max(0, past + first - window + 1)
         high = past + last
-        mask = _mask(range(past + first, high), range(low, high), window)
+        mask = visibility(range(past + first, high), range(low, high), window)
         for head in range(kv_heads):
             mixed[first:last, head] = _weigh(
                 grouped[head, first:last], keys[head, low:high], values[head, low:high], mask
@@ -51,7 +50,13 @@ def attend(queries: Floats, keys: Floats, values: Floats, window: int | None) ->
     return mixed.reshape(tokens, heads * size)
 
 
-def _mask(queries: range, keys: range, window: int | None) -> Floats:
+def chunk_queries(group: int, length: int) -> int:
+    """How many queries, `group` heads each, are taken at a time against `length` keys."""
+    step = CHUNK_SCORES // (group * length)
+    return min(max(step, CHUNK_QUERIES[0]), CHUNK_QUERIES[1])
+
+
+def visibility(queries: range, keys: range, window: int | None) -> Floats:
     """What to add to the scores of the last keys: zero where a query sees a key, else -inf.
 
     Shape (queries, 1, last keys). Keys further back are seen by all queries and left out.

@@ -13,7 +13,9 @@
     round      codes with feedback (`feedback.py`)
     improve    codes and parameters in turn (`descent.py`)
 
-Rows are independent: bands of them go over the cores.
+Bands of rows are independent and go over the cores. Within a band rows are too, unless the moments
+of the layer's outputs are given: then errors are made good across its rows as well, and parameters
+stay as they were fitted (`two_sided.py`).
 """
 
 from dataclasses import dataclass
@@ -26,9 +28,10 @@ from phiquant.phi.threads import for_each
 from phiquant.quantization.descent import damped, errors_of, improve_codes, improve_parameters
 from phiquant.quantization.feedback import Feedback, round_with_feedback
 from phiquant.quantization.grid import AffineGrid, Floats, Parts
+from phiquant.quantization.two_sided import RowFeedback
 
 ROWS = 256
-"""Rows that one core rounds at a time."""
+"""Rows that one core rounds at a time, and within which errors are made good for one another."""
 
 
 class LayerMoments(Protocol):
@@ -69,6 +72,9 @@ class Method:
     parameters: bool = True
     multiples: tuple[float, ...] = (0.88, 0.92, 0.96, 1.04, 1.08, 1.12)
     """Of a block's fitted levels, which are tried too: see `multiples`."""
+    output_damping: float | None = 1.0
+    """Share of the mean diagonal of a layer's output moments that is added to each; None leaves
+    the moments out, and every row is rounded on its own: see `two_sided`."""
 
     @property
     def looks_at_original(self) -> bool:
@@ -95,10 +101,21 @@ def _divided(moments: Floats, by: Floats) -> Floats:
 
 
 class Rounder:
-    """A layer's moments, prepared for rounding rows of its weight onto a grid."""
+    """A layer's moments, prepared for rounding rows of its weight onto a grid.
 
-    def __init__(self, moments: LayerMoments, grid: AffineGrid, method: Method) -> None:
+    `outputs` (blocks, ROWS, ROWS) are the diagonal blocks of G = E[g gᵀ], g (rows,) the gradient
+    of the log-likelihood with respect to the layer's outputs. Rows beyond them have none.
+    """
+
+    def __init__(
+        self,
+        moments: LayerMoments,
+        grid: AffineGrid,
+        method: Method,
+        outputs: Floats | None = None,
+    ) -> None:
         self._grid, self._method = grid, method
+        self._outputs = None if method.output_damping is None else outputs
         second = shrunk(moments.second, method.shrinkage)
         self._stiff = damped(second, method.damping)
         self._correction = self._addition = None
@@ -117,8 +134,11 @@ class Rounder:
 
         def work(first: int) -> None:
             rows = self._aimed(weight[first : first + ROWS], start + first)
-            for name, part in self._band(rows).items():
-                parts[name][first : first + ROWS] = part
+            across = self._across(start + first, len(rows))
+            order = slice(None) if across is None else across.order
+            band = self._band(rows) if across is None else self._two_sided_band(rows, across)
+            for name, part in band.items():
+                parts[name][first : first + ROWS][order] = part
 
         for_each(range(0, len(weight), ROWS), work)
         return parts
@@ -132,6 +152,14 @@ class Rounder:
             aimed = aimed + self._addition[first : first + len(rows)]
         return aimed
 
+    def _across(self, first: int, count: int) -> RowFeedback | None:
+        """The outputs' moments of the `count` rows from `first` on."""
+        damping = self._method.output_damping
+        if self._outputs is None or damping is None or first // ROWS >= len(self._outputs):
+            return None
+        assert first % ROWS == 0
+        return RowFeedback.of(self._outputs[first // ROWS, :count, :count], damping)
+
     def _band(self, rows: Floats) -> Parts:
         grid, method, stiff = self._grid, self._method, self._stiff
         codes, levels = round_with_feedback(rows, self._feedback, grid, method.multiples)
@@ -139,7 +167,20 @@ class Rounder:
             errors = errors_of(rows, codes, levels)
             for _ in range(method.sweeps):
                 if method.codes:
-                    improve_codes(codes, errors, levels, stiff, grid)
+                    improve_codes(codes, errors, levels, (stiff, None), grid)
                 if method.parameters:
                     levels = improve_parameters(codes, errors, levels, stiff, grid)
+        return grid.pack(codes, levels)
+
+    def _two_sided_band(self, rows: Floats, across: RowFeedback) -> Parts:
+        """The parts of `rows`, in the order of `across`."""
+        grid, method = self._grid, self._method
+        rows = np.ascontiguousarray(rows[across.order])
+        codes, levels = round_with_feedback(
+            rows, self._feedback, grid, method.multiples, across.factors
+        )
+        if method.sweeps and method.codes:
+            errors = errors_of(rows, codes, levels)
+            for _ in range(method.sweeps):
+                improve_codes(codes, errors, levels, (self._stiff, across.moment), grid)
         return grid.pack(codes, levels)

@@ -23,6 +23,7 @@ from phiquant.quantization.affine import decode_codes
 from phiquant.quantization.floats import FLOAT_TYPES
 from phiquant.quantization.grid import AffineGrid, Codes, Floats, Levels
 from phiquant.quantization.levels import block_of, concatenate
+from phiquant.quantization.two_sided import two_sided_descent_kernel
 
 TINY = np.float32(1e-30)
 
@@ -44,22 +45,30 @@ def errors_of(weights: Floats, codes: Codes, levels: Levels) -> Floats:
 
 
 def improve_codes(
-    codes: Codes, errors: Floats, levels: Levels, moment: Floats, grid: AffineGrid
+    codes: Codes,
+    errors: Floats,
+    levels: Levels,
+    moments: tuple[Floats, Floats | None],
+    grid: AffineGrid,
 ) -> None:
-    """One cycle of coordinate descent over all columns; `codes` and `errors` change in place."""
+    """One cycle of coordinate descent over all columns; `codes` and `errors` change in place.
+
+    `moments` are H (n, n) and, where rows are not independent, G (rows, rows): see `two_sided`.
+    """
+    moment, across = moments
     columns = codes.shape[1]
     low, high = grid.code_range
     for first in range(0, columns, STEP):
         last = min(first + STEP, columns)
         slopes = errors @ moment[:, first:last]
         groups = np.arange(first, last) // grid.group
-        descent_kernel(
-            codes[:, first:last],
-            errors[:, first:last],
-            slopes,
-            np.ascontiguousarray(moment[first:last, first:last]),
-            (levels.scale, levels.offset, groups, np.float32(low), np.float32(high)),
-        )
+        found = codes[:, first:last], errors[:, first:last], slopes
+        within = np.ascontiguousarray(moment[first:last, first:last])
+        there = levels.scale, levels.offset, groups, np.float32(low), np.float32(high)
+        if across is None:
+            descent_kernel(*found, within, there)
+        else:
+            two_sided_descent_kernel(*found, (within, across), there)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})

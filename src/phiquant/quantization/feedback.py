@@ -30,6 +30,7 @@ from numba import njit
 from phiquant.quantization.grid import AffineGrid, Codes, Floats, Levels
 from phiquant.quantization.levels import concatenate
 from phiquant.quantization.multiples import WIDEST, best_multiple
+from phiquant.quantization.two_sided import two_sided_kernel
 
 STEP = 128
 """Columns between two matrix products: within a step, feedback goes from column to column."""
@@ -73,12 +74,17 @@ def rounding_order(importance: Floats, block: int) -> npt.NDArray[np.intp]:
 
 
 def round_with_feedback(
-    weights: Floats, feedback: Feedback, grid: AffineGrid, multiples: Sequence[float] = ()
+    weights: Floats,
+    feedback: Feedback,
+    grid: AffineGrid,
+    multiples: Sequence[float] = (),
+    across: Floats | None = None,
 ) -> tuple[Codes, Levels]:
     """Codes (rows, n) and levels of `weights` (rows, n) on `grid`, whose blocks divide n.
 
     The order of `feedback` must have been made for the grid's block. A block's levels may become
-    one of `multiples` of the fitted ones. Rows are independent.
+    one of `multiples` of the fitted ones. Rows are independent, but for errors that are passed on
+    from row to row with the factors `across` (rows, rows): see `two_sided`.
     """
     rows, columns = weights.shape
     order, block = feedback.order, grid.block
@@ -102,7 +108,7 @@ def round_with_feedback(
             known = factors, penalties, places.groups
             levels = best_multiple(levels, grid, multiples, (target, due), known)
         codes[:, start : start + block], errors[:, first : first + block] = _round_block(
-            (target, due), factors, places, (levels, grid.code_range)
+            (target, due), (factors, across), places, (levels, grid.code_range)
         )
         fitted[start] = levels
     return codes, concatenate([fitted[start] for start in sorted(fitted)])
@@ -118,32 +124,34 @@ class _Places:
 
 def _round_block(
     weights: tuple[Floats, Floats],
-    factors: Floats,
+    factors: tuple[Floats, Floats | None],
     places: _Places,
     levels: tuple[Levels, tuple[int, int]],
 ) -> tuple[Codes, Floats]:
     """Codes of one block in storage order, and its errors in rounding order.
 
     `weights` are the block's weights and the feedback due from earlier blocks, both (rows,
-    columns) in rounding order; `levels` come with the range of codes.
+    columns) in rounding order; `factors` those between its columns and, where there are any,
+    those between rows; `levels` come with the range of codes.
     """
     target, due = weights
+    along, across = factors
     found, (least, greatest) = levels
     low, high = np.float32(least), np.float32(greatest)
     codes = np.empty(target.shape, np.int16)
     errors = np.empty(target.shape, np.float32)
     for first in range(0, target.shape[1], STEP):
         last = min(first + STEP, target.shape[1])
-        step = due[:, first:last] + errors[:, :first] @ factors[:first, first:last]
+        step = due[:, first:last] + errors[:, :first] @ along[:first, first:last]
         rounded = np.empty(step.shape, np.int16)
         left = np.empty(step.shape, np.float32)
-        feedback_kernel(
-            np.ascontiguousarray(target[:, first:last]),
-            step,
-            np.ascontiguousarray(factors[first:last, first:last]),
-            (found.scale, found.offset, places.groups[first:last], low, high),
-            (rounded, left),
-        )
+        here = np.ascontiguousarray(target[:, first:last])
+        within = np.ascontiguousarray(along[first:last, first:last])
+        there = found.scale, found.offset, places.groups[first:last], low, high
+        if across is None:
+            feedback_kernel(here, step, within, there, (rounded, left))
+        else:
+            two_sided_kernel(here, step, (within, across), there, (rounded, left))
         codes[:, places.columns[first:last]] = rounded
         errors[:, first:last] = left
     return codes, errors

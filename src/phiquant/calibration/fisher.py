@@ -1,0 +1,165 @@
+"""Second moments of the gradients at every linear layer's outputs, by one run there and back.
+
+G = E[g gᵀ], with g the gradient of log p(label) with respect to a layer's outputs and the label
+drawn from the model's own distribution, is the outputs' side of the Fisher information's
+Kronecker factors (https://arxiv.org/abs/1503.05671; for rounding, https://arxiv.org/abs/2505.22988).
+It settles with few tokens: TOKENS of the sample are enough.
+
+Forwards, each block takes all tokens on before the next is read, and its input is kept in a mapped
+file, (layers + 2, tokens, hidden). At the head, labels are drawn (`sampled_labels`). On the way
+back each block computes its inside again from the input kept (`phi.block`), and the gradients take
+turns in the last two places: a step never writes what it reads, so that a job that was killed goes
+on at the step it was in. Of G only the diagonal blocks of ROWS outputs are gathered, as rounding
+takes rows: (blocks, ROWS, ROWS), the last one padded with zeros.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.calibration.journal import Journal
+from phiquant.calibration.sampled_labels import label_gradient
+from phiquant.calibration.stream import Mode
+from phiquant.phi.architecture import Architecture, Role
+from phiquant.phi.block import Block, rms_norm_backward
+from phiquant.phi.linear import embed, rms_norm
+from phiquant.phi.threads import for_each
+from phiquant.phi.weights import Floats, WeightSource
+from phiquant.quantization.calibrated import ROWS
+
+Tokens = npt.NDArray[np.int32]
+
+TOKENS = 1 << 14
+"""Tokens of the sample that are taken, at most, but one sequence at least."""
+CHUNK_TOKENS = 2048
+"""Tokens that are worked on at a time; the way back holds more of each than the way there."""
+SEED = 20250529
+
+
+def taken(sequences: Tokens) -> Tokens:
+    """The first of `sequences` (count, length): those that the run is over."""
+    return sequences[: max(1, TOKENS // sequences.shape[1])]
+
+
+def ways(layers: int) -> tuple[str, ...]:
+    """The steps of the run: all blocks forwards, the head, all blocks backwards."""
+    return ("forward",) * layers + ("head",) + ("backward",) * layers
+
+
+def gather_output_moments(
+    source: WeightSource, sequences: Tokens, journal: Journal
+) -> Iterator[str]:
+    """Keep the output moments of every linear layer but the head in `journal`.
+
+    Yields each of `ways` when it is done; those that the journal has already are left out.
+    """
+    layers = source.architecture.layers
+    path = journal.directory / "states"
+    run = _Run(source, taken(sequences), path, journal.output_steps)
+    steps = ways(layers)
+    for step in range(journal.output_steps, len(steps)):
+        if step < layers:
+            run.forward(step)
+        elif step == layers:
+            run.turn()
+        else:
+            layer = 2 * layers - step
+            for role, moments in run.backward(layer).items():
+                journal.keep_output_moments(_name(source.architecture, layer, role), moments)
+        journal.complete_output_step(step + 1, last=step + 1 == len(steps))
+        yield steps[step]
+    del run  # the file is mapped, and an open mapping cannot be removed everywhere
+    path.unlink()
+
+
+def _name(architecture: Architecture, layer: int, role: Role) -> str:
+    return next(w.name for w in architecture.weights() if (w.layer, w.role) == (layer, role))
+
+
+class OutputMoments:
+    """The diagonal blocks of E[g gᵀ] for the gradients of one layer's outputs."""
+
+    def __init__(self, rows: int) -> None:
+        self._tokens = 0
+        self._sums = np.zeros((-(-rows // ROWS), ROWS, ROWS), np.float32)
+
+    def add(self, gradient: Floats) -> None:
+        """Take in g (tokens, rows)."""
+        self._tokens += len(gradient)
+
+        def work(block: int) -> None:
+            part = gradient[:, block * ROWS : (block + 1) * ROWS]
+            width = part.shape[1]
+            self._sums[block, :width, :width] += part.T @ part
+
+        for_each(range(len(self._sums)), work)
+
+    @property
+    def blocks(self) -> Floats:
+        """(blocks, ROWS, ROWS)."""
+        return self._sums / np.float32(self._tokens)
+
+
+class _Run:
+    """The states of `sequences` at all block inputs, and their gradients."""
+
+    def __init__(self, source: WeightSource, sequences: Tokens, path: Path, steps: int) -> None:
+        """Begin, or go on with the file that `steps` steps left."""
+        self._source, self._sequences = source, sequences
+        model = source.architecture
+        shape = (model.layers + 2, sequences.size, model.hidden_size)
+        mode: Mode = "r+" if steps else "w+"
+        self._states: Floats = np.memmap(path, np.float32, mode, shape=shape)
+        if not steps:
+            self._embed()
+
+    def _chunks(self) -> Iterator[slice]:
+        """Tokens of whole sequences."""
+        count, length = self._sequences.shape
+        step = max(1, CHUNK_TOKENS // length)
+        for first in range(0, count, step):
+            yield slice(first * length, min(first + step, count) * length)
+
+    def _embed(self) -> None:
+        ids = self._sequences.reshape(-1)
+        for here in self._chunks():
+            self._states[0, here] = embed(self._source, ids[here])
+
+    def forward(self, layer: int) -> None:
+        block = self._block(layer)
+        for here in self._chunks():
+            self._states[layer + 1, here] = block.outputs(block.inside(self._states[layer, here]))
+
+    def turn(self) -> None:
+        """The gradient with respect to what leaves the last block."""
+        model = self._source.architecture
+        gains = self._source.weight("model.norm.weight")
+        draws = np.random.default_rng(SEED).random(self._sequences.size)
+        for here in self._chunks():
+            hidden = np.array(self._states[-2, here])
+            normed = rms_norm(hidden, gains, model.norm_epsilon)
+            gradient, _ = label_gradient(self._source, normed, draws[here])
+            self._states[-1, here] = rms_norm_backward(hidden, gains, model.norm_epsilon, gradient)
+
+    def backward(self, layer: int) -> dict[Role, Floats]:
+        """Take the gradient through a block; the output moments of its linear layers."""
+        block = self._block(layer)
+        found: dict[Role, OutputMoments] = {}
+        old, new = -1, -2
+        if (self._source.architecture.layers - layer) % 2 == 0:
+            old, new = new, old
+
+        def add(role: Role, gradient: Floats) -> None:
+            if role not in found:
+                found[role] = OutputMoments(gradient.shape[1])
+            found[role].add(gradient)
+
+        for here in self._chunks():
+            hidden, gradient = np.array(self._states[[layer, old], here])
+            self._states[new, here] = block.backward(block.inside(hidden), gradient, add)
+        return {role: moments.blocks for role, moments in found.items()}
+
+    def _block(self, layer: int) -> Block:
+        return Block(self._source, layer, self._sequences.shape[1])

@@ -1,0 +1,72 @@
+"""What the run there and back for the output moments takes: operations and disk.
+
+Operations are counted as in `cost`: those of the matrix products. A block is gone through
+forwards, again up to its gate on the way back, and backwards.
+"""
+
+from dataclasses import dataclass
+
+from phiquant.calibration import fisher
+from phiquant.calibration.stream import LINEAR
+from phiquant.phi.architecture import Architecture
+from phiquant.quantization.calibrated import ROWS
+
+
+@dataclass(frozen=True, slots=True)
+class FisherCost:
+    """Of the run over a sample of `sample` tokens, `length` a sequence."""
+
+    architecture: Architecture
+    sample: int
+    length: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the run is over: see `fisher.taken`."""
+        return min(self.sample, max(1, fisher.TOKENS // self.length) * self.length)
+
+    def way(self, way: str) -> int:
+        """Operations of a block "forward" or "backward", or of the "head"."""
+        model = self.architecture
+        if way == "head":  # the logits twice, and the gradient
+            return 6 * self.tokens * model.vocabulary_size * model.hidden_size
+        rows, weights = self._rows(), self._weights()
+        attended = 2 * self.tokens * self.length * model.heads * model.head_size
+        forward = 2 * self.tokens * weights + attended
+        if way == "forward":
+            return forward
+        again = forward - 2 * self.tokens * model.hidden_size * model.intermediate_size
+        # Five products of the size of the two that attention takes; the moments of bands of rows.
+        back = 2 * self.tokens * weights + 5 * attended // 2
+        return again + back + 2 * self.tokens * rows * ROWS
+
+    def steps(self, count: int) -> int:
+        """Operations of the first `count` steps."""
+        return sum(self.way(way) for way in fisher.ways(self.architecture.layers)[:count])
+
+    @property
+    def total(self) -> int:
+        """Operations of the whole run."""
+        return self.steps(len(fisher.ways(self.architecture.layers)))
+
+    @property
+    def states(self) -> int:
+        """Bytes of disk while it runs: every block's input, and two gradients."""
+        model = self.architecture
+        return 4 * self.tokens * model.hidden_size * (model.layers + 2)
+
+    @property
+    def kept(self) -> int:
+        """Bytes of disk that the moments take, until all is rounded."""
+        return 4 * ROWS * self._rows() * self.architecture.layers
+
+    def _rows(self) -> int:
+        """Outputs of a block's linear layers, whole bands of them."""
+        return sum(-(-rows // ROWS) * ROWS for rows, _ in self._shapes())
+
+    def _weights(self) -> int:
+        return sum(rows * columns for rows, columns in self._shapes())
+
+    def _shapes(self) -> list[tuple[int, int]]:
+        weights = self.architecture.weights()
+        return [(w.shape[0], w.shape[1]) for w in weights if w.layer == 0 and w.role in LINEAR]
