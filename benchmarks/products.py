@@ -10,7 +10,11 @@ r rows and n columns:
   where the method corrects for shifted inputs;
 - factors: n^3, for a Cholesky factor and its inverse;
 - rounding: r n^2 for feedback into the columns that follow, and 2 r n^2 for each sweep over codes
-  or parameters.
+  or parameters; where rows give feedback too, B at a time, r n B more, 2 r n B a sweep over codes,
+  and no sweep over parameters;
+- outputs: the run there and back over T' tokens, where the method wants it: 2 T' r n and attention
+  there, the same again up to the gate, 2 T' r n and five products to attention's two back, 2 T' r B
+  for the moments of each layer's gradients, and the head three times, 6 T' v d.
 
 The embedding is rounded without a text unless it is the head too; then, like any head, for the
 final norm's output. A tied one needs that before the walk: a forward pass over some of the tokens.
@@ -19,8 +23,9 @@ final norm's output. A tied one needs that before the walk: a forward pass over 
 from dataclasses import dataclass
 
 from phiquant.calibration.cost import HEAD_TOKENS
+from phiquant.calibration.fisher import TOKENS
 from phiquant.phi.architecture import Architecture, Role, Weight
-from phiquant.quantization.calibrated import Method
+from phiquant.quantization.calibrated import ROWS, Method
 
 LAYERS = (Role.QKV, Role.ATTENTION_OUTPUT, Role.GATE_UP, Role.DOWN)
 
@@ -33,10 +38,11 @@ class Products:
     moments: int
     factors: int
     rounding: int
+    outputs: int
 
     @property
     def total(self) -> int:
-        return self.forward + self.moments + self.factors + self.rounding
+        return self.forward + self.moments + self.factors + self.rounding + self.outputs
 
 
 def count(model: Architecture, sequences: int, length: int) -> Products:
@@ -55,11 +61,26 @@ def count(model: Architecture, sequences: int, length: int) -> Products:
         moments=tokens * symmetric * (3 if method.shift else 1) + at_head * head.shape[1] ** 2,
         factors=sum(one.shape[1] ** 3 for one in (*layers, head)),
         rounding=sum(rounding(one, method) for one in (*layers, head)),
+        outputs=0 if method.output_damping is None else there_and_back(model, sequences, length),
     )
 
 
 def rounding(weight: Weight, method: Method) -> int:
     """Operations for one matrix, its moments given."""
     rows, columns = weight.shape
-    sweeps = method.sweeps * (method.codes + method.parameters)
-    return rows * columns**2 * (1 + 2 * sweeps)
+    if method.output_damping is None or weight.role not in LAYERS:
+        sweeps = method.sweeps * (method.codes + method.parameters)
+        return rows * columns**2 * (1 + 2 * sweeps)
+    return rows * columns * (columns + ROWS) * (1 + 2 * method.sweeps * method.codes)
+
+
+def there_and_back(model: Architecture, sequences: int, length: int) -> int:
+    """Operations of the run for the output moments."""
+    tokens = min(sequences, max(1, TOKENS // length)) * length
+    layers = [one for one in model.weights() if one.role in LAYERS]
+    through = sum(2 * one.shape[0] * one.shape[1] for one in layers)
+    down = sum(2 * one.shape[0] * one.shape[1] for one in layers if one.role is Role.DOWN)
+    attention = 2 * length * model.heads * model.head_size * model.layers
+    moments = sum(2 * -(-one.shape[0] // ROWS) * ROWS**2 for one in layers)
+    head = 6 * model.vocabulary_size * model.hidden_size
+    return tokens * (3 * through - down + 9 * attention // 2 + moments + head)

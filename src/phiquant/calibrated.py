@@ -75,7 +75,7 @@ def calibrate(
         done += cost.fisher.steps(journal.output_steps)
     share = 1 - done / cost.total
     cost.report(done, on_progress, seconds=share * cost.seconds(product_rate()))
-    if cost.fisher is not None and not journal.has_output_moments:
+    if cost.fisher is not None:
         for way in gather_output_moments(source, sequences, journal):
             done += cost.fisher.way(way)
             cost.report(done, on_progress)

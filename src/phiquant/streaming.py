@@ -2,7 +2,7 @@
 
 Tensors come in network order, in which the artifacts' files hold them, a band of rows at a time:
 so a file grows without holes, which `targets.stream` relies on to be fast. Each core takes the
-next band, widens it to float32 and rounds it onto every target's grid, all within its own cache;
+next band, widens it to float32 and rounds it onto every target's grid while it is at hand;
 another thread writes what is finished, in order. Only bands are ever in memory, and their number
 is bounded.
 """
@@ -25,7 +25,7 @@ from phiquant.quantization.grid import Floats, Parts
 from phiquant.targets.target import Writer
 
 BAND = WEIGHTS_PER_BAND
-"""Weights in a band: what one core keeps in its own cache while it works."""
+"""Weights in a band, which one core works on at a time."""
 
 STRETCH = 2
 """Bands that change threads together: handing one over takes a tenth of a millisecond."""

@@ -202,6 +202,15 @@ def test_minimal_products_of_a_block_by_hand():
     forward = 15 * (sum(2 * rows * columns for rows, columns in shapes) + 2 * 5 * 4)
     assert found.forward == forward * streams
     assert found.factors == sum(columns**3 for _, columns in (*shapes, (16, 4)))
-    sweeps = Method().sweeps * (Method().codes + Method().parameters)
-    assert found.rounding == sum(r * c**2 for r, c in (*shapes, (16, 4))) * (1 + 2 * sweeps)
-    assert math.isclose(found.total, found.forward + found.moments + found.factors + found.rounding)
+    # A sweep over codes everywhere, one over parameters in the head; 256 rows give feedback.
+    assert found.rounding == sum(r * c * (c + 256) * 3 for r, c in shapes) + 16 * 4**2 * 5
+    attention = 2 * 5 * 4
+    there = sum(2 * r * c for r, c in shapes) + attention
+    again = there - 2 * 4 * 8
+    back = sum(2 * r * c + 2 * 256 * 256 for r, c in shapes) + 5 * attention // 2
+    assert found.outputs == 15 * (there + again + back + 6 * 16 * 4)
+    from phiquant.calibration.cost import Cost
+
+    assert found.outputs == Cost(model, 15, 5, 1, Method()).fisher.total
+    kinds = (found.forward, found.moments, found.factors, found.rounding, found.outputs)
+    assert math.isclose(found.total, sum(kinds))

@@ -3,7 +3,7 @@
 G = E[g gᵀ], with g the gradient of log p(label) with respect to a layer's outputs and the label
 drawn from the model's own distribution, is the outputs' side of the Fisher information's
 Kronecker factors (https://arxiv.org/abs/1503.05671; for rounding, https://arxiv.org/abs/2505.22988).
-It settles with few tokens: TOKENS of the sample are enough.
+It is taken over fewer tokens than the moments of inputs: TOKENS of the sample at most.
 
 Forwards, each block takes all tokens on before the next is read, and its input is kept in a mapped
 file, (layers + 2, tokens, hidden). At the head, labels are drawn (`sampled_labels`). On the way
@@ -56,9 +56,11 @@ def gather_output_moments(
     Yields each of `ways` when it is done; those that the journal has already are left out.
     """
     layers = source.architecture.layers
-    path = journal.directory / "states"
+    path, steps = journal.directory / "states", ways(layers)
+    if journal.output_steps == len(steps):
+        path.unlink(missing_ok=True)  # a job killed at the very end left it
+        return
     run = _Run(source, taken(sequences), path, journal.output_steps)
-    steps = ways(layers)
     for step in range(journal.output_steps, len(steps)):
         if step < layers:
             run.forward(step)
@@ -68,7 +70,7 @@ def gather_output_moments(
             layer = 2 * layers - step
             for role, moments in run.backward(layer).items():
                 journal.keep_output_moments(_name(source.architecture, layer, role), moments)
-        journal.complete_output_step(step + 1, last=step + 1 == len(steps))
+        journal.complete_outputs(step + 1)
         yield steps[step]
     del run  # the file is mapped, and an open mapping cannot be removed everywhere
     path.unlink()

@@ -28,34 +28,31 @@ class Journal:
         self._key = dict(key)
         directory.mkdir(parents=True, exist_ok=True)
         state = self._read()
-        self.blocks = int(state["blocks"]) if state.get("key") == self._key else 0
+        self.blocks = int(state.get("blocks", 0))
         """Blocks of the network that are done."""
-        mine = state if state.get("key") == self._key else {}
-        self.output_steps = int(mine.get("output_steps", 0))
+        self.output_steps = int(state.get("output_steps", 0))
         """Steps of the run for the output moments that are done: see `fisher`."""
-        self.has_output_moments = bool(mine.get("output_moments"))
-        """Whether the output moments of all layers are kept."""
 
     def _read(self) -> dict[str, Any]:
         try:
             found = json.loads((self.directory / STATE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) and isinstance(found.get("blocks"), int) else {}
+        return found if isinstance(found, dict) and found.get("key") == self._key else {}
 
     def complete(self, blocks: int) -> None:
         """Record that `blocks` blocks are done."""
         self.blocks = blocks
         self._write()
 
-    def complete_output_step(self, steps: int, last: bool) -> None:
+    def complete_outputs(self, steps: int) -> None:
         """Record that `steps` steps of the run for the output moments are done."""
-        self.output_steps, self.has_output_moments = steps, last
+        self.output_steps = steps
         self._write()
 
     def _write(self) -> None:
-        moments = {"output_steps": self.output_steps, "output_moments": self.has_output_moments}
-        state = json.dumps({"key": self._key, "blocks": self.blocks} | moments)
+        done = {"blocks": self.blocks, "output_steps": self.output_steps}
+        state = json.dumps({"key": self._key} | done)
         beside = self.directory / f".{STATE}"
         beside.write_text(state, encoding="utf-8")
         beside.replace(self.directory / STATE)
@@ -83,9 +80,7 @@ class Journal:
     def output_moments(self, tensor: str) -> npt.NDArray[np.float32] | None:
         """The output moments of a layer's weight, read-only; None if there are none."""
         path = self._path("fisher", tensor, "outputs")
-        if not self.has_output_moments or not path.exists():
-            return None
-        return np.lib.format.open_memmap(path, "r")
+        return np.lib.format.open_memmap(path, "r") if path.exists() else None
 
     def _path(self, artifact: str, tensor: str, part: str) -> Path:
         return self.directory / f"{artifact}.{tensor}.{part}.npy"

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.phi.attention import attend
+from phiquant.phi.block import swiglu
 from phiquant.phi.linear import rms_norm
 from phiquant.phi.rope import rotate, rotation
 from phiquant.phi.threads import multiply
@@ -107,7 +108,7 @@ class Stream:
             new = self._states[1 - self._at][here] if role is Role.ATTENTION_OUTPUT else old
             np.add(old, outputs.reshape(old.shape), out=new)
             return
-        left = self._attended(outputs) if role is Role.QKV else _gated(outputs)
+        left = self._attended(outputs) if role is Role.QKV else swiglu(outputs)
         shape = (chunk.last - chunk.first, self.sequences.shape[1], left.shape[1])
         self._left[here, :, : left.shape[1]] = left.reshape(shape)
 
@@ -125,15 +126,6 @@ class Stream:
             turned = rotate(queries, self._turn), rotate(keys, self._turn)
             mixed[first : first + length] = attend(*turned, values, model.sliding_window)
         return mixed
-
-
-def _gated(fused: Floats) -> Floats:
-    """SwiGLU's product of a fused output (tokens, 2 * inner)."""
-    inner = fused.shape[1] // 2
-    gate, up = fused[:, :inner], fused[:, inner:]
-    with np.errstate(over="ignore"):  # exp of a very negative gate: the quotient is rightly 0
-        product: Floats = gate / (1 + np.exp(-gate)) * up
-    return product
 
 
 def _mapped(path: Path, shape: tuple[int, ...], mode: Mode) -> Floats:

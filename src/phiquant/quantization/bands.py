@@ -1,7 +1,7 @@
 """Rows in bands over the processor's cores.
 
-Kernels run without the interpreter's lock and on one core; a band of rows that fits a core's
-second-level cache goes through all of them (fit, round, pack) before the next. Unlike numba's
+Kernels run without the interpreter's lock and on one core; a band of rows that stays near it, in a
+processor's cache, goes through all of them (fit, round, pack) before the next. Unlike numba's
 own threads these may be entered from several Python threads at once, and they cost no
 compilation.
 """
@@ -13,7 +13,7 @@ from functools import cache
 from phiquant.cores import cores
 
 WEIGHTS_PER_BAND = 1 << 19
-"""2 MB of float32: smaller bands cost more in threads changing places, larger ones no less."""
+"""2 MB of float32: smaller bands cost more in threads changing places."""
 
 
 @cache

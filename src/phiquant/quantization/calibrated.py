@@ -135,9 +135,8 @@ class Rounder:
         def work(first: int) -> None:
             rows = self._aimed(weight[first : first + ROWS], start + first)
             across = self._across(start + first, len(rows))
-            order = slice(None) if across is None else across.order
-            band = self._band(rows) if across is None else self._two_sided_band(rows, across)
-            for name, part in band.items():
+            order = np.arange(len(rows)) if across is None else across.order
+            for name, part in self._band(rows[order], across).items():
                 parts[name][first : first + ROWS][order] = part
 
         for_each(range(0, len(weight), ROWS), work)
@@ -160,27 +159,16 @@ class Rounder:
         assert first % ROWS == 0
         return RowFeedback.of(self._outputs[first // ROWS, :count, :count], damping)
 
-    def _band(self, rows: Floats) -> Parts:
-        grid, method, stiff = self._grid, self._method, self._stiff
-        codes, levels = round_with_feedback(rows, self._feedback, grid, method.multiples)
+    def _band(self, rows: Floats, across: RowFeedback | None) -> Parts:
+        """The parts of `rows`, which are in the order of `across`."""
+        grid, method = self._grid, self._method
+        factors, moment = (None, None) if across is None else (across.factors, across.moment)
+        codes, levels = round_with_feedback(rows, self._feedback, grid, method.multiples, factors)
         if method.sweeps:
             errors = errors_of(rows, codes, levels)
             for _ in range(method.sweeps):
                 if method.codes:
-                    improve_codes(codes, errors, levels, (stiff, None), grid)
-                if method.parameters:
-                    levels = improve_parameters(codes, errors, levels, stiff, grid)
-        return grid.pack(codes, levels)
-
-    def _two_sided_band(self, rows: Floats, across: RowFeedback) -> Parts:
-        """The parts of `rows`, in the order of `across`."""
-        grid, method = self._grid, self._method
-        rows = np.ascontiguousarray(rows[across.order])
-        codes, levels = round_with_feedback(
-            rows, self._feedback, grid, method.multiples, across.factors
-        )
-        if method.sweeps and method.codes:
-            errors = errors_of(rows, codes, levels)
-            for _ in range(method.sweeps):
-                improve_codes(codes, errors, levels, (self._stiff, across.moment), grid)
+                    improve_codes(codes, errors, levels, (self._stiff, moment), grid)
+                if method.parameters and across is None:  # their steps look at one row alone
+                    levels = improve_parameters(codes, errors, levels, self._stiff, grid)
         return grid.pack(codes, levels)

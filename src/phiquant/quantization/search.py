@@ -27,223 +27,28 @@ from phiquant.quantization.bands import in_bands
 from phiquant.quantization.floats import FloatType
 from phiquant.quantization.grid import Floats
 from phiquant.quantization.lanes import (
-    BEST_ERROR,
     BEST_OFFSET,
     BEST_SCALE,
-    C1,
-    C2,
     FAR,
-    FINEST,
-    GREATEST,
     INNER,
-    INVERSE,
     LANES,
-    LEAST,
-    LIMIT,
-    MASS,
     MOMENTS,
-    NEXT_ERROR,
-    NEXT_OFFSET,
-    NEXT_SCALE,
-    OFFSET,
     PARAMETERS,
-    R0,
-    R1,
-    SCALE,
     STRICT,
-    TINY,
-    TWO,
     UNIT,
     UNITS,
     ZERO,
-    E,
     Lanes,
-    Real,
     Rules,
     accumulate,
     accumulate_decoded,
-    inverse,
     load,
     load_importance,
     measure,
-    rounded,
 )
+from phiquant.quantization.proposals import follow, keep, propose_by_kind, set_best
 from phiquant.quantization.scan import NARROW, ROWS, Pair, forget_proposal, scan, take_start
-
-
-@njit(**INNER, fastmath=STRICT)
-def zero_code(offset: Real, inverse: Real, rules: Rules) -> Real:
-    """The code whose level is nearest to 0."""
-    return min(max(np.rint(-offset * inverse), rules.low), rules.high)
-
-
-@njit(**INNER, fastmath=STRICT)
-def start(lanes: Lanes, rules: Rules, steps: Real, cut: Real) -> None:
-    """Levels in which the group's range spans `steps` scales; `cut` says where it is cut.
-
-    With 0 the lowest level is the least weight, with 1 the highest level the greatest.
-    """
-    p, u = lanes.p, lanes.u
-    for lane in range(LANES):
-        finest = u[FINEST + lane]
-        limit = u[LIMIT + lane]
-        span = p[GREATEST + lane] - p[LEAST + lane]
-        scale = rounded(span / steps, rules.magic, finest, limit)
-        offset = min(p[LEAST + lane] + cut * (span - scale * rules.high), rules.ceiling)
-        if rules.zeroed:
-            offset = -scale * zero_code(offset, inverse(scale), rules)
-        p[SCALE + lane] = scale
-        p[OFFSET + lane] = rounded(offset, rules.magic, finest, limit)
-        p[INVERSE + lane] = inverse(scale)
-
-
-@njit(**INNER, fastmath=STRICT)
-def start_aligned(lanes: Lanes, rules: Rules) -> None:
-    """Levels one of which is 0 and one the weight of greatest magnitude, as mx.quantize sets them.
-
-    Groups of zeros and a few outliers want these. The offset is that extreme weight, so the
-    scale is negative where it is the greatest one.
-    """
-    p, u = lanes.p, lanes.u
-    for lane in range(LANES):
-        least = p[LEAST + lane]
-        greatest = p[GREATEST + lane]
-        below = -least > greatest
-        step = (greatest - least) / rules.high
-        step = step if below else -step
-        edge = least if below else greatest
-        count = np.rint(edge * inverse(step))
-        step = edge / count if count != ZERO else step
-        finest = u[FINEST + lane]
-        limit = u[LIMIT + lane]
-        scale = rounded(step, rules.magic, finest, limit)
-        p[SCALE + lane] = scale
-        offset = edge if count != ZERO or greatest == least else ZERO
-        p[OFFSET + lane] = rounded(offset, rules.magic, finest, limit)
-        p[INVERSE + lane] = inverse(scale)
-
-
-@njit(**INNER, fastmath=STRICT)
-def start_symmetric(lanes: Lanes, rules: Rules, steps: Real) -> None:
-    """Levels without an offset that reach the extreme weight with code `steps`."""
-    p, u = lanes.p, lanes.u
-    for lane in range(LANES):
-        low = p[LEAST + lane]
-        high = p[GREATEST + lane]
-        extreme = high if high > -low else low
-        scale = rounded(extreme / steps, rules.magic, u[FINEST + lane], u[LIMIT + lane])
-        p[SCALE + lane] = scale
-        p[OFFSET + lane] = ZERO
-        p[INVERSE + lane] = inverse(scale)
-
-
-@njit(**INNER, fastmath=STRICT)
-def keep(lanes: Lanes) -> None:
-    """Remember the present levels of the lanes where they are the best so far."""
-    p, m = lanes.p, lanes.m
-    for lane in range(LANES):
-        better = m[E + lane] < p[BEST_ERROR + lane]
-        p[BEST_ERROR + lane] = m[E + lane] if better else p[BEST_ERROR + lane]
-        p[BEST_SCALE + lane] = p[SCALE + lane] if better else p[BEST_SCALE + lane]
-        p[BEST_OFFSET + lane] = p[OFFSET + lane] if better else p[BEST_OFFSET + lane]
-
-
-@njit(**INNER, fastmath=STRICT)
-def propose(lanes: Lanes, rules: Rules) -> None:
-    """Where the least-squares step leads, if its error (codes held) is the least proposed."""
-    p, m, u = lanes.p, lanes.m, lanes.u
-    magic = rules.magic
-    for lane in range(LANES):
-        c1 = m[C1 + lane]
-        c2 = m[C2 + lane]
-        r0 = m[R0 + lane]
-        r1 = m[R1 + lane]
-        n = p[MASS + lane]
-        finest = u[FINEST + lane]
-        limit = u[LIMIT + lane]
-        scale = p[SCALE + lane]
-        offset = p[OFFSET + lane]
-        spread = n * c2 - c1 * c1
-        step = (n * r1 - c1 * r0) / spread if spread > TINY else ZERO
-        new_scale = rounded(scale + step, magic, finest, limit)
-        a = new_scale - scale
-        free = offset + (r0 - a * c1) / n
-        new_offset = rounded(min(free, rules.ceiling), magic, finest, limit)
-        b = new_offset - offset
-        bound = rounded(scale + (r1 - b * c1) / max(c2, TINY), magic, finest, limit)
-        new_scale = bound if free > rules.ceiling and c2 > TINY else new_scale
-        a = new_scale - scale
-        error = m[E + lane] + a * (a * c2 - r1 - r1) + b * (b * n - r0 - r0 + TWO * a * c1)
-        stay = m[E + lane] < error  # rounding as stored may undo the step's gain
-        error = m[E + lane] if stay else error
-        new_scale = scale if stay else new_scale
-        new_offset = offset if stay else new_offset
-        better = error < p[NEXT_ERROR + lane]
-        p[NEXT_ERROR + lane] = error if better else p[NEXT_ERROR + lane]
-        p[NEXT_SCALE + lane] = new_scale if better else p[NEXT_SCALE + lane]
-        p[NEXT_OFFSET + lane] = new_offset if better else p[NEXT_OFFSET + lane]
-
-
-@njit(**INNER, fastmath=STRICT)
-def propose_zeroed(lanes: Lanes, rules: Rules) -> None:
-    """`propose` for levels one of which is 0: the offset follows the scale."""
-    p, m, u = lanes.p, lanes.m, lanes.u
-    magic = rules.magic
-    for lane in range(LANES):
-        c1 = m[C1 + lane]
-        c2 = m[C2 + lane]
-        r0 = m[R0 + lane]
-        r1 = m[R1 + lane]
-        n = p[MASS + lane]
-        finest = u[FINEST + lane]
-        limit = u[LIMIT + lane]
-        scale = p[SCALE + lane]
-        offset = p[OFFSET + lane]
-        zero = zero_code(offset, p[INVERSE + lane], rules)
-        spread = c2 - zero * (c1 + c1 - zero * n)
-        step = (r1 - zero * r0) / spread if spread > TINY else ZERO
-        new_scale = rounded(scale + step, magic, finest, limit)
-        new_offset = rounded(-new_scale * zero, magic, finest, limit)
-        a = new_scale - scale
-        b = new_offset - offset
-        error = m[E + lane] + a * (a * c2 - r1 - r1) + b * (b * n - r0 - r0 + TWO * a * c1)
-        stay = m[E + lane] < error
-        error = m[E + lane] if stay else error
-        new_scale = scale if stay else new_scale
-        new_offset = offset if stay else new_offset
-        better = error < p[NEXT_ERROR + lane]
-        p[NEXT_ERROR + lane] = error if better else p[NEXT_ERROR + lane]
-        p[NEXT_SCALE + lane] = new_scale if better else p[NEXT_SCALE + lane]
-        p[NEXT_OFFSET + lane] = new_offset if better else p[NEXT_OFFSET + lane]
-
-
-@njit(**INNER, fastmath=STRICT)
-def propose_symmetric(lanes: Lanes, rules: Rules) -> None:
-    """`propose` for levels whose offset is 0."""
-    p, m, u = lanes.p, lanes.m, lanes.u
-    for lane in range(LANES):
-        c2 = m[C2 + lane]
-        r1 = m[R1 + lane]
-        scale = p[SCALE + lane]
-        step = r1 / c2 if c2 > TINY else ZERO
-        new_scale = rounded(scale + step, rules.magic, u[FINEST + lane], u[LIMIT + lane])
-        a = new_scale - scale
-        error = m[E + lane] + a * (a * c2 - r1 - r1)
-        stay = m[E + lane] < error
-        error = m[E + lane] if stay else error
-        new_scale = scale if stay else new_scale
-        better = error < p[NEXT_ERROR + lane]
-        p[NEXT_ERROR + lane] = error if better else p[NEXT_ERROR + lane]
-        p[NEXT_SCALE + lane] = new_scale if better else p[NEXT_SCALE + lane]
-
-
-@njit(**INNER, fastmath=STRICT)
-def follow(p: Floats) -> None:
-    """Make the best proposal the present levels."""
-    for lane in range(LANES):
-        p[SCALE + lane] = p[NEXT_SCALE + lane]
-        p[OFFSET + lane] = p[NEXT_OFFSET + lane]
-        p[INVERSE + lane] = inverse(p[NEXT_SCALE + lane])
+from phiquant.quantization.starts import start, start_aligned, start_symmetric
 
 
 @njit(**INNER, fastmath=STRICT)
@@ -257,17 +62,6 @@ def scan_symmetric(lanes: Lanes, rules: Rules, pair: Pair) -> None:
         take_start(lanes, rules, pair.b)
         scan(lanes, rules, pair)
     forget_proposal(lanes)
-
-
-@njit(**INNER, fastmath=STRICT)
-def propose_by_kind(lanes: Lanes, rules: Rules) -> None:
-    """The proposal of the present levels, by what may be stored."""
-    if rules.symmetric:
-        propose_symmetric(lanes, rules)
-    elif rules.zeroed:
-        propose_zeroed(lanes, rules)
-    else:
-        propose(lanes, rules)
 
 
 @njit(**INNER, fastmath=STRICT)
@@ -300,16 +94,6 @@ def search_lanes(lanes: Lanes, rules: Rules) -> None:
     """The best levels of every lane: the best proposal of all starts, refitted some times."""
     try_starts(lanes, rules)
     refit(lanes, rules)
-
-
-@njit(**INNER, fastmath=STRICT)
-def set_best(p: Floats) -> None:
-    """Make the best levels the present ones, and let any others be better."""
-    for lane in range(LANES):
-        p[SCALE + lane] = p[BEST_SCALE + lane]
-        p[OFFSET + lane] = p[BEST_OFFSET + lane]
-        p[INVERSE + lane] = inverse(p[BEST_SCALE + lane])
-        p[BEST_ERROR + lane] = FAR
 
 
 @njit(**INNER, fastmath=STRICT)

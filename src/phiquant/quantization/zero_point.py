@@ -55,13 +55,14 @@ from phiquant.quantization.lanes import (
     measure,
     rounded,
 )
+from phiquant.quantization.proposals import follow, keep
 from phiquant.quantization.scan import ROWS, Pair, forget_proposal, scan, take_start
-from phiquant.quantization.search import Search, follow, keep
+from phiquant.quantization.search import Search
 
 
 @njit(**INNER, fastmath=STRICT)
 def start_zero(lanes: Lanes, rules: Rules, steps: Real, cut: Real) -> None:
-    """Levels whose range spans `steps` scales, zero among them; `cut` as in `search.start`."""
+    """Levels whose range spans `steps` scales, zero among them; `cut` as in `starts.start`."""
     p, u = lanes.p, lanes.u
     top = rules.high
     for lane in range(LANES):
