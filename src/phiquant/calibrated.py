@@ -1,9 +1,10 @@
 """The calibrated way through the house: blocks in network order, each rounded for what it gets.
 
-First the original goes there and back, for what each layer's outputs are worth to its answer
-(`calibration.fisher`), which is the same for all artifacts. Then for every artifact in the making
-the sample walks through a network of its own, whose layers so far are the artifact's. The embedding
-comes first; a tied one is rounded as the head that it also is, against the moments of the
+First channels are re-scaled (`quantization.rescaling`): other weights, but the same network, and
+the original from here on. It goes there and back, for what each layer's outputs are worth to its
+answer (`calibration.fisher`), which is the same for all artifacts. Then for every artifact in the
+making the sample walks through a network of its own, whose layers so far are the artifact's. The
+embedding comes first; a tied one is rounded as the head that it also is, against the moments of the
 original's last hidden states. Then block by block (`walk`), and the head last. Everything rounded
 goes to a journal on the disk, from which the writers take it like any other band of a tensor, and
 with which a killed job goes on at the block it was in.
@@ -16,7 +17,8 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from phiquant.calibration.cost import HEAD_TOKENS, Cost, product_rate
+from phiquant.calibration.cost import HEAD_TOKENS, Cost, product_rate, rescaling_sample
+from phiquant.calibration.diagonals import Diagonals
 from phiquant.calibration.fisher import gather_output_moments
 from phiquant.calibration.journal import Journal, keep
 from phiquant.calibration.moments import Moments
@@ -30,6 +32,7 @@ from phiquant.planning.plan import PlanRow
 from phiquant.progress import OnProgress
 from phiquant.quantization.calibrated import Method, Rounder
 from phiquant.quantization.grid import AffineGrid, Grid, Parts
+from phiquant.quantization.rescaling import Factors, Rescaled, even_factors
 
 Tokens = npt.NDArray[np.int32]
 
@@ -63,18 +66,23 @@ def calibrate(
     over: Calibration,
     journal: Journal,
     on_progress: OnProgress,
-) -> None:
+) -> Rescaled:
     """Round every matrix of `source` for all of `wanted` into `journal`.
 
-    Output moments and blocks that the journal has already are not done again.
+    Output moments and blocks that the journal has already are not done again. Returns the network
+    that was rounded, whose norms go with what was kept.
     """
     sequences, method = over.sequences, over.method
     cost = Cost(source.architecture, sequences.size, sequences.shape[1], len(wanted), method)
     done = journal.blocks * cost.block()
+    if journal.factors() is not None:
+        done += cost.rescaling
     if cost.fisher is not None:
         done += cost.fisher.steps(journal.output_steps)
     share = 1 - done / cost.total
     cost.report(done, on_progress, seconds=share * cost.seconds(product_rate()))
+    source = Rescaled(source, _factors(source, sequences, journal) if method.rescaling else {})
+    done = max(done, cost.rescaling)
     if cost.fisher is not None:
         for way in gather_output_moments(source, sequences, journal):
             done += cost.fisher.way(way)
@@ -89,6 +97,20 @@ def calibrate(
         journal.complete(layer + 1)
     run.finish()
     cost.report(cost.total, on_progress)
+    return source
+
+
+def _factors(source: WeightSource, sequences: Tokens, journal: Journal) -> Factors:
+    """By what channels are re-scaled, from the journal where it has that."""
+    kept = journal.factors()
+    if kept is not None:
+        return kept
+    squares = Diagonals()
+    for _ in squares.gather(source, list(rescaling_sample(sequences))):
+        pass
+    factors = even_factors(source, squares.result())
+    journal.keep_factors(factors)
+    return factors
 
 
 class _Network:

@@ -72,7 +72,8 @@ class Recipe:
     original training length. `options` are choices that only this target knows (ONNX's
     execution provider), as pairs of a name and a value; the target's table of options lists them.
     `quality` says how weights are rounded: "fast" from the weights alone, "balanced" weighing
-    errors by how much each input is used, "best" layer by layer with feedback.
+    errors by how much each input is used, "best" layer by layer with feedback. With `rescaling` the
+    latter two scale channels first, which leaves the network the same and its single weights not.
     With a `budget`, every tensor gets the format that serves the model best within it.
     """
 
@@ -83,6 +84,7 @@ class Recipe:
     options: tuple[tuple[str, str], ...] = ()
     quality: Quality = "fast"
     budget: Budget | None = None
+    rescaling: bool = True
 
     def option(self, name: str, default: str) -> str:
         """The value of the option `name`, `default` where it was not given."""
@@ -98,4 +100,5 @@ class Recipe:
             "options": dict(self.options),
             "quality": self.quality,
             "budget": None if self.budget is None else self.budget.as_json(),
+            "rescaling": self.rescaling and self.quality != "fast",
         }

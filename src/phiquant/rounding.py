@@ -4,7 +4,8 @@
     balanced   the same, each column's errors weighed by the mean square of its inputs
     best       taken from the journal of a calibrated run, which rounded them layer by layer
 
-Vectors (norm gains) are stored as they are by all three.
+The latter two re-scale channels first, exactly, if the recipe lets them: then norm gains are those
+that go with it. Otherwise, and by `fast`, vectors are stored as they are.
 """
 
 import hashlib
@@ -23,11 +24,11 @@ from phiquant.calibration.diagonals import Diagonals
 from phiquant.calibration.journal import Journal
 from phiquant.calibration.text import Sample
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.reference import Reference
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.progress import OnProgress, Progress
 from phiquant.quantization.calibrated import Method
 from phiquant.quantization.grid import Floats, Grid, Parts
+from phiquant.quantization.rescaling import Rescaled, even_factors
 from phiquant.recipe import Recipe
 from phiquant.streaming import Rounding
 from phiquant.targets.gguf.imatrix import Entry, Text
@@ -37,8 +38,6 @@ from phiquant.targets.table import target
 BALANCED_SEQUENCES = 32
 """Sequences that mean squares are taken over: they settle long before full moments do."""
 
-BATCH_TOKENS = 4096
-
 Roundings = Callable[[Recipe, PlanRow], Rounding]
 """How a row of the artifact of a recipe is rounded."""
 
@@ -46,6 +45,18 @@ Roundings = Callable[[Recipe, PlanRow], Rounding]
 def nearest(grid: Grid, importance: Floats | None = None) -> Rounding:
     """Rounding band by band; `importance` (columns,) weighs the errors."""
     return lambda first, weights: grid.encode(weights, importance)
+
+
+def rescaled(
+    network: Rescaled, name: str, grid: Grid, importance: Floats | None = None
+) -> Rounding:
+    """`nearest` of what re-scaling makes of the weights; `importance` is from before it."""
+    gains, fold = network.gains(name), network.fold(name)
+    if gains is not None:
+        return lambda first, weights: grid.encode(gains.reshape(weights.shape))
+    if importance is not None and fold.columns is not None:
+        importance = importance * np.square(fold.columns)
+    return lambda first, weights: grid.encode(fold.of(weights, first), importance)
 
 
 def kept(journal: Journal, artifact: str, row: PlanRow, grid: Grid) -> Rounding:
@@ -82,24 +93,31 @@ def calibrated(
         assert sample is not None
         found = squares(checkpoint, sample, on_progress)
         means = found.result()
+    networks: dict[str, Rescaled] = {}
+    if any(recipe.quality == "balanced" and recipe.rescaling for recipe, _ in asked):
+        networks["balanced"] = Rescaled(checkpoint, even_factors(checkpoint, means))
     best = [(recipe, plan) for recipe, plan in asked if recipe.quality == "best"]
     if sample is not None and best:
-        method = Method()
+        method = Method(rescaling=all(recipe.rescaling for recipe, _ in best))
         journal = Journal(
             output.parent / f".{output.name}.calibration", _key(checkpoint, best, sample, method)
         )
         wanted = [_wanted(recipe, plan) for recipe, plan in best]
         over = Calibration(np.stack(sample.tokens), method)
-        calibrate(checkpoint, wanted, over, journal, on_progress)
+        networks["best"] = calibrate(checkpoint, wanted, over, journal, on_progress)
+    with_codes = {recipe.target for recipe, plan in asked if _has_codes(recipe, plan)}
 
     def rounding(recipe: Recipe, row: PlanRow) -> Rounding:
         grid = target(recipe.target).grids[row.grid]
-        matrix = row.source is not None and row.role is not None and not row.role.is_norm
-        if matrix and recipe.quality == "best" and journal is not None:
+        network = networks.get(recipe.quality) if recipe.rescaling else None
+        if row.source is None or row.role is None or recipe.target not in with_codes:
+            return nearest(grid)
+        if recipe.quality == "best" and journal is not None and not row.role.is_norm:
             return kept(journal, recipe.target, row, grid)
-        if matrix and recipe.quality == "balanced":
-            return nearest(grid, means.get(row.source or ""))
-        return nearest(grid)
+        importance = means.get(row.source) if recipe.quality == "balanced" else None
+        if network is None:
+            return nearest(grid, importance)
+        return rescaled(network, row.source, grid, importance)
 
     yield rounding
     if basis.imatrix is not None and found is not None and sample is not None:
@@ -111,13 +129,8 @@ def calibrated(
 def squares(checkpoint: Checkpoint, sample: Sample, on_progress: OnProgress) -> Diagonals:
     """The squares of every matrix's inputs over the first sequences of the sample."""
     found = Diagonals()
-    reference = Reference(checkpoint, observe=found.add)
     windows = sample.tokens[:BALANCED_SEQUENCES]
-    step = max(1, BATCH_TOKENS // sample.record.length)
-    for first in range(0, len(windows), step):
-        for hidden in reference.hidden_states(windows[first : first + step]):
-            found.add(checkpoint.architecture.head_name, hidden)
-        done = min(first + step, len(windows))
+    for done in found.gather(checkpoint, windows):
         on_progress(Progress("calibrating", done, len(windows), "sequences"))
     return found
 
@@ -125,6 +138,12 @@ def squares(checkpoint: Checkpoint, sample: Sample, on_progress: OnProgress) -> 
 def _write_imatrix(path: Path, found: Diagonals, sample: Sample) -> None:
     entries = {name: Entry(sums, tokens) for name, (sums, tokens) in found.sums().items()}
     write_importance(path, entries, Text(sample.record.name, sample.record.length))
+
+
+def _has_codes(recipe: Recipe, plan: Plan) -> bool:
+    """Whether anything of the artifact is rounded; floats are stored as they are."""
+    grids = target(recipe.target).grids
+    return any(hasattr(grids[row.grid], "fit") for row in plan.rows)
 
 
 def _wanted(recipe: Recipe, plan: Plan) -> Wanted:

@@ -96,16 +96,16 @@ def wanted(checkpoint, precision="int4", shift=False):
     ]
 
 
-def outputs(checkpoint, one, journal):
-    """The head's inputs as the artifact in the journal makes them."""
+def outputs(network, one, journal):
+    """The head's inputs as the artifact in the journal makes them; its norms are the network's."""
 
     class Source:
-        architecture = checkpoint.architecture
+        architecture = network.architecture
 
         def weight(self, name, first=0, last=None):
             row = one.rows[name]
             if row.role.is_norm:
-                return checkpoint.weight(name, first, last)
+                return network.weight(name, first, last)
             grid = one.grid(name)
             parts = journal.parts(one.name, name, grid.layout(row.shape))
             return grid.decode(parts, row.shape[1])[first:last]
@@ -119,7 +119,7 @@ def test_every_target_gets_all_its_matrices_and_errs_less_than_without_calibrati
     tokens = sample(checkpoint, 16)
     artifacts = wanted(checkpoint)
     journal = Journal(tmp_path / "journal", {})
-    calibrate(checkpoint, artifacts, Calibration(tokens, Method()), journal, ignore)
+    network = calibrate(checkpoint, artifacts, Calibration(tokens, Method()), journal, ignore)
     true = np.concatenate(Reference(checkpoint).hidden_states(list(tokens)))
     for one in artifacts:
         matrices = [row for row in one.rows.values() if not row.role.is_norm]
@@ -143,7 +143,7 @@ def test_every_target_gets_all_its_matrices_and_errs_less_than_without_calibrati
                     values = grid.decode(grid.encode(values), row.shape[1])
                 return values[first:last]
 
-        ours = np.concatenate(outputs(checkpoint, one, journal).hidden_states(list(tokens)))
+        ours = np.concatenate(outputs(network, one, journal).hidden_states(list(tokens)))
         plain = np.concatenate(Reference(Plain()).hidden_states(list(tokens)))
         assert np.square(ours - true).sum() < np.square(plain - true).sum(), one.name
 
@@ -155,6 +155,7 @@ class KilledError(Exception):
 KILLED = {
     # The news of the start, a block of four, and into the second; before it, three blocks there,
     # the head, and three back.
+    "as the checkpoint scales them": (Method(rescaling=False), 14, 7, 1),
     "rows alone": (Method(output_damping=None), 7, 0, 1),
     "the shift left out": (Method(shift=0), 14, 7, 1),
     "two-sided": (Method(), 14, 7, 1),
@@ -251,7 +252,10 @@ def test_the_disk_announced_for_the_run_there_and_back_is_what_it_takes(tmp_path
 def test_a_journal_for_another_request_begins_anew(tmp_path):
     journal = Journal(tmp_path / "journal", {"text": "a"})
     journal.complete(3)
+    journal.keep_factors({"layer": np.ones(4, np.float32)})
     assert Journal(tmp_path / "journal", {"text": "a"}).blocks == 3
+    assert Journal(tmp_path / "journal", {"text": "a"}).factors() is not None
     assert Journal(tmp_path / "journal", {"text": "b"}).blocks == 0
+    assert Journal(tmp_path / "journal", {"text": "b"}).factors() is None
     (tmp_path / "journal" / "journal.json").write_text("{broken")
     assert Journal(tmp_path / "journal", {"text": "a"}).blocks == 0

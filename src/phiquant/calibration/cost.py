@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from phiquant.calibration.fisher_cost import FisherCost
 from phiquant.calibration.stream import CHUNK_TOKENS, LINEAR
@@ -23,8 +24,21 @@ ALL_ELSE = 1.25
 HEAD_TOKENS = 1 << 14
 """Tokens that the moments of a tied embedding are gathered over, at most."""
 
+RESCALING_TOKENS = 1 << 12
+"""Tokens that mean squares of inputs are taken over for the re-scaling: only their eighth root
+counts.
+"""
+
 STAGE = "calibrating"
 GIGA = 10**9
+
+
+Tokens = npt.NDArray[np.int32]
+
+
+def rescaling_sample(sequences: Tokens) -> Tokens:
+    """The first of `sequences` (count, length), at least one: those for the re-scaling."""
+    return sequences[: max(1, RESCALING_TOKENS // sequences.shape[1])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +100,26 @@ class Cost:
         if not model.tied_head:
             return self.layer(head)
         tokens = min(self.tokens, HEAD_TOKENS)
-        blocks = [w for w in model.weights() if w.layer is not None and w.role in LINEAR]
-        forward = sum(2 * tokens * one.shape[0] * one.shape[1] for one in blocks)
-        return forward + tokens * model.hidden_size**2 + self.networks * self.rounding(head)
+        moments = tokens * model.hidden_size**2
+        return self._forward(tokens) + moments + self.networks * self.rounding(head)
+
+    def _forward(self, tokens: int) -> int:
+        """Operations of the original's layers for so many tokens."""
+        layers = [w for w in self.architecture.weights() if w.role in LINEAR]
+        return sum(2 * tokens * one.shape[0] * one.shape[1] for one in layers)
+
+    @property
+    def rescaling(self) -> int:
+        """Operations before all else, where channels are re-scaled."""
+        if not self.method.rescaling:
+            return 0
+        return self._forward(min(self.tokens, max(RESCALING_TOKENS, self.length)))
 
     @property
     def total(self) -> int:
         """Operations of the whole run."""
         before = self.fisher.total if self.fisher is not None else 0
-        return before + self.architecture.layers * self.block() + self.ends()
+        return self.rescaling + before + self.architecture.layers * self.block() + self.ends()
 
     def seconds(self, rate: float) -> float:
         """The expected time at `rate` operations a second."""

@@ -5,10 +5,16 @@ D[i, j]² E[x[j]²] if the errors of different columns are independent. These me
 diagonal of E[x xᵀ], and cost next to nothing beside the forward pass that yields the inputs.
 """
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-from phiquant.phi.weights import Floats
+from phiquant.phi.reference import Reference
+from phiquant.phi.weights import Floats, WeightSource
+
+BATCH_TOKENS = 4096
+"""Tokens that go through the network together."""
 
 
 class Diagonals:
@@ -36,3 +42,14 @@ class Diagonals:
         From the sums as float32, as files store them: read back, they give these very means.
         """
         return {name: sums / np.float32(tokens) for name, (sums, tokens) in self.sums().items()}
+
+    def gather(
+        self, source: WeightSource, sequences: Sequence[npt.NDArray[np.int32]]
+    ) -> Iterator[int]:
+        """Take in the inputs of every matrix of `source`; yields how many sequences are done."""
+        reference = Reference(source, observe=self.add)
+        step = max(1, BATCH_TOKENS // max(len(one) for one in sequences))
+        for first in range(0, len(sequences), step):
+            for hidden in reference.hidden_states(sequences[first : first + step]):
+                self.add(source.architecture.head_name, hidden)
+            yield min(first + step, len(sequences))

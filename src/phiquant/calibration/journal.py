@@ -17,6 +17,7 @@ import numpy.typing as npt
 from phiquant.quantization.grid import PartLayout, Parts
 
 STATE = "journal.json"
+FACTORS = "factors.npz"
 
 
 class Journal:
@@ -28,6 +29,8 @@ class Journal:
         self._key = dict(key)
         directory.mkdir(parents=True, exist_ok=True)
         state = self._read()
+        if not state:
+            (directory / FACTORS).unlink(missing_ok=True)  # another key's
         self.blocks = int(state.get("blocks", 0))
         """Blocks of the network that are done."""
         self.output_steps = int(state.get("output_steps", 0))
@@ -72,6 +75,21 @@ class Journal:
             name: np.lib.format.open_memmap(self._path(artifact, tensor, name), "r")
             for name in names
         }
+
+    def keep_factors(self, factors: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        """Keep by what channels are re-scaled: see `quantization.rescaling`."""
+        beside = self.directory / f".{FACTORS}"
+        with beside.open("wb") as file:
+            np.savez(file, **dict[str, Any](factors))
+        beside.replace(self.directory / FACTORS)
+
+    def factors(self) -> dict[str, npt.NDArray[np.float32]] | None:
+        """What was kept; None if nothing was."""
+        path = self.directory / FACTORS
+        if not path.exists():
+            return None
+        with np.load(path) as kept:
+            return dict(kept)
 
     def keep_output_moments(self, tensor: str, moments: npt.NDArray[np.float32]) -> None:
         """Keep what `calibration.fisher` found for a layer's weight."""

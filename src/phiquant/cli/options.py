@@ -118,6 +118,14 @@ Quality = Annotated[
         "best: layer by layer with feedback, on a calibration text; minutes to hours."
     ),
 ]
+NoRescaling = Annotated[
+    bool,
+    typer.Option(
+        "--no-rescaling",
+        help="balanced, best: keep every channel's scale, as adapters (LoRA) made for the "
+        "checkpoint need it; costs accuracy.",
+    ),
+]
 Calibration = Annotated[
     Path | None,
     typer.Option(help="UTF-8 text or .jsonl to calibrate on; default: the one shipped."),
@@ -153,6 +161,7 @@ def request(
     ratio: Ratio = None,
     option: Options = None,
     quality: Quality = "fast",
+    no_rescaling: NoRescaling = False,
     calibration: Calibration = None,
     calibration_size: CalibrationSize = "128x512",
     imatrix: Imatrix = None,
@@ -179,7 +188,9 @@ def request(
         if type or words or any((bits_per_weight, max_size, max_kl)):
             raise RequestError("--device chooses type, options and bits itself; leave them out")
         asked = reading.for_device(device, to, precision, context, text)
-        return replace(asked, revision=revision, quality=quality, imatrix=files)
+        return replace(
+            asked, revision=revision, quality=quality, imatrix=files, rescaling=not no_rescaling
+        )
     wanted = reading.recipes(
         "gguf" if to is None else to,
         "int4" if precision is None else precision,
@@ -187,6 +198,7 @@ def request(
         context,
         words,
         quality=quality,
+        rescaling=not no_rescaling,
     )
     wanted = reading.within(wanted, bits_per_weight, max_size, max_kl)
     return reading.Asked(wanted, text, revision, imatrix=files)

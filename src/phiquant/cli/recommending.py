@@ -73,7 +73,8 @@ def recipes_for(model: str, asked: Asked) -> tuple[Recipe, ...]:
         return asked.recipes
     wanted = Wish(asked.context or Wish().context, targets=asked.targets, precision=asked.precision)
     found = recommend(model, asked.device, wanted, revision=asked.revision)
-    return (replace(found.recipe, quality=cast(Quality, asked.quality)),)
+    quality = cast(Quality, asked.quality)
+    return (replace(found.recipe, quality=quality, rescaling=asked.rescaling),)
 
 
 def _render(found: Recommendation) -> None:

@@ -38,6 +38,8 @@ class Asked:
     quality: str = "fast"
     """With a device: how to round."""
     imatrix: ImatrixFiles = field(default_factory=ImatrixFiles)
+    rescaling: bool = True
+    """With a device: whether channels may be re-scaled."""
 
 
 def for_device(
@@ -59,6 +61,7 @@ def recipes(
     options: Sequence[str] = (),
     *,
     quality: str = "fast",
+    rescaling: bool = True,
 ) -> tuple[Recipe, ...]:
     """One recipe for each target in `to`; RequestError for words that mean nothing here.
 
@@ -89,6 +92,7 @@ def recipes(
             context,
             given[name],
             cast(Quality, quality),
+            rescaling=rescaling,
         )
         for name in names
     )

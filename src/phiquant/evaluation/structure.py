@@ -2,6 +2,11 @@
 
 One pass over both, a band of rows at a time: every weight that the architecture requires is
 there, has its shape, decodes to finite values, and lies within rounding of the checkpoint's.
+
+Channels may be scaled by factors that the next layer divides out (`quantization.rescaling`): by
+what the gains of a norm, a row of the values or one of the up half are scaled, by that the columns
+which they feed are multiplied before they are compared. A factor that nothing divides out stands
+out there.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,6 +16,7 @@ from math import inf, isclose, sqrt
 import numpy as np
 
 from phiquant.errors import ArtifactError
+from phiquant.evaluation.channels import ChannelFactors
 from phiquant.evaluation.check import Check, Outcome, failed, listed, passed
 from phiquant.evaluation.thresholds import WEIGHT_ERROR
 from phiquant.phi.architecture import Architecture, LongRope, Rope, Weight
@@ -65,8 +71,10 @@ def check_weights(
 ) -> tuple[WeightErrors, tuple[Check, ...]]:
     """Compare every weight; `advance` is called after each."""
     compared = []
+    factors = ChannelFactors(checkpoint.architecture)
     for weight in checkpoint.architecture.weights():
-        compared.append(_compare(artifact, checkpoint, weight))
+        compared.append(_compare(artifact, checkpoint, weight, factors))
+        factors.forget(weight.role)
         advance()
     broken = [f"{one.weight.name} {one.fault}" for one in compared if one.fault]
     whole = [one for one in compared if not one.fault]
@@ -108,7 +116,9 @@ def _rounding_check(whole: list[_Compared], errors: WeightErrors) -> Check:
     )
 
 
-def _compare(artifact: Artifact, checkpoint: Checkpoint, weight: Weight) -> _Compared:
+def _compare(
+    artifact: Artifact, checkpoint: Checkpoint, weight: Weight, factors: ChannelFactors
+) -> _Compared:
     error = norm = 0.0
     for first, last in _bands(weight):
         true = checkpoint.weight(weight.name, first, last)
@@ -120,8 +130,9 @@ def _compare(artifact: Artifact, checkpoint: Checkpoint, weight: Weight) -> _Com
             return _Compared(weight, fault=f"has rows of {stored.shape}, expected {true.shape}")
         if not np.isfinite(stored).all():
             return _Compared(weight, fault="decodes to NaN or infinite values")
+        even = factors.undone(weight, first, stored, true)
         # In float64: a corrupt scale may put the squares beyond float32.
-        error += float(np.square(np.subtract(stored, true, dtype=np.float64)).sum())
+        error += float(np.square(np.subtract(even, true, dtype=np.float64)).sum())
         norm += float(np.square(true, dtype=np.float64).sum())
     return _Compared(weight, error, norm)
 

@@ -58,6 +58,8 @@ class Method:
     correction did better than none and than all of it; damping mattered little.
     """
 
+    rescaling: bool = True
+    """Whether channels are re-scaled first: see `rescaling`. It is the same for all layers."""
     damping: float = 0.03
     """Share of the mean second moment that is added to each: see `Feedback.of`."""
     shrinkage: float = 0.3

@@ -1,0 +1,175 @@
+"""Channels re-scaled before the rounding, so that weights that share a step are of a size.
+
+The channels named in `equivalence` may be scaled by any factor, exactly: column j of a linear layer
+is divided by s_j, and what gives its input, the gains of the norm before it, the rows of the values
+or those of the up half, is multiplied by s_j. The latter costs nothing: rows have steps of their
+own, and gains are not rounded. How should s be chosen? Let c_j be the root mean square of column j,
+with all rows brought to one size, and r_j that of its input. In a group of columns, the step goes
+with the largest weight in it, and what its errors cost goes with
+
+    max_j (c_j / s_j)² · Σ_j s_j² r_j²
+
+If the largest were like the mean, Σ_j (c_j / s_j)² in place of the maximum, s_j² = c_j / r_j would
+be the best (Cauchy and Schwarz); if one column were ever the largest, s_j = c_j. Columns of random
+signs and sizes lie in between, and so is what is taken here, the geometric mean of both:
+
+    s_j = (c_j³ / r_j)^¼
+
+Sources: AWQ, https://arxiv.org/abs/2306.00978, which scales by inputs alone; cross-layer
+equalization, https://arxiv.org/abs/1906.04721, by weights alone.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from phiquant.phi.architecture import Architecture, Role, Weight
+from phiquant.phi.weights import Floats, WeightSource, bands
+
+WIDEST = 16.0
+"""No factor is further from the layer's mean than this, so that half floats hold what it makes."""
+LEAST = 1e-3
+"""What counts as the least column and input, as a share of the layer's root mean square."""
+
+Factors = Mapping[str, Floats]
+"""s (columns,) by the checkpoint name of the layer's weight."""
+
+NORMS = {Role.QKV: Role.ATTENTION_NORM, Role.GATE_UP: Role.FFN_NORM, Role.HEAD: Role.FINAL_NORM}
+"""The norm that feeds a layer."""
+
+
+def even_factors(source: WeightSource, squares: Factors) -> dict[str, Floats]:
+    """The factors of every layer that `squares`, its inputs' mean squares, are known of.
+
+    A tied head has none: its columns are the embedding's.
+    """
+    architecture = source.architecture
+    factors: dict[str, Floats] = {}
+    for weight in architecture.weights():
+        feeds = weight.role in (*NORMS, Role.ATTENTION_OUTPUT, Role.DOWN)
+        if feeds and weight.name in squares:
+            factor = _even(_column_squares(source, weight), squares[weight.name])
+            if weight.role is Role.ATTENTION_OUTPUT:
+                factor = _alike_in_group(factor, architecture)
+            factors[weight.name] = factor
+    return factors
+
+
+def _even(columns: Floats, inputs: Floats) -> Floats:
+    """What s is for the mean squares c² and r², both (columns,); its geometric mean is 1."""
+    logs = [
+        np.log(np.maximum(squares, np.float32(LEAST**2) * squares.mean() + np.float32(1e-30)))
+        for squares in (columns, inputs)
+    ]
+    chosen = (3 * logs[0] - logs[1]) / 8
+    chosen -= chosen.mean()
+    factor: Floats = np.exp(np.clip(chosen, -np.log(WIDEST), np.log(WIDEST))).astype(np.float32)
+    return factor
+
+
+def _column_squares(source: WeightSource, weight: Weight) -> Floats:
+    """c²: the mean over rows of each weight's square, as a share of its row's mean square."""
+    rows, columns = weight.shape
+    sums = np.zeros(columns, np.float64)
+    for first, last in bands(rows, columns):
+        squares = np.square(source.weight(weight.name, first, last))
+        sizes = squares.mean(axis=1)
+        sums += np.divide(1, sizes, out=np.zeros_like(sizes), where=sizes > 0) @ squares
+    return (sums / rows).astype(np.float32)
+
+
+def _alike_in_group(factor: Floats, model: Architecture) -> Floats:
+    """One factor for what several query heads make of one value: the mean of their logarithms."""
+    shape = (model.kv_heads, model.heads // model.kv_heads, model.head_size)
+    mean = np.log(factor).reshape(shape).mean(axis=1, keepdims=True)
+    return np.broadcast_to(np.exp(mean), shape).reshape(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """What a weight is multiplied by, row by row, and divided by, column by column."""
+
+    rows: Floats | None = None
+    columns: Floats | None = None
+
+    def of(self, values: Floats, first: int = 0) -> Floats:
+        """The rows of the weight from `first` on."""
+        if self.columns is not None:
+            values = values / self.columns
+        if self.rows is not None:
+            values = values * self.rows[first : first + len(values), None]
+        return values
+
+
+class Rescaled:
+    """A network with `factors` folded in: other weights, the same function.
+
+    Gains become numbers that bfloat16 can hold, and so every stored type; factors follow them.
+    """
+
+    def __init__(self, source: WeightSource, factors: Factors) -> None:
+        self._source = source
+        self._gains: dict[str, Floats] = {}
+        self._folds: dict[str, Fold] = {}
+        for names in by_role(source.architecture):
+            self._fold(names, factors)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The dimensions that the weights belong to."""
+        return self._source.architecture
+
+    def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
+        """Rows of a weight: see `WeightSource`."""
+        if name in self._gains:
+            return self._gains[name][first:last]
+        return self.fold(name).of(self._source.weight(name, first, last), first)
+
+    def fold(self, name: str) -> Fold:
+        """What is folded into a matrix."""
+        return self._folds.get(name, Fold())
+
+    def gains(self, name: str) -> Floats | None:
+        """The gains of a norm; None where they are the source's own."""
+        return self._gains.get(name)
+
+    def _fold(self, names: Mapping[Role, Weight], factors: Factors) -> None:
+        for role, norm in NORMS.items():
+            if role in names and names[role].name in factors:
+                found = self._fold_norm(names[norm].name, factors[names[role].name])
+                self._folds[names[role].name] = Fold(columns=found)
+        for role, feeder in ((Role.ATTENTION_OUTPUT, Role.QKV), (Role.DOWN, Role.GATE_UP)):
+            if role in names and names[role].name in factors:
+                factor, before = factors[names[role].name], names[feeder]
+                self._folds[names[role].name] = Fold(columns=factor)
+                rows = np.ones(before.shape[0], np.float32)
+                fed = factor if role is Role.DOWN else _first_of_group(factor, self.architecture)
+                rows[-len(fed) :] = fed
+                self._folds[before.name] = Fold(rows, self.fold(before.name).columns)
+
+    def _fold_norm(self, name: str, factor: Floats) -> Floats:
+        """Scale the gains; the factors that they really took."""
+        old = self._source.weight(name)
+        new = _to_bfloat16(old * factor)
+        scaled = (old != 0) & (new != 0)
+        self._gains[name] = np.where(scaled, new, old)
+        return np.divide(new, old, out=np.ones_like(old), where=scaled)
+
+
+def by_role(architecture: Architecture) -> Iterator[dict[Role, Weight]]:
+    """The weights of each layer by their roles; at last those of no layer."""
+    for layer in (*range(architecture.layers), None):
+        yield {one.role: one for one in architecture.weights() if one.layer == layer}
+
+
+def _first_of_group(factor: Floats, model: Architecture) -> Floats:
+    """The factors of the values, from those of all query heads."""
+    return factor.reshape(model.kv_heads, -1, model.head_size)[:, 0].reshape(-1)
+
+
+def _to_bfloat16(values: Floats) -> Floats:
+    """The nearest numbers of 8 bits' precision, ties to even."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    bits = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    return (bits & np.uint32(0xFFFF0000)).view(np.float32)
