@@ -28,18 +28,21 @@ from phiquant.recipe import CalibrationText
 
 Tokens = npt.NDArray[np.int32]
 
-SHIPPED = "phiquant mixture 1"
+SHIPPED = "phiquant mixture 2"
 
 MIXTURE = (
-    ("speeches.txt", 19),
-    ("manual.txt", 18),
-    ("articles.txt", 11),
-    ("lexicon.txt", 7),
-    ("fiction.txt", 3),
-    ("dialogues.jsonl", 26),
-    ("code.txt", 19),
+    ("news.txt", 11),
+    ("reference.txt", 10),
+    ("articles.txt", 9),
+    ("speeches.txt", 7),
+    ("papers.txt", 6),
+    ("manual.txt", 6),
+    ("fiction.txt", 6),
+    ("lexicon.txt", 3),
+    ("dialogues.jsonl", 25),
+    ("code.txt", 17),
     ("arithmetic.txt", 10),
-    ("languages.txt", 15),
+    ("languages.txt", 18),
 )
 """The streams of the shipped text, and how many of 128 sequences come from each."""
 
