@@ -13,8 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.calibration.divergence import logits_of, normalisers
-from phiquant.phi.threads import multiply
+from phiquant.phi.threads import for_each, multiply
 from phiquant.phi.weights import Floats, WeightSource, bands
+
+ROWS = 64
+"""Tokens that one core works on at a time."""
 
 Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -35,13 +38,12 @@ def label_gradient(source: WeightSource, inputs: Floats, draws: Doubles) -> tupl
     for first, last in bands(rows, inputs.shape[1]):
         weight = source.weight(name, first, last)
         shares = logits_of(inputs, weight)
-        shares -= tops[:, None]
-        np.exp(shares, out=shares)
-        shares /= totals[:, None].astype(np.float32)
-        sums = passed + shares.sum(axis=1, dtype=np.float64)
+        sums = _normalise(shares, tops, totals)
+        sums += passed
         # What rounding leaves of the last draws falls to the last band.
         found = np.flatnonzero((labels < 0) & ((draws < sums) | (last == rows)))
-        labels[found] = first + _places(shares[found], (draws - passed)[found])
+        for token in found:
+            labels[token] = first + _place(shares[token], draws[token] - passed[token])
         passed = sums
         multiply(shares, weight.T, part)
         gradient += part
@@ -49,8 +51,23 @@ def label_gradient(source: WeightSource, inputs: Floats, draws: Doubles) -> tupl
     return gradient, labels
 
 
-def _places(shares: Floats, left: Doubles) -> Labels:
-    """For each row of `shares`, the first place at which its running sum is above `left`."""
-    sums = np.cumsum(shares, axis=1, dtype=np.float64)
-    places: Labels = np.minimum((sums <= left[:, None]).sum(axis=1), shares.shape[1] - 1)
-    return places
+def _normalise(logits: Floats, tops: Floats, totals: Doubles) -> Doubles:
+    """Make `logits` (tokens, rows) the probabilities that they stand for; their sums (tokens,)."""
+    sums = np.empty(len(logits))
+
+    def work(first: int) -> None:
+        here = slice(first, first + ROWS)
+        part = logits[here]
+        part -= tops[here, None]
+        np.exp(part, out=part)
+        part /= totals[here, None].astype(np.float32)
+        sums[here] = part.sum(axis=1, dtype=np.float64)
+
+    for_each(range(0, len(logits), ROWS), work)
+    return sums
+
+
+def _place(shares: Floats, left: float) -> int:
+    """The first place at which the running sum of `shares` (rows,) is above `left`."""
+    sums = np.cumsum(shares, dtype=np.float64)
+    return min(int(np.searchsorted(sums, left, side="right")), len(sums) - 1)
