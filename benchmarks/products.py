@@ -17,12 +17,13 @@ r rows and n columns:
   for the moments of each layer's gradients, and the head three times, 6 T' v d.
 
 The embedding is rounded without a text unless it is the head too; then, like any head, for the
-final norm's output. A tied one needs that before the walk: a forward pass over some of the tokens.
+final norm's output. A tied one needs that before the walk: a forward pass over some of the tokens,
+and so does the re-scaling of channels.
 """
 
 from dataclasses import dataclass
 
-from phiquant.calibration.cost import HEAD_TOKENS
+from phiquant.calibration.cost import HEAD_TOKENS, RESCALING_TOKENS
 from phiquant.calibration.fisher import TOKENS
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.quantization.calibrated import ROWS, Method
@@ -53,8 +54,10 @@ def count(model: Architecture, sequences: int, length: int) -> Products:
     attention = 2 * length * model.heads * model.head_size * model.layers
     through = sum(2 * one.shape[0] * one.shape[1] for one in layers) + attention
     networks = 2 if method.shift else 1
-    before = min(tokens, HEAD_TOKENS) if model.tied_head else 0
-    at_head = before or tokens
+    at_head = min(tokens, HEAD_TOKENS) if model.tied_head else tokens
+    before = at_head if model.tied_head else 0
+    if method.rescaling:
+        before += min(sequences, max(1, RESCALING_TOKENS // length)) * length
     symmetric = sum(one.shape[1] ** 2 for one in layers)
     return Products(
         forward=tokens * through * networks + before * through,

@@ -17,6 +17,7 @@ from phiquant.budgets import (
     within_budgets,
 )
 from phiquant.calibration.analysis import analysis_windows
+from phiquant.calibration.diagonals import Diagonals
 from phiquant.calibration.text import shipped_sample
 from phiquant.errors import RequestError
 from phiquant.phi.checkpoint import Checkpoint
@@ -187,3 +188,17 @@ def test_a_budget_and_a_format_contradict_each_other(model, tmp_path, changes, w
 def test_a_budget_is_one_positive_number(given):
     with pytest.raises(RequestError):
         Budget(**given)
+
+
+def test_a_rescaled_model_is_the_same_network_with_other_choices(analysed):
+    rescaled = analysed.rescaled()
+    windows = analysed.held_back
+    assert Evaluation(analysed.source, windows)(rescaled.source) < 1e-6
+    means = []
+    for source in (analysed.source, rescaled.source):
+        diagonals = Diagonals()
+        list(diagonals.gather(source, windows))
+        means.append(diagonals.result())
+    for name, before in means[0].items():
+        scale = rescaled.analysis.diagonals[name] / analysed.analysis.diagonals[name]
+        np.testing.assert_allclose(means[1][name], before * scale, rtol=1e-3)

@@ -39,6 +39,7 @@ from phiquant.planning.allocation import (
 )
 from phiquant.planning.plan import Plan
 from phiquant.progress import OnProgress, Progress, ignore
+from phiquant.quantization.rescaling import Rescaled, even_factors
 from phiquant.recipe import CalibrationText, Recipe
 from phiquant.targets.table import target
 
@@ -116,6 +117,16 @@ class Analysed:
             self.survey, sensitivities={name: one.divergence for name, one in found.items()}
         )
 
+    def rescaled(self) -> "Analysed":
+        """The same model as the qualities "balanced" and "best" round it.
+
+        Sensitivities stay: a re-scaled layer's outputs are what they were.
+        """
+        squares = self.analysis.diagonals
+        network = Rescaled(self.source, even_factors(self.source, squares))
+        diagonals = {name: network.fold(name).of_squares(found) for name, found in squares.items()}
+        return replace(self, source=network, analysis=replace(self.analysis, diagonals=diagonals))
+
 
 def analyse_for(
     source: WeightSource,
@@ -144,6 +155,8 @@ def allocate(
     """
     budget = recipe.budget
     assert budget is not None
+    if recipe.quality != "fast" and recipe.rescaling:
+        model = model.rescaled()
     offers = offers_for(recipe, plan, model, on_progress)
     if budget.max_bytes is not None:
         found = within_bytes(plan, offers, budget.max_bytes)

@@ -54,8 +54,8 @@ def rescaled(
     gains, fold = network.gains(name), network.fold(name)
     if gains is not None:
         return lambda first, weights: grid.encode(gains.reshape(weights.shape))
-    if importance is not None and fold.columns is not None:
-        importance = importance * np.square(fold.columns)
+    if importance is not None:
+        importance = fold.of_squares(importance)
     return lambda first, weights: grid.encode(fold.of(weights, first), importance)
 
 

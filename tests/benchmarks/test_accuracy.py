@@ -200,7 +200,7 @@ def test_minimal_products_of_a_block_by_hand():
     shapes = [(8, 4), (4, 4), (16, 4), (4, 8)]  # qkv, o, gate and up, down
     streams = 2 if Method().shift else 1
     forward = 15 * (sum(2 * rows * columns for rows, columns in shapes) + 2 * 5 * 4)
-    assert found.forward == forward * streams
+    assert found.forward == forward * (streams + Method().rescaling)
     assert found.factors == sum(columns**3 for _, columns in (*shapes, (16, 4)))
     # A sweep over codes everywhere, one over parameters in the head; 256 rows give feedback.
     assert found.rounding == sum(r * c * (c + 256) * 3 for r, c in shapes) + 16 * 4**2 * 5

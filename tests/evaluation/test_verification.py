@@ -13,6 +13,7 @@ from phiquant.evaluation.check import Outcome
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import verify
+from phiquant.quantization.rescaling import Rescaled
 from phiquant.targets.target import Generation
 from tiny_models import longrope, write_tiny_checkpoint
 from tiny_tokenizer import write_tiny_tokenizer
@@ -94,6 +95,45 @@ def test_swapped_layers_fail(case):
     found = case.verify()
     assert failures(found) == {"weights", "divergence"}
     assert a in found.reasons[0] and b in found.reasons[0]
+
+
+def rescaled(case):
+    """The artifact's weights re-scaled by factors of up to 3."""
+    source, random = case.truth.checkpoint, np.random.default_rng(4)
+    fed = {
+        weight.name: np.exp(random.uniform(-1.1, 1.1, weight.shape[1])).astype(np.float32)
+        for weight in source.architecture.weights()
+        if weight.role in ("qkv", "gate_up", "down")
+    }
+    network = Rescaled(source, fed)
+    case.artifact.weights = {name: network.weight(name) for name in case.artifact.weights}
+    return case.artifact.weights
+
+
+def test_rescaled_channels_are_told_from_errors(case):
+    weights = rescaled(case)
+    original = case.truth.checkpoint.weight("model.layers.0.mlp.down_proj.weight")
+    assert not np.allclose(weights["model.layers.0.mlp.down_proj.weight"], original, rtol=0.5)
+    found = case.verify()
+    assert found.passed, found.reasons
+    assert found.weight_errors.worst < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("scaled", "rows", "named"),
+    [
+        ("post_attention_layernorm", slice(None), "gate_up_proj"),
+        ("mlp.gate_up_proj", slice(-40, None), "down_proj"),
+        ("self_attn.qkv_proj", slice(-8, None), "o_proj"),
+    ],
+)
+def test_a_factor_that_nothing_divides_out_fails(case, scaled, rows, named):
+    rescaled(case)[f"model.layers.1.{scaled}.weight"][rows] *= 4
+    found = case.verify()
+    assert "weights" in failures(found)
+    assert any(
+        f"model.layers.1.{p}.{named}" in r for r in found.reasons for p in ("mlp", "self_attn")
+    )
 
 
 def test_a_flipped_exponent_bit_fails(case):

@@ -101,6 +101,10 @@ class Fold:
             values = values * self.rows[first : first + len(values), None]
         return values
 
+    def of_squares(self, squares: Floats) -> Floats:
+        """The mean squares of the weight's inputs, from those of before, both (columns,)."""
+        return squares if self.columns is None else squares * np.square(self.columns)
+
 
 class Rescaled:
     """A network with `factors` folded in: other weights, the same function.
