@@ -118,3 +118,14 @@ def write_tiny_checkpoint(directory, *, dtype="BF16", shards=1, seed=0, weights=
         json.dumps({"metadata": {}, "weight_map": weight_map})
     )
     return directory
+
+
+class InMemory:
+    """Weights in a dictionary, as the reference reads them."""
+
+    def __init__(self, architecture, weights):
+        self.architecture = architecture
+        self.weights = weights
+
+    def weight(self, name, first=0, last=None):
+        return self.weights[name][first:last]

@@ -6,18 +6,7 @@ import pytest
 from phiquant.phi.config import read_architecture
 from phiquant.phi.reference import Reference
 from phiquant.quantization.equivalence import fold_norms, rescale_channels, rotate_residual
-from tiny_models import longrope, tiny_config, tiny_weights
-
-
-class InMemory:
-    """Weights in a dictionary, as the reference reads them."""
-
-    def __init__(self, architecture, weights):
-        self.architecture = architecture
-        self.weights = weights
-
-    def weight(self, name, first=0, last=None):
-        return self.weights[name][first:last]
+from tiny_models import InMemory, longrope, tiny_config, tiny_weights
 
 
 def logits(architecture, weights):

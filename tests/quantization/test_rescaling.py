@@ -9,7 +9,7 @@ from phiquant.phi.config import read_architecture
 from phiquant.phi.reference import Reference
 from phiquant.quantization.rescaling import WIDEST, Rescaled, even_factors
 from phiquant.targets.gguf.grids import GRIDS
-from tiny_models import longrope, tiny_config, tiny_weights
+from tiny_models import InMemory, longrope, tiny_config, tiny_weights
 
 CONFIGS = {
     "tied, full heads": tiny_config(tie_word_embeddings=True, num_key_value_heads=4),
@@ -17,17 +17,6 @@ CONFIGS = {
         num_key_value_heads=1, partial_rotary_factor=0.5, **longrope(8, original=32)
     ),
 }
-
-
-class InMemory:
-    """Weights in a dictionary."""
-
-    def __init__(self, architecture, weights):
-        self.architecture = architecture
-        self.weights = weights
-
-    def weight(self, name, first=0, last=None):
-        return self.weights[name][first:last]
 
 
 def network(config):
