@@ -7,7 +7,7 @@ from command_line import assert_refused, call, files_in, tiny_model
 from phiquant.calibration.text import shipped_sample
 from phiquant.errors import InputError, RequestError
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.pipeline import quantize
+from phiquant.pipeline import plan, quantize
 from phiquant.recipe import CalibrationText, ImatrixFiles, Recipe
 from phiquant.targets.gguf.imatrix import read_imatrix
 
@@ -148,3 +148,11 @@ def test_nothing_is_left_of_a_job_that_fails(made, tmp_path, monkeypatch):
         files = ImatrixFiles(write=tmp_path / "x.gguf")
         quantize(model, [Recipe("gguf")], tmp_path / "out", text=TEXT, imatrix=files)
     assert files_in(tmp_path) == []
+
+
+def test_the_plan_says_how_much_of_the_text_is_used(made):
+    model, _, _ = made
+    recipes = [Recipe("gguf", quality="balanced"), Recipe("mlx", quality="best")]
+    found = plan(model, recipes, text=CalibrationText(sequences=40, length=32))
+    for one, count in zip(found.plans, (32, 40), strict=True):
+        assert any(f"calibrated on {count} sequences of 32 tokens" in note for note in one.notes)

@@ -5,7 +5,7 @@ give. `balanced` needs mean squares: a text gives them, and an importance matrix
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from phiquant.calibration.text import Sample, SampleRecord, sample_of
@@ -15,6 +15,9 @@ from phiquant.planning.plan import Plan
 from phiquant.recipe import CalibrationText, ImatrixFiles, Recipe
 from phiquant.staging import check_destination
 from phiquant.targets.gguf.importance import Importance, read_importance
+
+BALANCED_SEQUENCES = 32
+"""Sequences that mean squares are taken over: they settle long before full moments do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,10 @@ class Basis:
         if self.importance is not None and recipe.quality == "balanced":
             return plan.with_notes((self.importance.note,))
         assert self.sample is not None
-        return plan.with_notes((_sentence(self.sample.record),))
+        record = self.sample.record
+        if recipe.quality == "balanced":
+            record = replace(record, sequences=min(record.sequences, BALANCED_SEQUENCES))
+        return plan.with_notes((_sentence(record),))
 
 
 def _sentence(record: SampleRecord) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from phiquant.basis import Basis
+from phiquant.basis import BALANCED_SEQUENCES, Basis
 from phiquant.calibrated import Calibration, Wanted, calibrate
 from phiquant.calibration.diagonals import Diagonals
 from phiquant.calibration.journal import Journal
@@ -34,9 +34,6 @@ from phiquant.streaming import Rounding
 from phiquant.targets.gguf.imatrix import Entry, Text
 from phiquant.targets.gguf.importance import write_importance
 from phiquant.targets.table import target
-
-BALANCED_SEQUENCES = 32
-"""Sequences that mean squares are taken over: they settle long before full moments do."""
 
 Roundings = Callable[[Recipe, PlanRow], Rounding]
 """How a row of the artifact of a recipe is rounded."""
