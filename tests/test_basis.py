@@ -150,6 +150,13 @@ def test_nothing_is_left_of_a_job_that_fails(made, tmp_path, monkeypatch):
     assert files_in(tmp_path) == []
 
 
+def test_best_artifacts_of_one_job_are_rescaled_alike(made):
+    model, _, _ = made
+    recipes = [Recipe(name, quality="best", rescaling=name == "gguf") for name in ("gguf", "mlx")]
+    with pytest.raises(RequestError, match="a job of their own"):
+        plan(model, recipes, text=TEXT)
+
+
 def test_the_plan_says_how_much_of_the_text_is_used(made):
     model, _, _ = made
     recipes = [Recipe("gguf", quality="balanced"), Recipe("mlx", quality="best")]

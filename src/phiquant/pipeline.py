@@ -242,6 +242,11 @@ def make_plans(
     names = [recipe.target for recipe in recipes]
     if not names or len(set(names)) != len(names):
         raise RequestError(f"expected one or more different targets, found {', '.join(names)!r}")
+    if len({recipe.rescaling for recipe in recipes if recipe.quality == "best"}) > 1:
+        raise RequestError(
+            "artifacts of the best quality in one job are rounded from one network, re-scaled or "
+            "not; make those that are to keep their channels in a job of their own"
+        )
     for recipe in recipes:
         _check_options(recipe)
         check_budget(recipe)

@@ -95,7 +95,7 @@ def calibrated(
         networks["balanced"] = Rescaled(checkpoint, even_factors(checkpoint, means))
     best = [(recipe, plan) for recipe, plan in asked if recipe.quality == "best"]
     if sample is not None and best:
-        method = Method(rescaling=all(recipe.rescaling for recipe, _ in best))
+        method = Method(rescaling=best[0][0].rescaling)  # they agree: see `pipeline.make_plans`
         journal = Journal(
             output.parent / f".{output.name}.calibration", _key(checkpoint, best, sample, method)
         )

@@ -9,6 +9,7 @@ import pytest
 from fake_runtime import FakeArtifact, FakeRunner, fake_target, with_rope
 from phiquant.errors import ArtifactError
 from phiquant.evaluation import opening
+from phiquant.evaluation.channels import ChannelFactors
 from phiquant.evaluation.check import Outcome
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.truth import ReferenceFigures
@@ -134,6 +135,19 @@ def test_a_factor_that_nothing_divides_out_fails(case, scaled, rows, named):
     assert any(
         f"model.layers.1.{p}.{named}" in r for r in found.reasons for p in ("mlp", "self_attn")
     )
+
+
+def test_a_gain_where_the_checkpoint_has_none_is_an_error(case):
+    weights, source = case.artifact.weights, case.truth.checkpoint
+    name = "model.layers.0.input_layernorm.weight"
+    factors = ChannelFactors(source.architecture)
+    (weight,) = (one for one in source.architecture.weights() if one.name == name)
+    true, stored = weights[name].copy(), weights[name].copy()
+    true[3], stored[5] = 0, 0
+    undone = factors.undone(weight, 0, stored, true)
+    assert undone[3] == stored[3] != 0
+    assert undone[5] == 0 != true[5]
+    np.testing.assert_allclose(np.delete(undone, [3, 5]), np.delete(true, [3, 5]))
 
 
 def test_a_flipped_exponent_bit_fails(case):

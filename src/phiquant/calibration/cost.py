@@ -113,7 +113,9 @@ class Cost:
         """Operations before all else, where channels are re-scaled."""
         if not self.method.rescaling:
             return 0
-        return self._forward(min(self.tokens, max(RESCALING_TOKENS, self.length)))
+        return self._forward(
+            min(self.tokens, max(1, RESCALING_TOKENS // self.length) * self.length)
+        )
 
     @property
     def total(self) -> int:

@@ -182,7 +182,8 @@ CONTROL = 3
 """llama.cpp's token type for special tokens."""
 
 
-def _write_tokenizer(directory: Path, vocabulary: dict[str, Any]) -> None:
+def _tokenizer(vocabulary: dict[str, Any]) -> dict[str, Any]:
+    """The contents of tokenizer.json."""
     tokens = vocabulary["tokens"]
     special = [i for i, kind in enumerate(vocabulary["token_type"]) if kind == CONTROL]
     added = [
@@ -199,7 +200,7 @@ def _write_tokenizer(directory: Path, vocabulary: dict[str, Any]) -> None:
     ]
     # SmolLM splits digits one by one, then follows GPT-2 (tokenizer.ggml.pre = smollm).
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
-    tokenizer = {
+    return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -227,8 +228,12 @@ def _write_tokenizer(directory: Path, vocabulary: dict[str, Any]) -> None:
             "merges": [merge.split(" ") for merge in vocabulary["merges"]],
         },
     }
+
+
+def _write_tokenizer(directory: Path, vocabulary: dict[str, Any]) -> None:
+    tokens = vocabulary["tokens"]
     bos, eos = vocabulary["bos_token_id"], vocabulary["eos_token_id"]
-    _write_json(directory / "tokenizer.json", tokenizer)
+    _write_json(directory / "tokenizer.json", _tokenizer(vocabulary))
     _write_json(
         directory / "tokenizer_config.json",
         {

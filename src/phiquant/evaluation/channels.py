@@ -34,14 +34,15 @@ class ChannelFactors:
     def undone(self, weight: Weight, first: int, stored: Floats, true: Floats) -> Floats | Doubles:
         """The `stored` rows of `weight` from `first` on as if nothing were scaled.
 
-        `true` are the checkpoint's. What they are scaled by is kept for the weight they feed, and
-        is what the gains of a norm may be: they come back as the checkpoint's.
+        `true` are the checkpoint's. What they are scaled by is kept for the weight they feed; so
+        a norm's gains come back as the checkpoint's, but where either is zero.
         """
         if weight.role is Role.FINAL_NORM and self._architecture.tied_head:
             return stored  # the columns it feeds are the embedding's: nothing can divide them
         if weight.role.is_norm:
-            self._found[FEEDS[weight.role]] = [_factors(stored[:, None], true[:, None])]
-            return true
+            gains = _factors(stored[:, None], true[:, None])
+            self._found[FEEDS[weight.role]] = [gains]
+            return stored / gains
         columns = self._columns(weight)
         even = stored if columns is None else stored * columns
         at = max(0, weight.shape[0] - self._feeding(weight.role) - first)
