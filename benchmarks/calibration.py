@@ -16,7 +16,6 @@ Writes `results/calibration.json` and `calibration.md`; exits with 1 when a bar 
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints import DEFAULT_PEERS, kept_checkpoint, phi4_mini_architecture
-from machine import describe_machine, our_versions
+from machine import describe_machine, our_versions, tools_environment
 from memory import Usage, measure
 from products import Products, count
 from verdict import Row, verdict_table
@@ -102,7 +101,7 @@ def run(options: Options, checkpoint: Path) -> tuple[Usage, dict[str, Any]]:
     shutil.rmtree(output, ignore_errors=True)
     command = [sys.executable, RUN, checkpoint, output, "--to", options.to, "--size", options.size]
     try:
-        usage = measure(list(map(str, command)), None, dict(os.environ))
+        usage = measure(list(map(str, command)), None, tools_environment())
     finally:
         shutil.rmtree(output, ignore_errors=True)
     if usage.status:

@@ -31,6 +31,16 @@ def describe_machine() -> dict[str, object]:
     }
 
 
+def tools_environment(**more: str) -> dict[str, str]:
+    """What measured tools run in: this environment and `more`, with no kernels pinned for OpenBLAS.
+
+    Some machines pin them, for equal bits on unequal processors. That would hold back NumPy, and
+    so this tool, but no peer that multiplies with oneDNN or MKL; and users' machines pin nothing.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
+    return kept | more
+
+
 def processor_name() -> str:
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):

@@ -5,13 +5,13 @@ a directory of its own and renamed when it is whole, so what is there is complet
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from contenders import Command, Task
+from machine import tools_environment
 from memory import Usage, measure
 
 COST = "cost.json"
@@ -59,7 +59,7 @@ def make(name: str, command: Callable[[Task], Command], task: Task, reuse: bool)
 
 def run(command: Callable[[Task], Command], task: Task) -> None:
     """Run a command that leaves `task.output`, and note what it cost."""
-    environment = os.environ | {"TMPDIR": str(task.work / "temporary"), "HF_HUB_OFFLINE": "1"}
+    environment = tools_environment(TMPDIR=str(task.work / "temporary"), HF_HUB_OFFLINE="1")
     words = command(task)
     usage = measure(words, None, environment)
     if usage.status:

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from checkpoints import DEFAULT_PEERS, kept_checkpoint
 from contenders import CONTENDERS, Contender, Task
-from machine import describe_machine, our_versions, peer_versions
+from machine import describe_machine, our_versions, peer_versions, tools_environment
 from memory import Usage, measure
 from verdict import Run, rows, run_table, verdict_table
 
@@ -162,11 +162,11 @@ def perform(contender: Contender, task: Task) -> Usage:
     (task.work / "temporary").mkdir(parents=True)
     os.sync()
     read_through(task.checkpoint)
-    environment = os.environ | {
-        "TMPDIR": str(task.work / "temporary"),
-        "NUMBA_CACHE_DIR": str(task.work.parent / "kernels"),
-        "HF_HUB_OFFLINE": "1",
-    }
+    environment = tools_environment(
+        TMPDIR=str(task.work / "temporary"),
+        NUMBA_CACHE_DIR=str(task.work.parent / "kernels"),
+        HF_HUB_OFFLINE="1",
+    )
     usage = measure(contender.command(task), task.work, environment)
     if usage.status:
         sys.exit(f"{contender.name} ended with {usage.status}.\n{usage.errors[-4000:]}")

@@ -12,6 +12,7 @@ BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 MODULES = (
     "contenders",
     "fidelity",
+    "machine",
     "making",
     "memory",
     "opponents",
@@ -115,6 +116,26 @@ def test_artifact_is_kept_with_its_cost_and_reused(tmp_path: Path):
     assert {path.name for path in first.path.parent.iterdir()} == {"output", "cost.json"}
     make("peer", command, task, reuse=False)
     assert made == 2
+
+
+def test_no_tool_is_held_back_by_kernels_pinned_for_another(tmp_path, monkeypatch):
+    if sys.platform != "linux":
+        pytest.skip("measures through /proc")
+    from contenders import Task
+    from making import make
+
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
+    monkeypatch.setenv("PHIQUANT_TEST_KEPT", "1")
+    script = "import os, pathlib, sys; path = pathlib.Path(sys.argv[1]); path.mkdir();"
+    script += "(path / 'seen').write_text(' '.join(os.environ))"
+
+    def command(task):
+        return [sys.executable, "-c", script, task.output]
+
+    task = Task(tmp_path, tmp_path / "tied" / "any", Path(sys.executable), 1)
+    seen = (make("peer", command, task, reuse=False).path / "seen").read_text().split()
+    assert "OPENBLAS_CORETYPE" not in seen
+    assert {"PHIQUANT_TEST_KEPT", "HF_HUB_OFFLINE"} <= set(seen)
 
 
 def test_failed_tool_leaves_nothing_to_reuse(tmp_path: Path):
