@@ -262,13 +262,10 @@ def against_autoround(bench: Bench, match: Match) -> tuple[Subject, Subject | No
     def their_loss(made: Made) -> Loss:
         artifact = place.open(ours_made(bench, request, reuse=True).path)
         source = rounded_by_autoround(made.path, artifact, truth.checkpoint)
-        entries, tables = artifact.entries(), ("model.embed_tokens.weight", "lm_head.weight")
         size = sum(
             # 4 bits a weight, and a scale of 16 and a zero point of 4 for every 32
-            prod(entry.shape) * 37 // 64
-            if entry.name in source.over and entry.name not in tables
-            else entry.nbytes
-            for entry in entries
+            prod(entry.shape) * 37 // 64 if entry.name in source.rounded else entry.nbytes
+            for entry in artifact.entries()
         )
         return loss_of_weights(source, size, "W4 asymmetric g32", truth)
 

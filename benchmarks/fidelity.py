@@ -113,26 +113,30 @@ def described(stored: dict[str, int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Patched:
-    """A source whose weights are replaced where `over` has them."""
+    """A source whose weights are replaced where `rounded`, or else `over`, has them."""
 
     under: WeightSource
     over: dict[str, Floats]
+    rounded: dict[str, Floats]
 
     @property
     def architecture(self) -> Architecture:
         return self.under.architecture
 
     def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
-        if name in self.over:
-            return self.over[name][first:last]
+        for found in (self.rounded, self.over):
+            if name in found:
+                return found[name][first:last]
         return self.under.weight(name, first, last)
 
 
 def rounded_by_autoround(path: Path, ours: WeightSource, checkpoint: Checkpoint) -> Patched:
-    """AutoRound's layers in the checkpoint; embedding and head as ours has them."""
+    """AutoRound's layers in the checkpoint; embedding, head and the norm before it are ours.
+
+    The norm goes with the head: its gains took what the head's columns were divided by.
+    """
     from safetensors.numpy import load_file
 
-    weights: dict[str, Floats] = dict(load_file(path / "weights.safetensors"))
-    for name in ("model.embed_tokens.weight", "lm_head.weight"):
-        weights[name] = ours.weight(name)
-    return Patched(checkpoint, weights)
+    names = ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight")
+    shared = {name: ours.weight(name) for name in names}
+    return Patched(checkpoint, shared, dict(load_file(path / "weights.safetensors")))

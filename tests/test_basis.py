@@ -1,5 +1,7 @@
 """Importance matrices in the whole flow: what is left behind, what it weighs, who can use it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from phiquant.errors import InputError, RequestError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.pipeline import plan, quantize
 from phiquant.recipe import CalibrationText, ImatrixFiles, Recipe
-from phiquant.targets.gguf.imatrix import read_imatrix
+from phiquant.targets.gguf.imatrix import Text, read_imatrix, write_imatrix
 
 TEXT = CalibrationText(sequences=4, length=32)
 TARGETS = ("gguf", "mlx", "onnx", "openvino")
@@ -62,14 +64,19 @@ def test_the_matrix_comes_with_any_quality_and_does_not_change_it(
     assert (tmp_path / "deep" / "x.gguf").read_bytes() == (root / "x.gguf").read_bytes()
 
 
-def test_the_older_encoding_weighs_alike(made, tmp_path):
+def test_the_older_encoding_weighs_alike_and_has_no_means(made, tmp_path):
     """Four chunks: a power of two, so that not even a last bit is lost."""
-    model, recipes, _ = made
+    model, recipes, root = made
     files = ImatrixFiles(write=tmp_path / "x.dat")
     quantize(model, recipes[:1], tmp_path / "text", text=TEXT, imatrix=files)
-    files = ImatrixFiles(read=tmp_path / "x.dat")
-    quantize(model, recipes[:1], tmp_path / "read", imatrix=files)
-    assert artifacts(tmp_path / "read") == artifacts(tmp_path / "text")
+    entries = read_imatrix(root / "x.gguf")
+    squares = {name: replace(one, plain=None) for name, one in entries.items()}
+    write_imatrix(tmp_path / "squares.gguf", squares, Text("text", TEXT.length))
+    for name in ("x.dat", "squares.gguf"):
+        files = ImatrixFiles(read=tmp_path / name)
+        quantize(model, recipes[:1], tmp_path / "by" / name, imatrix=files)
+    old, new = (artifacts(tmp_path / "by" / name) for name in ("x.dat", "squares.gguf"))
+    assert old == new != artifacts(tmp_path / "text")
 
 
 def test_means_are_those_of_the_runtimes_own_pass(made):
@@ -82,7 +89,7 @@ def test_means_are_those_of_the_runtimes_own_pass(made):
     rows = checkpoint.weight("model.embed_tokens.weight")[tokens].astype(np.float64)
     rows /= np.sqrt(np.mean(rows**2, axis=1, keepdims=True) + 1e-5)
     rows *= checkpoint.weight("model.layers.0.input_layernorm.weight")
-    assert entry.means == pytest.approx(np.mean(rows**2, axis=0), rel=1e-4)
+    assert entry.inputs.squares == pytest.approx(np.mean(rows**2, axis=0), rel=1e-4)
 
 
 @pytest.mark.parametrize("quality", ["fast", "best"])

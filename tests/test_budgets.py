@@ -24,6 +24,7 @@ from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
 from phiquant.phi.survey import survey
 from phiquant.pipeline import quantize
+from phiquant.quantization.mean_feedback import encode_for
 from phiquant.recipe import Budget, CalibrationText, Recipe
 from phiquant.targets.table import MODULES, target
 
@@ -90,7 +91,7 @@ def test_balanced_quality_is_weighed_and_evaluated_as_it_is_written(model, analy
     rounded = by_rows(analysed)(balanced, plan)
     row = next(row for row in plan.rows if row.role == "down")
     weights, grid = analysed.source.weight(row.source), target("gguf").grids[row.grid]
-    parts = grid.encode(weights, analysed.analysis.diagonals[row.source])
+    parts = encode_for(grid, weights, analysed.analysis.inputs[row.source])
     np.testing.assert_array_equal(rounded.weight(row.source), grid.decode(parts, row.shape[1]))
 
 

@@ -39,6 +39,7 @@ from phiquant.planning.allocation import (
 )
 from phiquant.planning.plan import Plan
 from phiquant.progress import OnProgress, Progress, ignore
+from phiquant.quantization.mean_feedback import Inputs, encode_for
 from phiquant.quantization.rescaling import Rescaled, even_factors
 from phiquant.recipe import CalibrationText, Recipe
 from phiquant.targets.table import target
@@ -122,10 +123,12 @@ class Analysed:
 
         Sensitivities stay: a re-scaled layer's outputs are what they were.
         """
-        squares = self.analysis.diagonals
-        network = Rescaled(self.source, even_factors(self.source, squares))
-        diagonals = {name: network.fold(name).of_squares(found) for name, found in squares.items()}
-        return replace(self, source=network, analysis=replace(self.analysis, diagonals=diagonals))
+        network = Rescaled(self.source, even_factors(self.source, self.analysis.diagonals))
+        inputs = {
+            name: network.fold(name).of_inputs(found)
+            for name, found in self.analysis.inputs.items()
+        }
+        return replace(self, source=network, analysis=replace(self.analysis, inputs=inputs))
 
 
 def analyse_for(
@@ -184,7 +187,8 @@ def offers_for(
             assert row.source is not None
             rows = sampled_rows(model.source, weights[row.source])
             grids = {one.grid: into.grids[one.grid] for one in choices}
-            diagonal = model.analysis.diagonals.get(row.source)
+            inputs = model.analysis.inputs.get(row.source)
+            diagonal = None if inputs is None else inputs.squares
             errors = grid_errors(rows, diagonal, grids, diagonal if _weighed(recipe) else None)
             sensitivity = model.analysis.sensitivities[row.source]
             offers[row.output] = [
@@ -239,8 +243,8 @@ def by_rows(model: Analysed) -> Rounded:
     """Rounding each row by itself as it is read; by what its inputs are worth, unless "fast"."""
 
     def rounded(recipe: Recipe, plan: Plan) -> WeightSource:
-        importance = model.analysis.diagonals if _weighed(recipe) else {}
-        return RoundedWeights(model.source, recipe, plan, importance)
+        inputs = model.analysis.inputs if _weighed(recipe) else {}
+        return RoundedWeights(model.source, recipe, plan, inputs)
 
     return rounded
 
@@ -248,7 +252,7 @@ def by_rows(model: Analysed) -> Rounded:
 class RoundedWeights:
     """The weights of `source` as an artifact of `plan` would hold them.
 
-    `importance` (columns,) weighs the errors of the matrices that it names.
+    `inputs` are those of the matrices that it names.
     """
 
     def __init__(
@@ -256,9 +260,9 @@ class RoundedWeights:
         source: WeightSource,
         recipe: Recipe,
         plan: Plan,
-        importance: Mapping[str, Floats] | None = None,
+        inputs: Mapping[str, Inputs] | None = None,
     ) -> None:
-        self._source, self._importance = source, importance or {}
+        self._source, self._inputs = source, inputs or {}
         grids = target(recipe.target).grids
         self._grids = {row.source: grids[row.grid] for row in plan.rows if row.source}
 
@@ -272,5 +276,5 @@ class RoundedWeights:
         rows = self._source.weight(name, first, last)
         matrix = rows.reshape(-1, rows.shape[-1])
         grid = self._grids[name]
-        parts = grid.encode(matrix, self._importance.get(name))
+        parts = encode_for(grid, matrix, self._inputs.get(name))
         return grid.decode(parts, matrix.shape[1]).reshape(rows.shape)

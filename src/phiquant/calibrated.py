@@ -31,7 +31,7 @@ from phiquant.phi.weights import Floats, WeightSource, bands
 from phiquant.planning.plan import PlanRow
 from phiquant.progress import OnProgress
 from phiquant.quantization.calibrated import Method, Rounder
-from phiquant.quantization.grid import AffineGrid, Grid, Parts
+from phiquant.quantization.grid import AffineGrid, Grid, Parts, grid_over
 from phiquant.quantization.rescaling import Factors, Rescaled, even_factors
 
 Tokens = npt.NDArray[np.int32]
@@ -55,9 +55,8 @@ class Wanted:
 
     def grid(self, weight: str) -> Grid:
         """The grid of a weight, with a group of its own for every row length."""
-        grid = self.grids[self.rows[weight].grid]
-        over = getattr(grid, "over", None)
-        return cast(Grid, over(self.rows[weight].shape[1])) if over is not None else grid
+        row = self.rows[weight]
+        return grid_over(self.grids[row.grid], row.shape[1])
 
 
 def calibrate(

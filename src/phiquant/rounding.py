@@ -1,7 +1,8 @@
 """The three ways in which a tensor's weights become what is stored.
 
     fast       to the levels of least squared error, from the weights alone
-    balanced   the same, each column's errors weighed by the mean square of its inputs
+    balanced   the same, each column's errors weighed by the mean square of its inputs, and with
+               feedback by the means of these (`quantization.mean_feedback`)
     best       taken from the journal of a calibrated run, which rounded them layer by layer
 
 The latter two re-scale channels first, exactly, if the recipe lets them: then norm gains are those
@@ -28,6 +29,7 @@ from phiquant.planning.plan import Plan, PlanRow
 from phiquant.progress import OnProgress, Progress
 from phiquant.quantization.calibrated import Method
 from phiquant.quantization.grid import Floats, Grid, Parts
+from phiquant.quantization.mean_feedback import Inputs, encode_for
 from phiquant.quantization.rescaling import Rescaled, even_factors
 from phiquant.recipe import Recipe
 from phiquant.streaming import Rounding
@@ -39,21 +41,18 @@ Roundings = Callable[[Recipe, PlanRow], Rounding]
 """How a row of the artifact of a recipe is rounded."""
 
 
-def nearest(grid: Grid, importance: Floats | None = None) -> Rounding:
-    """Rounding band by band; `importance` (columns,) weighs the errors."""
-    return lambda first, weights: grid.encode(weights, importance)
+def rounded(grid: Grid, inputs: Inputs | None = None) -> Rounding:
+    """Rounding band by band; `inputs` are those that the weights will meet."""
+    return lambda first, weights: encode_for(grid, weights, inputs)
 
 
-def rescaled(
-    network: Rescaled, name: str, grid: Grid, importance: Floats | None = None
-) -> Rounding:
-    """`nearest` of what re-scaling makes of the weights; `importance` is from before it."""
+def rescaled(network: Rescaled, name: str, grid: Grid, inputs: Inputs | None = None) -> Rounding:
+    """`rounded` of what re-scaling makes of the weights; `inputs` are from before it."""
     gains, fold = network.gains(name), network.fold(name)
     if gains is not None:
         return lambda first, weights: grid.encode(gains.reshape(weights.shape))
-    if importance is not None:
-        importance = fold.of_squares(importance)
-    return lambda first, weights: grid.encode(fold.of(weights, first), importance)
+    there = rounded(grid, None if inputs is None else fold.of_inputs(inputs))
+    return lambda first, weights: there(first, fold.of(weights, first))
 
 
 def kept(journal: Journal, artifact: str, row: PlanRow, grid: Grid) -> Rounding:
@@ -82,17 +81,18 @@ def calibrated(
     when the block ends well.
     """
     sample = basis.sample
-    means: Mapping[str, Floats] = {}
+    inputs: Mapping[str, Inputs] = {}
     found = journal = None
     if basis.importance is not None:
-        means = basis.importance.means
+        inputs = basis.importance.inputs
     elif any(recipe.quality == "balanced" for recipe, _ in asked) or basis.imatrix is not None:
         assert sample is not None
-        found = squares(checkpoint, sample, on_progress)
-        means = found.result()
+        found = gathered(checkpoint, sample, on_progress)
+        inputs = found.inputs()
     networks: dict[str, Rescaled] = {}
     if any(recipe.quality == "balanced" and recipe.rescaling for recipe, _ in asked):
-        networks["balanced"] = Rescaled(checkpoint, even_factors(checkpoint, means))
+        squares = {name: one.squares for name, one in inputs.items()}
+        networks["balanced"] = Rescaled(checkpoint, even_factors(checkpoint, squares))
     best = [(recipe, plan) for recipe, plan in asked if recipe.quality == "best"]
     if sample is not None and best:
         method = Method(rescaling=best[0][0].rescaling)  # they agree: see `pipeline.make_plans`
@@ -108,13 +108,13 @@ def calibrated(
         grid = target(recipe.target).grids[row.grid]
         network = networks.get(recipe.quality) if recipe.rescaling else None
         if row.source is None or row.role is None or recipe.target not in with_codes:
-            return nearest(grid)
+            return rounded(grid)
         if recipe.quality == "best" and journal is not None and not row.role.is_norm:
             return kept(journal, recipe.target, row, grid)
-        importance = means.get(row.source) if recipe.quality == "balanced" else None
+        met = inputs.get(row.source) if recipe.quality == "balanced" else None
         if network is None:
-            return nearest(grid, importance)
-        return rescaled(network, row.source, grid, importance)
+            return rounded(grid, met)
+        return rescaled(network, row.source, grid, met)
 
     yield rounding
     if basis.imatrix is not None and found is not None and sample is not None:
@@ -123,8 +123,8 @@ def calibrated(
         shutil.rmtree(journal.directory)
 
 
-def squares(checkpoint: Checkpoint, sample: Sample, on_progress: OnProgress) -> Diagonals:
-    """The squares of every matrix's inputs over the first sequences of the sample."""
+def gathered(checkpoint: Checkpoint, sample: Sample, on_progress: OnProgress) -> Diagonals:
+    """Means and squares of every matrix's inputs over the first sequences of the sample."""
     found = Diagonals()
     windows = sample.tokens[:BALANCED_SEQUENCES]
     for done in found.gather(checkpoint, windows):
@@ -133,7 +133,9 @@ def squares(checkpoint: Checkpoint, sample: Sample, on_progress: OnProgress) -> 
 
 
 def _write_imatrix(path: Path, found: Diagonals, sample: Sample) -> None:
-    entries = {name: Entry(sums, tokens) for name, (sums, tokens) in found.sums().items()}
+    entries = {
+        name: Entry(sums.squares, sums.tokens, sums.plain) for name, sums in found.sums().items()
+    }
     write_importance(path, entries, Text(sample.record.name, sample.record.length))
 
 

@@ -201,9 +201,11 @@ def test_patched_weights_stand_before_the_checkpoints():
         def weight(self, name, first=0, last=None):
             return np.zeros((4, 2), np.float32)[first:last]
 
-    source = Patched(Under(), {"a": np.ones((4, 2), np.float32)})
+    one, two = (np.full((4, 2), value, np.float32) for value in (1, 2))
+    source = Patched(Under(), {"a": one, "c": one}, {"c": two})
     assert source.weight("a", 1, 3).tolist() == [[1, 1], [1, 1]]
     assert source.weight("b", 1, 3).tolist() == [[0, 0], [0, 0]]
+    assert source.weight("c", 1, 3).tolist() == [[2, 2], [2, 2]]
 
 
 def test_minimal_products_of_a_block_by_hand():

@@ -2,6 +2,7 @@
 
 import ctypes
 import struct
+from dataclasses import replace
 
 import gguf
 import numpy as np
@@ -12,6 +13,7 @@ from phiquant.errors import InputError
 from phiquant.phi.config import read_architecture
 from phiquant.targets.gguf.imatrix import Entry, Text, read_imatrix, write_imatrix
 from phiquant.targets.gguf.importance import read_importance
+from phiquant.targets.gguf.tensors import tensor_name_of
 from tiny_models import tiny_config
 
 TEXT = Text("some text.txt", 24)
@@ -62,8 +64,8 @@ def test_a_hand_made_file_of_the_older_encoding(tmp_path, end):
     path.write_bytes(LEGACY + end)
     found = read_imatrix(path)
     assert list(found) == ["blk.0.attn_qkv.weight", "output.weight"]
-    assert found["blk.0.attn_qkv.weight"].means.tolist() == [1, 2, 0.125]
-    assert found["output.weight"].means.tolist() == [1, 7]
+    assert found["blk.0.attn_qkv.weight"].inputs.squares.tolist() == [1, 2, 0.125]
+    assert found["output.weight"].inputs.squares.tolist() == [1, 7]
 
 
 def test_the_older_encoding_is_written_byte_for_byte(tmp_path):
@@ -88,10 +90,38 @@ def test_what_is_written_reads_back(tmp_path, name):
     for one in entries:
         exact = entries[one].sums / np.float32(77)
         if name == "x.dat":
-            assert found[one].means == pytest.approx(exact, rel=3e-7)
+            assert found[one].inputs.squares == pytest.approx(exact, rel=3e-7)
         else:
-            assert np.array_equal(found[one].means, exact)
+            assert np.array_equal(found[one].inputs.squares, exact)
             assert np.array_equal(found[one].sums, entries[one].sums)
+
+
+def test_means_come_and_go_with_the_newer_encoding(tmp_path):
+    entries, architecture = whole_model()
+    random = np.random.default_rng(5)
+    entries = {
+        name: replace(one, plain=np.sqrt(one.sums * one.count) * random.uniform(-1, 1))
+        for name, one in entries.items()
+    }
+    for name in ("x.gguf", "x.dat"):
+        write_imatrix(tmp_path / name, entries, TEXT)
+    assert all(one.plain is None for one in read_imatrix(tmp_path / "x.dat").values())
+    found = read_importance(tmp_path / "x.gguf", architecture)
+    for weight, inputs in found.inputs.items():
+        entry = entries[tensor_name_of(weight)]
+        assert np.array_equal(
+            inputs.means, entry.plain.astype(np.float32) / np.float32(entry.count)
+        )
+    name = "blk.1.ffn_up.weight"
+    for broken in (np.inf, np.nan, 2 * np.sqrt(entries[name].sums * entries[name].count).max()):
+        plain = np.full_like(entries[name].sums, broken)
+        write_imatrix(tmp_path / "y", entries | {name: replace(entries[name], plain=plain)}, TEXT)
+        with pytest.raises(InputError, match="go with their mean squares for blk"):
+            read_importance(tmp_path / "y", architecture)
+    short = replace(entries[name], plain=np.ones(3, np.float32))
+    write_imatrix(tmp_path / "y", entries | {name: short}, TEXT)
+    with pytest.raises(InputError, match=r"has 3 \.in_sum of blk"):
+        read_importance(tmp_path / "y", architecture)
 
 
 def test_the_package_gguf_reads_what_was_written(tmp_path):
@@ -174,7 +204,7 @@ def test_gguf_with_sums_of_plain_inputs_and_two_dimensions(tmp_path):
             "output.weight.in_sum": [[0, -1, 2]],
         },
     )
-    assert read_imatrix(path)["output.weight"].means.tolist() == [0.5, 1, 2]
+    assert read_imatrix(path)["output.weight"].inputs.squares.tolist() == [0.5, 1, 2]
 
 
 BROKEN_LEGACY = {
@@ -250,11 +280,12 @@ def test_a_models_matrices_get_their_checkpoint_names(tmp_path, name):
     assert found.absent == ()
     matrices = {w.name: w.shape for w in architecture.weights() if len(w.shape) == 2}
     del matrices["model.embed_tokens.weight"]
-    assert {one: means.shape for one, means in found.means.items()} == {
+    assert {one: inputs.squares.shape for one, inputs in found.inputs.items()} == {
         one: shape[1:] for one, shape in matrices.items()
     }
-    means = found.means["model.layers.1.mlp.gate_up_proj.weight"]
-    assert np.array_equal(means, entries["blk.1.ffn_up.weight"].means)
+    inputs = found.inputs["model.layers.1.mlp.gate_up_proj.weight"]
+    assert np.array_equal(inputs.squares, entries["blk.1.ffn_up.weight"].inputs.squares)
+    assert inputs.means is None
     assert found.note == f"Rounding errors are weighed by the importance matrix {name}."
 
 
@@ -267,7 +298,7 @@ def test_matrices_that_the_file_has_nothing_on_are_told(tmp_path):
     names = ("blk.0.ffn_up.weight", "blk.1.ffn_down.weight", "output.weight")
     assert found.absent == names
     assert ", ".join(names) in found.note
-    assert len(found.means) == 9 - 3
+    assert len(found.inputs) == 9 - 3
 
 
 @pytest.mark.parametrize("name", ["token_embd.weight", "output.weight"])
@@ -276,7 +307,7 @@ def test_a_tied_head_goes_by_either_name(tmp_path, name):
     head = entries.pop("output.weight")
     write_imatrix(tmp_path / "x", entries | {name: head}, TEXT)
     found = read_importance(tmp_path / "x", architecture)
-    assert np.array_equal(found.means["model.embed_tokens.weight"], head.means)
+    assert np.array_equal(found.inputs["model.embed_tokens.weight"].squares, head.inputs.squares)
     assert not found.absent
 
 
@@ -285,7 +316,7 @@ def test_an_embedding_that_is_looked_up_only_is_not_weighed(tmp_path):
     odd = Entry(np.ones(5, np.float32), 1)
     write_imatrix(tmp_path / "x", entries | {"token_embd.weight": odd}, TEXT)
     found = read_importance(tmp_path / "x", architecture)
-    assert "model.embed_tokens.weight" not in found.means
+    assert "model.embed_tokens.weight" not in found.inputs
 
 
 @pytest.mark.parametrize(

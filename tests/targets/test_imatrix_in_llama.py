@@ -54,7 +54,8 @@ def test_llama_cpp_quantizes_with_our_matrix(tmp_path, tied):
     model = tiny_model(tmp_path / "model", tie_word_embeddings=tied)
     text, files = CalibrationText(sequences=4, length=32), ImatrixFiles(write=tmp_path / "x.gguf")
     quantize(model, [Recipe("gguf", "fp32")], tmp_path / "f32", text=text, imatrix=files)
-    matrix = {name: entry.means for name, entry in read_imatrix(tmp_path / "x.gguf").items()}
+    entries = read_imatrix(tmp_path / "x.gguf")
+    matrix = {name: entry.inputs.squares for name, entry in entries.items()}
     (source,) = (tmp_path / "f32").glob("*.gguf")
     assert in_llama_cpp(source, tmp_path / "q4.gguf", matrix) == 0
     stored = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "q4.gguf").tensors}

@@ -1,9 +1,9 @@
 """One pass of a sample through the original: what every target's decisions may rest on.
 
-`diagonals` holds the mean square of every input channel of every matrix, which weighs the errors
-of rounding. A tied embedding counts as the head that it also is; an embedding of its own has no
-input channels and no entry. `sensitivities` holds what rounding each matrix does to the output,
-where that is asked for.
+`inputs` holds the mean and the mean square of every input channel of every matrix, by which
+rounding weighs its errors. A tied embedding counts as the head that it also is; an embedding of
+its own has no input channels and no entry. `sensitivities` holds what rounding each matrix does to
+the output, where that is asked for.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ from phiquant.calibration.wavefront import Wavefront, work
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.weights import Floats, WeightSource
 from phiquant.progress import OnProgress, Progress, ignore
+from phiquant.quantization.mean_feedback import Inputs
 
 Tokens = npt.NDArray[np.int32]
 
@@ -38,10 +39,15 @@ WINDOW = 128
 class Analysis:
     """What a sample says about a model, by the checkpoint's names."""
 
-    diagonals: Mapping[str, Floats]
-    """Mean squares of the matrix's inputs, (columns,)."""
+    inputs: Mapping[str, Inputs]
+    """What the matrix's inputs are like."""
     sensitivities: Mapping[str, Sensitivity] = field(default_factory=dict)
     """Of every matrix; empty where they were not measured."""
+
+    @property
+    def diagonals(self) -> Mapping[str, Floats]:
+        """Mean squares of the matrices' inputs, (columns,)."""
+        return {name: one.squares for name, one in self.inputs.items()}
 
 
 def analyse(
@@ -77,7 +83,7 @@ def analyse(
         rows = sampled_rows(source, variant.weight)
         error = squared_error(rows, variant.anchor.rounded(rows), means.get(variant.weight.name))
         found[variant.weight.name] = Sensitivity(float(divergence), error)
-    return Analysis(means, found)
+    return Analysis(diagonals.inputs(), found)
 
 
 def analysis_windows(architecture: Architecture) -> int:

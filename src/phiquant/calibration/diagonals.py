@@ -1,47 +1,75 @@
-"""Mean squares of every matrix's inputs, channel by channel: what a column's errors are worth.
+"""Means and mean squares of every matrix's inputs, channel by channel: what errors are worth.
 
 The squared error that rounding W to W + D leaves in a layer's outputs, E|D x|², is the sum of
 D[i, j]² E[x[j]²] if the errors of different columns are independent. These mean squares are the
-diagonal of E[x xᵀ], and cost next to nothing beside the forward pass that yields the inputs.
+diagonal of E[x xᵀ], and cost next to nothing beside the forward pass that yields the inputs. Means
+tell what errors have in common: see `quantization.mean_feedback`.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from phiquant.phi.reference import Reference
 from phiquant.phi.weights import Floats, WeightSource
+from phiquant.quantization.mean_feedback import Inputs
 
 BATCH_TOKENS = 4096
 """Tokens that go through the network together."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Sums over tokens of a matrix's inputs, (columns,) each."""
+
+    squares: Floats
+    plain: Floats
+    tokens: int
+
+
 class Diagonals:
-    """Collects E[x²] by matrix; `add` is an observer of `Reference`."""
+    """Collects E[x] and E[x²] by matrix; `add` is an observer of `Reference`."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, npt.NDArray[np.float64]] = {}
+        self._squares: dict[str, npt.NDArray[np.float64]] = {}
+        self._plain: dict[str, npt.NDArray[np.float64]] = {}
         self._tokens: dict[str, int] = {}
 
     def add(self, name: str, inputs: Floats) -> None:
         """Take in `inputs` (tokens, columns) of the matrix `name`."""
         squares = np.einsum("ij,ij->j", inputs, inputs).astype(np.float64)
-        self._sums[name] = self._sums.get(name, 0) + squares
+        self._squares[name] = self._squares.get(name, 0) + squares
+        self._plain[name] = self._plain.get(name, 0) + inputs.sum(axis=0, dtype=np.float64)
         self._tokens[name] = self._tokens.get(name, 0) + len(inputs)
 
-    def sums(self) -> dict[str, tuple[Floats, int]]:
-        """Sums of squares (columns,) and the tokens they are over, by checkpoint name."""
+    def sums(self) -> dict[str, Sums]:
+        """What was collected, by the matrix's checkpoint name."""
         return {
-            name: (sums.astype(np.float32), self._tokens[name]) for name, sums in self._sums.items()
+            name: Sums(
+                squares.astype(np.float32),
+                self._plain[name].astype(np.float32),
+                self._tokens[name],
+            )
+            for name, squares in self._squares.items()
         }
 
     def result(self) -> dict[str, Floats]:
-        """Mean squares (columns,) by the matrix's checkpoint name.
+        """Mean squares (columns,) by the matrix's checkpoint name."""
+        return {name: one.squares for name, one in self.inputs().items()}
+
+    def inputs(self) -> dict[str, Inputs]:
+        """What the matrices' inputs are like, by the matrix's checkpoint name.
 
         From the sums as float32, as files store them: read back, they give these very means.
         """
-        return {name: sums / np.float32(tokens) for name, (sums, tokens) in self.sums().items()}
+        return {
+            name: Inputs(
+                sums.squares / np.float32(sums.tokens), sums.plain / np.float32(sums.tokens)
+            )
+            for name, sums in self.sums().items()
+        }
 
     def gather(
         self, source: WeightSource, sequences: Sequence[npt.NDArray[np.int32]]

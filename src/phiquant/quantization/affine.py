@@ -1,5 +1,6 @@
 """Affine rounding given its levels: weights to the nearest codes, and codes back to floats."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,21 @@ def decode_codes(codes: Codes, levels: Levels, kind: FloatType) -> Floats:
 def encode_nearest(
     grid: AffineGrid, weights: Floats, importance: Floats | None
 ) -> dict[str, npt.NDArray[np.generic]]:
-    """Fit, round and pack `weights` (rows, columns) band by band."""
+    """Fit, round to the nearest levels and pack `weights` (rows, columns)."""
+
+    def codes_of(band: Floats, levels: Levels) -> Codes:
+        return nearest_codes(band, levels, grid)
+
+    return encode_with(grid, weights, importance, codes_of)
+
+
+def encode_with(
+    grid: AffineGrid,
+    weights: Floats,
+    importance: Floats | None,
+    codes_of: Callable[[Floats, Levels], Codes],
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Fit, round by `codes_of` and pack `weights` (rows, columns) band by band."""
     parts: dict[str, npt.NDArray[Any]] = {
         name: np.empty(part.shape, part.dtype) for name, part in grid.layout(weights.shape).items()
     }
@@ -115,7 +130,7 @@ def encode_nearest(
     def work(first: int, last: int) -> None:
         band = np.ascontiguousarray(weights[first:last], np.float32)
         levels = grid.fit(band, importance)
-        packed = grid.pack(nearest_codes(band, levels, grid), levels)
+        packed = grid.pack(codes_of(band, levels), levels)
         for name, part in packed.items():
             parts[name][first:last] = part
 

@@ -11,7 +11,7 @@ which rounding methods are written once for every format.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -114,3 +114,9 @@ class AffineGrid(Grid, Protocol):
 
     def with_parameters(self, levels: Levels, parameters: Sequence[Floats]) -> Levels:
         """The levels of one block with other float parameters, rounded as they are stored."""
+
+
+def grid_over(grid: Grid, columns: int) -> Grid:
+    """The grid for rows of so many weights, where a format has groups as long as the rows."""
+    over = getattr(grid, "over", None)
+    return cast(Grid, over(columns)) if over is not None else grid

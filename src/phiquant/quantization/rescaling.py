@@ -26,6 +26,7 @@ import numpy as np
 
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.phi.weights import Floats, WeightSource, bands
+from phiquant.quantization.mean_feedback import Inputs
 
 WIDEST = 16.0
 """No factor is further from the layer's mean than this, so that half floats hold what it makes."""
@@ -101,9 +102,9 @@ class Fold:
             values = values * self.rows[first : first + len(values), None]
         return values
 
-    def of_squares(self, squares: Floats) -> Floats:
-        """The mean squares of the weight's inputs, from those of before, both (columns,)."""
-        return squares if self.columns is None else squares * np.square(self.columns)
+    def of_inputs(self, inputs: Inputs) -> Inputs:
+        """What the weight's inputs are like, from what they were like before."""
+        return inputs if self.columns is None else inputs.scaled(self.columns)
 
 
 class Rescaled:

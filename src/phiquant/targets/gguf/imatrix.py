@@ -1,10 +1,12 @@
-"""llama.cpp's files of importance matrices: sums of squares of every matrix's inputs.
+"""llama.cpp's files of importance matrices: sums over every matrix's inputs, and of their squares.
 
 Two encodings. As GGUF, which `llama-imatrix` writes unless told otherwise:
 
     fields    general.type "imatrix" | imatrix.datasets [string]
               imatrix.chunk_count u32 | imatrix.chunk_size u32, tokens in a chunk
     tensors   <name>.in_sum2 F32, a sum of squares a column | <name>.counts F32, tokens seen
+              <name>.in_sum F32, a plain sum a column; llama.cpp reads past it so far, and writes
+              it by a change that is proposed (https://github.com/ggml-org/llama.cpp/pull/14891)
 
 and the older one, usually called `.dat`, little-endian and without a mark of its own:
 
@@ -14,8 +16,8 @@ and the older one, usually called `.dat`, little-endian and without a mark of it
 
 Either way a mean square is the sum over the count, in float32, and so it is read here. A count
 of zero means that nothing was seen: llama-quantize then weighs all columns alike in the GGUF
-encoding and takes the sums as they stand in the older one. Sums of plain inputs (`.in_sum`),
-which newer files have too, are not used. Every size is checked against the bytes that are there.
+encoding and takes the sums as they stand in the older one. Every size is checked against the
+bytes that are there.
 Source: tools/imatrix/imatrix.cpp and common/imatrix-loader.cpp of llama.cpp.
 """
 
@@ -30,6 +32,7 @@ import numpy.typing as npt
 
 from phiquant.errors import InputError, MissingDependency
 from phiquant.quantization.grid import Floats
+from phiquant.quantization.mean_feedback import Inputs
 from phiquant.staging import write_bytes
 from phiquant.targets.gguf.file import MAGIC, StoredTensor, read_gguf
 from phiquant.targets.gguf.metadata import ARCHITECTURE
@@ -37,23 +40,27 @@ from phiquant.targets.gguf.metadata import ARCHITECTURE
 LEGACY = ".dat"
 """The suffix that asks for the older encoding when a file is written; reading looks inside."""
 
-SUMS, COUNTS = ".in_sum2", ".counts"
+SUMS, COUNTS, PLAIN = ".in_sum2", ".counts", ".in_sum"
 LEAST_ENTRY = 4 + 1 + 4 + 4 + 4
 """Bytes of the smallest entry in the older encoding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One matrix: float32 sums of squares (columns,) over `count` tokens, or other units."""
+    """One matrix: float32 sums of squares (columns,) over `count` tokens, or other units.
+
+    `plain` are sums of the inputs themselves, where a file has them.
+    """
 
     sums: Floats
     count: int
+    plain: Floats | None = None
 
     @property
-    def means(self) -> Floats:
-        """Mean squares (columns,), to the bit as llama-quantize computes them."""
-        means: Floats = self.sums / np.float32(self.count)
-        return means
+    def inputs(self) -> Inputs:
+        """Mean squares, to the bit as llama-quantize computes them, and means."""
+        count = np.float32(self.count)
+        return Inputs(self.sums / count, None if self.plain is None else self.plain / count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +119,8 @@ def _read_gguf(path: Path) -> dict[str, Entry]:
 
 
 def _entry(path: Path, name: str, tensors: Mapping[str, StoredTensor]) -> Entry:
-    found = [tensors.get(name + suffix) for suffix in (SUMS, COUNTS)]
-    sums, counts = (_values(path, tensor) if tensor else None for tensor in found)
+    found = [tensors.get(name + suffix) for suffix in (SUMS, COUNTS, PLAIN)]
+    sums, counts, plain = (_values(path, tensor) if tensor else None for tensor in found)
     if sums is None or counts is None:
         raise InputError(f"{path} has {SUMS} or {COUNTS} of {name}, not both; make it anew")
     if counts.size != 1:
@@ -124,7 +131,9 @@ def _entry(path: Path, name: str, tensors: Mapping[str, StoredTensor]) -> Entry:
     count = float(counts[0])
     if not 0 <= count < 2**63:  # also false for a NaN
         raise InputError(f"{path} counts {count} tokens for {name}; make it anew")
-    return Entry(sums, round(count))
+    if plain is not None and plain.size != sums.size:
+        raise InputError(f"{path} has {plain.size} {PLAIN} of {name} and {sums.size} {SUMS}")
+    return Entry(sums, round(count), plain)
 
 
 def _values(path: Path, tensor: StoredTensor) -> Floats:
@@ -195,7 +204,7 @@ def _legacy_bytes(entries: Mapping[str, Entry], text: Text) -> bytes:
     for name, entry in sorted(entries.items()):
         calls = text.chunks(entry.count)
         data += counted(name) + struct.pack("<ii", calls, entry.sums.size)
-        data += (entry.means * np.float32(calls)).astype("<f4").tobytes()
+        data += (entry.inputs.squares * np.float32(calls)).astype("<f4").tobytes()
     calls = max(text.chunks(entry.count) for entry in entries.values())
     return data + struct.pack("<i", calls) + counted(text.name)
 
@@ -216,6 +225,8 @@ def _gguf_bytes(entries: Mapping[str, Entry], text: Text) -> bytes:
         for name, entry in sorted(entries.items()):
             writer.add_tensor(name + SUMS, np.asarray(entry.sums, np.float32))
             writer.add_tensor(name + COUNTS, np.array([entry.count], np.float32))
+            if entry.plain is not None:
+                writer.add_tensor(name + PLAIN, np.asarray(entry.plain, np.float32))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()

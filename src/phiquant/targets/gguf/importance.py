@@ -1,8 +1,9 @@
 """What llama.cpp's importance matrices say about a model, and what to tell them about one.
 
 The mean square of an input channel is what `--quality balanced` weighs a column's errors by, in
-every format. A file that was made elsewhere may be anyone's and for any model: its names and
-sizes must be this model's, its values finite and not negative.
+every format; means, which few files have, are what it lets errors cancel by. A file that was made
+elsewhere may be anyone's and for any model: its names and sizes must be this model's, its values
+finite and such as they can be.
 
 `llama-imatrix` leaves the head out unless it is told `--process-output`, and then calls a tied
 one `token_embd.weight`; files of others have it as `output.weight`.
@@ -16,10 +17,12 @@ import numpy as np
 
 from phiquant.errors import InputError
 from phiquant.phi.architecture import Architecture, Role, Weight
-from phiquant.quantization.grid import Floats
+from phiquant.quantization.mean_feedback import Inputs
 from phiquant.targets.gguf.imatrix import Entry, Text, read_imatrix, write_imatrix
 from phiquant.targets.gguf.tensors import WHOLE_MODEL, tensor_name, tensor_name_of
 
+SLACK = 1e-3
+"""By how much a squared mean may exceed the mean square, by the rounding of sums."""
 NAMED = 3
 """Tensors that a message names before it counts the rest."""
 
@@ -28,12 +31,12 @@ NAMED = 3
 class Importance:
     """What a file says about a model.
 
-    `means` are mean squares (columns,) by the matrix's checkpoint name; `absent` are llama.cpp's
-    names of the matrices that the file has nothing on.
+    `inputs` are by the matrix's checkpoint name; `absent` are llama.cpp's names of the matrices
+    that the file has nothing on.
     """
 
     name: str
-    means: Mapping[str, Floats]
+    inputs: Mapping[str, Inputs]
     absent: tuple[str, ...]
 
     @property
@@ -59,17 +62,17 @@ def read_importance(path: Path, architecture: Architecture) -> Importance:
             f"{path} was made for another model: it has {_listed(foreign)}, which this one has "
             "not; make one with llama-imatrix from this model's GGUF file, or with --imatrix-out"
         )
-    means: dict[str, Floats] = {}
+    inputs: dict[str, Inputs] = {}
     absent: list[str] = []
     for weight in matrices:
         entry = _entry(entries, weight)
         if entry is None:
             absent.append(tensor_name(weight))
         else:
-            means[weight.name] = _checked(path, weight, entry)
-    if not means:
+            inputs[weight.name] = _checked(path, weight, entry)
+    if not inputs:
         raise InputError(f"{path} has nothing on any matrix of this model; make one over a text")
-    return Importance(path.name, means, tuple(absent))
+    return Importance(path.name, inputs, tuple(absent))
 
 
 def write_importance(path: Path, entries: Mapping[str, Entry], text: Text) -> None:
@@ -98,21 +101,30 @@ def _entry(entries: Mapping[str, Entry], weight: Weight) -> Entry | None:
     return found[0] if found else None
 
 
-def _checked(path: Path, weight: Weight, entry: Entry) -> Floats:
+def _checked(path: Path, weight: Weight, entry: Entry) -> Inputs:
     columns, name = weight.shape[1], tensor_name(weight)
     if entry.sums.size != columns:
         raise InputError(
             f"{path} was made for another model: expected {columns} columns for {name}, found "
             f"{entry.sums.size}"
         )
-    means = np.ascontiguousarray(entry.means, np.float32)
-    if not np.isfinite(means).all() or means.min() < 0:
-        wrong = means[~np.isfinite(means) | (means < 0)][0]
+    found = entry.inputs
+    squares = np.ascontiguousarray(found.squares, np.float32)
+    if not np.isfinite(squares).all() or squares.min() < 0:
+        wrong = squares[~np.isfinite(squares) | (squares < 0)][0]
         raise InputError(
             f"expected finite squares of at least 0 for {name} in {path}, found {wrong}; the "
             "text it was made over made the model overflow, or the file is damaged"
         )
-    return means
+    if found.means is None:
+        return Inputs(squares)
+    means = np.ascontiguousarray(found.means, np.float32)
+    if not (np.square(means) <= squares * np.float32(1 + SLACK)).all():  # also false for a NaN
+        raise InputError(
+            f"expected means of inputs that go with their mean squares for {name} in {path}, found "
+            "larger ones; the file is damaged, make it anew"
+        )
+    return Inputs(squares, means)
 
 
 def _listed(names: list[str] | tuple[str, ...]) -> str:
