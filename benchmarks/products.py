@@ -7,8 +7,10 @@ r rows and n columns:
   (L tokens a sequence, h the width of all heads), once for each network that the sample walks
   through: the one in the making, and the original where the method wants it;
 - moments: T n^2 a layer input (symmetric: half of 2 T n^2), and 2 T n^2 for the cross moments
-  where the method corrects for shifted inputs;
-- factors: n^3, for a Cholesky factor and its inverse;
+  where the method corrects for shifted inputs; 2 T r n where it corrects for a residual stream that
+  is behind, for the two layers that add to it;
+- factors: n^3, for a Cholesky factor and its inverse; for the corrections 2 n^3, by substitution,
+  and 2 r n^2 for the weight times what comes of it, and 2 r n^2 more for the stream behind;
 - rounding: r n^2 for feedback into the columns that follow, and 2 r n^2 for each sweep over codes
   or parameters; where rows give feedback too, B at a time, r n B more, 2 r n B a sweep over codes,
   and no sweep over parameters;
@@ -29,6 +31,8 @@ from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.quantization.calibrated import ROWS, Method
 
 LAYERS = (Role.QKV, Role.ATTENTION_OUTPUT, Role.GATE_UP, Role.DOWN)
+ADDING = (Role.ATTENTION_OUTPUT, Role.DOWN)
+"""Layers that add to the residual stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +62,15 @@ def count(model: Architecture, sequences: int, length: int) -> Products:
     before = at_head if model.tied_head else 0
     if method.rescaling:
         before += min(sequences, max(1, RESCALING_TOKENS // length)) * length
-    symmetric = sum(one.shape[1] ** 2 for one in layers)
+    symmetric = sum(one.shape[1] ** 2 for one in layers) * (3 if method.shift else 1)
+    adding = [one for one in layers if one.role in ADDING and method.behind]
+    behind = sum(2 * one.shape[0] * one.shape[1] for one in adding)
     return Products(
         forward=tokens * through * networks + before * through,
-        moments=tokens * symmetric * (3 if method.shift else 1) + at_head * head.shape[1] ** 2,
-        factors=sum(one.shape[1] ** 3 for one in (*layers, head)),
+        moments=tokens * (symmetric + behind) + at_head * head.shape[1] ** 2,
+        factors=sum(one.shape[1] ** 3 for one in (*layers, head))
+        + sum(2 * sum(one.shape) * one.shape[1] ** 2 for one in layers if method.shift)
+        + sum(2 * one.shape[0] * one.shape[1] ** 2 for one in adding),
         rounding=sum(rounding(one, method) for one in (*layers, head)),
         outputs=0 if method.output_damping is None else there_and_back(model, sequences, length),
     )

@@ -39,7 +39,8 @@ from phiquant.planning.allocation import (
 )
 from phiquant.planning.plan import Plan
 from phiquant.progress import OnProgress, Progress, ignore
-from phiquant.quantization.mean_feedback import Inputs, encode_for
+from phiquant.quantization.inputs import Inputs
+from phiquant.quantization.mean_feedback import encode_for
 from phiquant.quantization.rescaling import Rescaled, even_factors
 from phiquant.recipe import CalibrationText, Recipe
 from phiquant.targets.table import target

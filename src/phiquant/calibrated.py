@@ -56,7 +56,7 @@ class Wanted:
     def grid(self, weight: str) -> Grid:
         """The grid of a weight, with a group of its own for every row length."""
         row = self.rows[weight]
-        return grid_over(self.grids[row.grid], row.shape[1])
+        return grid_over(self.grids[row.grid], row.shape[-1])
 
 
 def calibrate(

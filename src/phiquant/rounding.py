@@ -29,7 +29,8 @@ from phiquant.planning.plan import Plan, PlanRow
 from phiquant.progress import OnProgress, Progress
 from phiquant.quantization.calibrated import Method
 from phiquant.quantization.grid import Floats, Grid, Parts
-from phiquant.quantization.mean_feedback import Inputs, encode_for
+from phiquant.quantization.inputs import Inputs
+from phiquant.quantization.mean_feedback import encode_for
 from phiquant.quantization.rescaling import Rescaled, even_factors
 from phiquant.recipe import Recipe
 from phiquant.streaming import Rounding

@@ -224,7 +224,12 @@ def test_minimal_products_of_a_block_by_hand():
     streams = 2 if Method().shift else 1
     forward = 15 * (sum(2 * rows * columns for rows, columns in shapes) + 2 * 5 * 4)
     assert found.forward == forward * (streams + Method().rescaling)
-    assert found.factors == sum(columns**3 for _, columns in (*shapes, (16, 4)))
+    inverses = sum(columns**3 for _, columns in (*shapes, (16, 4)))
+    corrected = sum(2 * c**3 + 2 * r * c**2 for r, c in shapes)
+    adding = [(4, 4), (4, 8)]  # o, down: they make up for the stream behind
+    assert found.factors == inverses + corrected + sum(2 * r * c**2 for r, c in adding)
+    seen = sum(3 * c**2 for _, c in shapes) + sum(2 * r * c for r, c in adding)
+    assert found.moments == 15 * (seen + 4**2)
     # A sweep over codes everywhere, one over parameters in the head; 256 rows give feedback.
     assert found.rounding == sum(r * c * (c + 256) * 3 for r, c in shapes) + 16 * 4**2 * 5
     attention = 2 * 5 * 4

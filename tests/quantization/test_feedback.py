@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phiquant.quantization.affine import decode_codes, nearest_codes
-from phiquant.quantization.calibrated import Method, Rounder, correction, shrunk
+from phiquant.quantization.calibrated import Method, Rounder, shrunk
 from phiquant.quantization.descent import damped, errors_of, improve_codes, improve_parameters
 from phiquant.quantization.feedback import Feedback, round_with_feedback, rounding_order
 from phiquant.quantization.floats import FLOAT_TYPES
@@ -172,9 +172,19 @@ def test_the_correction_is_the_least_squares_answer_to_shifted_inputs():
     moment = (seen.T @ seen / 2000).astype(np.float32)
     shift = ((true - seen).T @ seen / 2000).astype(np.float32)
     expected = np.linalg.lstsq(seen, true @ weight.T, rcond=None)[0].T
-    moved = weight + weight @ correction(moment, shift, 1.0)
+    moved = weight + weight @ Feedback.of(moment, 8, 0.0).divided(shift)
     assert np.allclose(moved, expected, atol=1e-3)
-    assert np.allclose(correction(moment, shift, 0.0), 0)
+
+
+@pytest.mark.parametrize("columns", [64, 256, 320, 1056])
+def test_division_by_the_moment_is_the_inverse_whatever_the_width(columns):
+    _, moment = problem(columns, tokens=200)
+    feedback = Feedback.of(moment, 32, 0.03)
+    moments = np.random.default_rng(2).normal(size=(7, columns)).astype(np.float32)
+    expected = np.linalg.solve(damped(moment, 0.03).astype(np.float64), moments.T).T
+    np.testing.assert_allclose(
+        feedback.divided(moments), expected, atol=2e-4 * np.abs(expected).max()
+    )
 
 
 def test_shrinking_takes_from_all_but_the_diagonal():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from phiquant.quantization.affine import nearest_codes
+from phiquant.quantization.inputs import Inputs
 from phiquant.quantization.mean_feedback import (
     LEAST,
-    Inputs,
     MeanFeedback,
     codes_with_means,
     encode_for,

@@ -19,7 +19,7 @@ from phiquant.calibration.wavefront import Wavefront, work
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.weights import Floats, WeightSource
 from phiquant.progress import OnProgress, Progress, ignore
-from phiquant.quantization.mean_feedback import Inputs
+from phiquant.quantization.inputs import Inputs
 
 Tokens = npt.NDArray[np.int32]
 

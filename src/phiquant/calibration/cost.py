@@ -81,7 +81,10 @@ class Cost:
         two_sided = self.fisher is not None and weight.role in LINEAR
         parameters = method.parameters and not two_sided
         sweeps = 2 * method.sweeps * (method.codes + parameters)
-        correction = (2 * rows * columns**2 + 3 * columns**3) if method.shift else 0
+        # A weight times its correction, and that by substitution, as for the stream behind.
+        correction = 2 * (rows + columns) * columns**2 if method.shift else 0
+        if method.behind and weight.role in (Role.ATTENTION_OUTPUT, Role.DOWN):
+            correction += 2 * rows * columns**2
         across = rows * columns * ROWS * (1 + 2 * method.sweeps * method.codes) if two_sided else 0
         return rows * columns**2 * (1 + sweeps) + columns**3 // 3 + correction + across
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from phiquant.phi.reference import Reference
 from phiquant.phi.weights import Floats, WeightSource
-from phiquant.quantization.mean_feedback import Inputs
+from phiquant.quantization.inputs import Inputs
 
 BATCH_TOKENS = 4096
 """Tokens that go through the network together."""

@@ -91,17 +91,6 @@ def shrunk(moment: Floats, share: float) -> Floats:
     return found
 
 
-def correction(moment: Floats, shift: Floats, strength: float) -> Floats:
-    """What to add to a weight, as a share of itself: W + W @ correction; `moment` is damped."""
-    return np.float32(strength) * _divided(shift, moment)
-
-
-def _divided(moments: Floats, by: Floats) -> Floats:
-    """`moments` (rows, n) times the inverse of the symmetric `by` (n, n)."""
-    answer = np.linalg.solve(by.astype(np.float64), moments.T.astype(np.float64))
-    return answer.T.astype(np.float32)
-
-
 class Rounder:
     """A layer's moments, prepared for rounding rows of its weight onto a grid.
 
@@ -120,12 +109,12 @@ class Rounder:
         self._outputs = None if method.output_damping is None else outputs
         second = shrunk(moments.second, method.shrinkage)
         self._stiff = damped(second, method.damping)
+        self._feedback = Feedback.of(second, grid.block, method.damping)
         self._correction = self._addition = None
         if moments.shift is not None and method.shift:
-            self._correction = correction(self._stiff, moments.shift, method.shift)
+            self._correction = np.float32(method.shift) * self._feedback.divided(moments.shift)
         if moments.behind is not None and method.behind:
-            self._addition = correction(self._stiff, moments.behind, method.behind)
-        self._feedback = Feedback.of(second, grid.block, method.damping)
+            self._addition = np.float32(method.behind) * self._feedback.divided(moments.behind)
 
     def round(self, weight: Floats, start: int = 0) -> Parts:
         """The stored parts of the layer's rows from `start` on: `weight` (rows, n)."""

@@ -34,6 +34,8 @@ from phiquant.quantization.two_sided import two_sided_kernel
 
 STEP = 128
 """Columns between two matrix products: within a step, feedback goes from column to column."""
+SOLVED = 256
+"""Columns between two matrix products of a substitution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,26 @@ class Feedback:
         diagonal = np.diagonal(upper)
         factors = np.ascontiguousarray(upper / diagonal, np.float32)
         return cls(order, factors, np.square(diagonal).astype(np.float32))
+
+    def divided(self, moments: Floats) -> Floats:
+        """`moments` (rows, n) times the inverse of the damped moment, U⁻ᵀ D⁻¹ U⁻¹.
+
+        By substitution, SOLVED columns at a time, so that all but their own is matrix products.
+        """
+        steps = range(0, len(self.order), SOLVED)
+        found = moments[:, self.order]
+        for first in reversed(steps):
+            here, after = slice(first, first + SOLVED), slice(first + SOLVED, None)
+            found[:, here] -= found[:, after] @ self.factors[here, after].T
+            found[:, here] = np.linalg.solve(self.factors[here, here], found[:, here].T).T
+        found /= self.penalties
+        for first in steps:
+            here, before = slice(first, first + SOLVED), slice(first)
+            found[:, here] -= found[:, before] @ self.factors[before, here]
+            found[:, here] = np.linalg.solve(self.factors[here, here].T, found[:, here].T).T
+        answer = np.empty_like(found)
+        answer[:, self.order] = found
+        return answer
 
 
 def rounding_order(importance: Floats, block: int) -> npt.NDArray[np.intp]:

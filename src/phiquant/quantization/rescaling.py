@@ -26,7 +26,7 @@ import numpy as np
 
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.phi.weights import Floats, WeightSource, bands
-from phiquant.quantization.mean_feedback import Inputs
+from phiquant.quantization.inputs import Inputs
 
 WIDEST = 16.0
 """No factor is further from the layer's mean than this, so that half floats hold what it makes."""

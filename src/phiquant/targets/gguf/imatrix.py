@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from phiquant.errors import InputError, MissingDependency
 from phiquant.quantization.grid import Floats
-from phiquant.quantization.mean_feedback import Inputs
+from phiquant.quantization.inputs import Inputs
 from phiquant.staging import write_bytes
 from phiquant.targets.gguf.file import MAGIC, StoredTensor, read_gguf
 from phiquant.targets.gguf.metadata import ARCHITECTURE

@@ -17,7 +17,7 @@ import numpy as np
 
 from phiquant.errors import InputError
 from phiquant.phi.architecture import Architecture, Role, Weight
-from phiquant.quantization.mean_feedback import Inputs
+from phiquant.quantization.inputs import Inputs
 from phiquant.targets.gguf.imatrix import Entry, Text, read_imatrix, write_imatrix
 from phiquant.targets.gguf.tensors import WHOLE_MODEL, tensor_name, tensor_name_of
 
