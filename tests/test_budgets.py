@@ -17,7 +17,7 @@ from phiquant.budgets import (
     within_budgets,
 )
 from phiquant.calibration.analysis import analysis_windows
-from phiquant.calibration.diagonals import Diagonals
+from phiquant.calibration.input_sums import InputSums
 from phiquant.calibration.text import shipped_sample
 from phiquant.errors import RequestError
 from phiquant.phi.checkpoint import Checkpoint
@@ -195,11 +195,15 @@ def test_a_rescaled_model_is_the_same_network_with_other_choices(analysed):
     rescaled = analysed.rescaled()
     windows = analysed.held_back
     assert Evaluation(analysed.source, windows)(rescaled.source) < 1e-6
-    means = []
+    found = []
     for source in (analysed.source, rescaled.source):
-        diagonals = Diagonals()
-        list(diagonals.gather(source, windows))
-        means.append(diagonals.result())
-    for name, before in means[0].items():
-        scale = rescaled.analysis.diagonals[name] / analysed.analysis.diagonals[name]
-        np.testing.assert_allclose(means[1][name], before * scale, rtol=1e-3)
+        sums = InputSums()
+        list(sums.gather(source, windows))
+        found.append(sums.inputs())
+    for name, before in found[0].items():
+        told = [model.analysis.inputs[name] for model in (analysed, rescaled)]
+        scale = told[1].squares / told[0].squares
+        np.testing.assert_allclose(found[1][name].squares, before.squares * scale, rtol=1e-3)
+        scale = told[1].means / told[0].means
+        atol = 1e-4 * np.sqrt(found[1][name].squares.max())
+        np.testing.assert_allclose(found[1][name].means, before.means * scale, rtol=1e-3, atol=atol)

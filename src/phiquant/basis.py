@@ -1,7 +1,8 @@
 """What roundings rest on beside the weights: a sample of text, or an importance matrix.
 
 `best` needs second moments of what a layer takes in the quantized network, which only a text can
-give. `balanced` needs mean squares: a text gives them, and an importance matrix has them.
+give. `balanced` needs mean squares, which a text gives and an importance matrix has, and takes
+means too, which few matrices have.
 """
 
 from collections.abc import Sequence

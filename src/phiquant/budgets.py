@@ -124,7 +124,7 @@ class Analysed:
 
         Sensitivities stay: a re-scaled layer's outputs are what they were.
         """
-        network = Rescaled(self.source, even_factors(self.source, self.analysis.diagonals))
+        network = Rescaled(self.source, even_factors(self.source, self.analysis.inputs))
         inputs = {
             name: network.fold(name).of_inputs(found)
             for name, found in self.analysis.inputs.items()

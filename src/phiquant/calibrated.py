@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.calibration.cost import HEAD_TOKENS, Cost, product_rate, rescaling_sample
-from phiquant.calibration.diagonals import Diagonals
 from phiquant.calibration.fisher import gather_output_moments
+from phiquant.calibration.input_sums import InputSums
 from phiquant.calibration.journal import Journal, keep
 from phiquant.calibration.moments import Moments
 from phiquant.calibration.stream import Stream
@@ -104,10 +104,10 @@ def _factors(source: WeightSource, sequences: Tokens, journal: Journal) -> Facto
     kept = journal.factors()
     if kept is not None:
         return kept
-    squares = Diagonals()
-    for _ in squares.gather(source, list(rescaling_sample(sequences))):
+    seen = InputSums()
+    for _ in seen.gather(source, list(rescaling_sample(sequences))):
         pass
-    factors = even_factors(source, squares.result())
+    factors = even_factors(source, seen.inputs())
     journal.keep_factors(factors)
     return factors
 

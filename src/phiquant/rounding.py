@@ -21,7 +21,7 @@ import numpy as np
 
 from phiquant.basis import BALANCED_SEQUENCES, Basis
 from phiquant.calibrated import Calibration, Wanted, calibrate
-from phiquant.calibration.diagonals import Diagonals
+from phiquant.calibration.input_sums import InputSums
 from phiquant.calibration.journal import Journal
 from phiquant.calibration.text import Sample
 from phiquant.phi.checkpoint import Checkpoint
@@ -92,8 +92,7 @@ def calibrated(
         inputs = found.inputs()
     networks: dict[str, Rescaled] = {}
     if any(recipe.quality == "balanced" and recipe.rescaling for recipe, _ in asked):
-        squares = {name: one.squares for name, one in inputs.items()}
-        networks["balanced"] = Rescaled(checkpoint, even_factors(checkpoint, squares))
+        networks["balanced"] = Rescaled(checkpoint, even_factors(checkpoint, inputs))
     best = [(recipe, plan) for recipe, plan in asked if recipe.quality == "best"]
     if sample is not None and best:
         method = Method(rescaling=best[0][0].rescaling)  # they agree: see `pipeline.make_plans`
@@ -124,16 +123,16 @@ def calibrated(
         shutil.rmtree(journal.directory)
 
 
-def gathered(checkpoint: Checkpoint, sample: Sample, on_progress: OnProgress) -> Diagonals:
+def gathered(checkpoint: Checkpoint, sample: Sample, on_progress: OnProgress) -> InputSums:
     """Means and squares of every matrix's inputs over the first sequences of the sample."""
-    found = Diagonals()
+    found = InputSums()
     windows = sample.tokens[:BALANCED_SEQUENCES]
     for done in found.gather(checkpoint, windows):
         on_progress(Progress("calibrating", done, len(windows), "sequences"))
     return found
 
 
-def _write_imatrix(path: Path, found: Diagonals, sample: Sample) -> None:
+def _write_imatrix(path: Path, found: InputSums, sample: Sample) -> None:
     entries = {
         name: Entry(sums.squares, sums.tokens, sums.plain) for name, sums in found.sums().items()
     }

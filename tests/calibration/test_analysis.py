@@ -19,14 +19,15 @@ def normed(x, gains):
 
 
 @pytest.mark.parametrize("tied", [False, True])
-def test_diagonals_are_mean_squares_of_inputs(tmp_path, tied):
+def test_inputs_are_known_by_means_and_mean_squares(tmp_path, tied):
     changes = {"tie_word_embeddings": tied, "num_hidden_layers": 1}
     weights = tiny_weights(tiny_config(**changes), seed=4)
     source = Checkpoint.open(
         write_tiny_checkpoint(tmp_path / "m", dtype="F32", weights=weights, **changes)
     )
     windows = some_windows()
-    found = analyse(source, windows).diagonals
+    seen = analyse(source, windows).inputs
+    found = {name: one.squares for name, one in seen.items()}
     matrices = {name for name, values in weights.items() if values.ndim == 2}
     assert found.keys() == matrices - ({"model.embed_tokens.weight"} if not tied else set())
     assert all(found[name].shape == (weights[name].shape[1],) for name in found)
@@ -35,6 +36,8 @@ def test_diagonals_are_mean_squares_of_inputs(tmp_path, tied):
     inputs = normed(hidden, weights["model.layers.0.input_layernorm.weight"])
     expected = np.mean(inputs**2, axis=0)
     assert found["model.layers.0.self_attn.qkv_proj.weight"] == pytest.approx(expected, rel=1e-5)
+    means = seen["model.layers.0.self_attn.qkv_proj.weight"].means
+    assert means == pytest.approx(np.mean(inputs, axis=0), rel=1e-4, abs=1e-6)
     final = np.concatenate(Reference(source).hidden_states(windows)).astype(np.float64)
     head = "model.embed_tokens.weight" if tied else "lm_head.weight"
     assert found[head] == pytest.approx(np.mean(final**2, axis=0), rel=1e-5)

@@ -145,7 +145,7 @@ def test_effects_follow_the_law(tmp_path):
         whole = source.weight(weight.name)
         grids = {name: target(of).grids[name] for of, name in GRIDS}
         rows = sampled_rows(source, weight)
-        errors = grid_errors(rows, found.diagonals[weight.name], grids)
+        errors = grid_errors(rows, found.inputs[weight.name].squares, grids)
         for name, grid in grids.items():
             rounded = grid.decode(grid.encode(whole), whole.shape[1])
             actual = divergence(source, Replaced(source, {weight.name: rounded}), windows)
@@ -163,7 +163,7 @@ def test_effects_add_up(tmp_path, of, name):
     rounded, total = {}, 0.0
     for weight in matrices(source):
         rows = sampled_rows(source, weight)
-        (error,) = grid_errors(rows, found.diagonals[weight.name], {name: grid}).values()
+        (error,) = grid_errors(rows, found.inputs[weight.name].squares, {name: grid}).values()
         total += found.sensitivities[weight.name].effect(error)
         whole = source.weight(weight.name)
         rounded[weight.name] = grid.decode(grid.encode(whole), whole.shape[1])

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from phiquant.calibration.diagonals import Diagonals
+from phiquant.calibration.input_sums import InputSums
 from phiquant.phi.architecture import Role
 from phiquant.phi.config import read_architecture
 from phiquant.phi.reference import Reference
+from phiquant.quantization.inputs import Inputs
 from phiquant.quantization.rescaling import WIDEST, Rescaled, even_factors
 from phiquant.targets.gguf.grids import GRIDS
 from tiny_models import InMemory, longrope, tiny_config, tiny_weights
@@ -28,10 +29,10 @@ def tokens(source, count=40):
     return random.integers(0, source.architecture.vocabulary_size, count).astype(np.int32)
 
 
-def squares_of(source):
-    found = Diagonals()
+def inputs_of(source):
+    found = InputSums()
     assert list(found.gather(source, [tokens(source)])) == [1]
-    return found.result()
+    return found.inputs()
 
 
 @pytest.fixture(params=CONFIGS, name="source")
@@ -40,7 +41,7 @@ def _source(request):
 
 
 def test_the_function_stays(source):
-    rescaled = Rescaled(source, even_factors(source, squares_of(source)))
+    rescaled = Rescaled(source, even_factors(source, inputs_of(source)))
     expected = Reference(source).logits(tokens(source))
     found = Reference(rescaled).logits(tokens(source))
     np.testing.assert_allclose(found, expected, atol=2e-5 * abs(expected).max())
@@ -53,7 +54,7 @@ def test_the_function_stays(source):
 
 
 def test_gains_are_numbers_that_bfloat16_holds(source):
-    rescaled = Rescaled(source, even_factors(source, squares_of(source)))
+    rescaled = Rescaled(source, even_factors(source, inputs_of(source)))
     for weight in source.architecture.weights():
         if rescaled.gains(weight.name) is not None:
             gains = rescaled.weight(weight.name)
@@ -61,13 +62,13 @@ def test_gains_are_numbers_that_bfloat16_holds(source):
 
 
 def test_factors_are_those_of_the_formula(source):
-    squares = squares_of(source)
-    for name, factor in even_factors(source, squares).items():
+    seen = inputs_of(source)
+    for name, factor in even_factors(source, seen).items():
         if name.endswith("o_proj.weight"):
             continue
         weight = source.weight(name).astype(np.float64)
         weight /= np.sqrt((weight**2).mean(axis=1, keepdims=True))
-        columns, inputs = np.sqrt((weight**2).mean(axis=0)), np.sqrt(squares[name])
+        columns, inputs = np.sqrt((weight**2).mean(axis=0)), np.sqrt(seen[name].squares)
         expected = [(c**3 / r) ** 0.25 for c, r in zip(columns, inputs, strict=True)]
         expected /= np.exp(np.mean(np.log(expected)))
         np.testing.assert_allclose(factor, expected, rtol=1e-3)
@@ -76,7 +77,7 @@ def test_factors_are_those_of_the_formula(source):
 def test_rescaling_undoes_a_rescaling():
     config = CONFIGS["untied, grouped heads, LongRoPE"]
     source = network(config)
-    first = Rescaled(source, even_factors(source, squares_of(source)))
+    first = Rescaled(source, even_factors(source, inputs_of(source)))
     random = np.random.default_rng(5)
     uneven = {
         weight.name: random.lognormal(0, 0.5, weight.shape[1]).astype(np.float32)
@@ -84,7 +85,7 @@ def test_rescaling_undoes_a_rescaling():
         if weight.role in (Role.QKV, Role.GATE_UP, Role.DOWN, Role.HEAD)
     }
     disturbed = Rescaled(source, uneven)
-    second = Rescaled(disturbed, even_factors(disturbed, squares_of(disturbed)))
+    second = Rescaled(disturbed, even_factors(disturbed, inputs_of(disturbed)))
     for name, given in uneven.items():
         scale = first.weight(name) / second.weight(name)
         # Up to one factor for all columns of a row: rows have steps of their own.
@@ -99,9 +100,9 @@ def test_channels_that_are_dead_or_without_end_are_left_in_bounds():
     source.weights[down][:, 3] = 0
     source.weights[down][:, 5] *= 1e6
     source.weights[norm][2] = 0
-    squares = squares_of(source)
-    squares[down][7] = 0
-    factors = even_factors(source, squares)
+    seen = inputs_of(source)
+    seen[down].squares[7] = 0
+    factors = even_factors(source, seen)
     rescaled = Rescaled(source, factors)
     for name, factor in factors.items():
         assert (factor >= 0.99 / WIDEST).all(), name
@@ -115,7 +116,7 @@ def test_channels_that_are_dead_or_without_end_are_left_in_bounds():
 
 
 def test_bands_are_rows_of_the_whole(source):
-    rescaled = Rescaled(source, even_factors(source, squares_of(source)))
+    rescaled = Rescaled(source, even_factors(source, inputs_of(source)))
     for weight in source.architecture.weights():
         whole = rescaled.weight(weight.name)
         assert np.array_equal(rescaled.weight(weight.name, 5, 9), whole[5:9]), weight.name
@@ -130,16 +131,16 @@ def test_uneven_columns_lose_less_once_evened():
     even = random.normal(size=source.weights[name].shape).astype(np.float32)
     factors = random.lognormal(0, 0.6, even.shape[1]).astype(np.float32)
     source.weights[name] = even * factors
-    squares = {name: 1 / factors**2}
+    seen = Inputs(1 / factors**2)
 
     def loss(weights, inputs):
         grid = GRIDS["Q4_0"]
         found = grid.decode(grid.encode(weights, inputs), weights.shape[1])
         return float((np.square(found - weights) @ inputs).sum())
 
-    evened = Rescaled(source, even_factors(source, squares))
+    evened = Rescaled(source, even_factors(source, {name: seen}))
     columns = evened.fold(name).columns
     best = loss(even, np.ones(even.shape[1], np.float32))
-    plain = loss(source.weights[name], squares[name])
-    found = loss(evened.weight(name), squares[name] * columns**2)
+    plain = loss(source.weights[name], seen.squares)
+    found = loss(evened.weight(name), seen.squares * columns**2)
     assert found < 1.01 * best < 0.8 * plain

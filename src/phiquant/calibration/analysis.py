@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.calibration.anchor import Anchor
-from phiquant.calibration.diagonals import Diagonals
+from phiquant.calibration.input_sums import InputSums
 from phiquant.calibration.sensitivity import Sensitivity, sampled_rows, squared_error
 from phiquant.calibration.wavefront import Wavefront, work
 from phiquant.phi.architecture import Architecture
-from phiquant.phi.weights import Floats, WeightSource
+from phiquant.phi.weights import WeightSource
 from phiquant.progress import OnProgress, Progress, ignore
 from phiquant.quantization.inputs import Inputs
 
@@ -44,11 +44,6 @@ class Analysis:
     sensitivities: Mapping[str, Sensitivity] = field(default_factory=dict)
     """Of every matrix; empty where they were not measured."""
 
-    @property
-    def diagonals(self) -> Mapping[str, Floats]:
-        """Mean squares of the matrices' inputs, (columns,)."""
-        return {name: one.squares for name, one in self.inputs.items()}
-
 
 def analyse(
     source: WeightSource,
@@ -74,16 +69,17 @@ def analyse(
         done += more
         on_progress(Progress("analysing", -(-done // 10**9), -(-total // 10**9), "G"))
 
-    diagonals = Diagonals()
+    seen = InputSums()
     front = Wavefront(source, windows, anchors)
-    nats = front.run(diagonals.add, advance).mean(axis=1)
-    means = diagonals.result()
-    found = {}
+    nats = front.run(seen.add, advance).mean(axis=1)
+    inputs, found = seen.inputs(), {}
     for variant, divergence in zip(front.variants, nats, strict=True):
         rows = sampled_rows(source, variant.weight)
-        error = squared_error(rows, variant.anchor.rounded(rows), means.get(variant.weight.name))
+        met = inputs.get(variant.weight.name)
+        diagonal = None if met is None else met.squares
+        error = squared_error(rows, variant.anchor.rounded(rows), diagonal)
         found[variant.weight.name] = Sensitivity(float(divergence), error)
-    return Analysis(diagonals.inputs(), found)
+    return Analysis(inputs, found)
 
 
 def analysis_windows(architecture: Architecture) -> int:

@@ -40,8 +40,8 @@ NORMS = {Role.QKV: Role.ATTENTION_NORM, Role.GATE_UP: Role.FFN_NORM, Role.HEAD: 
 """The norm that feeds a layer."""
 
 
-def even_factors(source: WeightSource, squares: Factors) -> dict[str, Floats]:
-    """The factors of every layer that `squares`, its inputs' mean squares, are known of.
+def even_factors(source: WeightSource, inputs: Mapping[str, Inputs]) -> dict[str, Floats]:
+    """The factors of every layer whose inputs are known, by their mean squares.
 
     A tied head has none: its columns are the embedding's.
     """
@@ -49,8 +49,8 @@ def even_factors(source: WeightSource, squares: Factors) -> dict[str, Floats]:
     factors: dict[str, Floats] = {}
     for weight in architecture.weights():
         feeds = weight.role in (*NORMS, Role.ATTENTION_OUTPUT, Role.DOWN)
-        if feeds and weight.name in squares:
-            factor = _even(_column_squares(source, weight), squares[weight.name])
+        if feeds and weight.name in inputs:
+            factor = _even(_column_squares(source, weight), inputs[weight.name].squares)
             if weight.role is Role.ATTENTION_OUTPUT:
                 factor = _alike_in_group(factor, architecture)
             factors[weight.name] = factor

@@ -29,7 +29,7 @@ class Sums:
     tokens: int
 
 
-class Diagonals:
+class InputSums:
     """Collects E[x] and E[x²] by matrix; `add` is an observer of `Reference`."""
 
     def __init__(self) -> None:
@@ -54,10 +54,6 @@ class Diagonals:
             )
             for name, squares in self._squares.items()
         }
-
-    def result(self) -> dict[str, Floats]:
-        """Mean squares (columns,) by the matrix's checkpoint name."""
-        return {name: one.squares for name, one in self.inputs().items()}
 
     def inputs(self) -> dict[str, Inputs]:
         """What the matrices' inputs are like, by the matrix's checkpoint name.
