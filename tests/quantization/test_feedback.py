@@ -7,7 +7,8 @@ import pytest
 
 from phiquant.quantization.affine import decode_codes, nearest_codes
 from phiquant.quantization.calibrated import Method, Rounder, shrunk
-from phiquant.quantization.descent import damped, errors_of, improve_codes, improve_parameters
+from phiquant.quantization.descent import errors_of, improve_codes, improve_parameters
+from phiquant.quantization.factors import damped
 from phiquant.quantization.feedback import Feedback, round_with_feedback, rounding_order
 from phiquant.quantization.floats import FLOAT_TYPES
 from phiquant.targets.gguf.grids import GRIDS as GGUF
@@ -75,7 +76,7 @@ def gptq_as_published(weights, moment, order, levels, grid, damping):
 @pytest.mark.parametrize("grid", EVERY.values(), ids=EVERY)
 def test_codes_are_those_of_gptq_as_published(grid):
     weights, moment = problem(columns_of(grid))
-    feedback = Feedback.of(moment, grid.block, 0.01)
+    feedback = Feedback.of(damped(moment, 0.01), grid.block)
     codes, levels = round_with_feedback(weights, feedback, grid)
     expected = gptq_as_published(weights, moment, feedback.order, levels, grid, 0.01)
     # Where a weight lies halfway between two levels, the last bits of a sum decide, and what
@@ -91,7 +92,8 @@ def test_codes_are_those_of_gptq_as_published(grid):
 def test_the_layer_errs_less_than_with_nearest_codes(grid):
     weights, moment = problem(columns_of(grid))
     plain = grid.decode(grid.encode(weights), weights.shape[1])
-    codes, levels = round_with_feedback(weights, Feedback.of(moment, grid.block, 0.01), grid)
+    feedback = Feedback.of(damped(moment, 0.01), grid.block)
+    codes, levels = round_with_feedback(weights, feedback, grid)
     ours = cost(errors_of(weights, codes, levels), moment).sum()
     assert ours < 0.75 * cost(weights - plain, moment).sum()
 
@@ -100,7 +102,7 @@ def test_the_layer_errs_less_than_with_nearest_codes(grid):
 def test_a_diagonal_moment_leaves_nothing_to_pass_on(grid):
     weights, moment = problem(columns_of(grid))
     moment = np.diag(np.diag(moment))
-    codes, levels = round_with_feedback(weights, Feedback.of(moment, grid.block, 0.0), grid)
+    codes, levels = round_with_feedback(weights, Feedback.of(damped(moment, 0.0), grid.block), grid)
     assert np.array_equal(codes, nearest_codes(weights, levels, grid))
 
 
@@ -108,7 +110,7 @@ def test_a_diagonal_moment_leaves_nothing_to_pass_on(grid):
 def test_neither_codes_nor_parameters_ever_cost_more(grid):
     weights, moment = problem(columns_of(grid))
     stiff = damped(moment, 0.01)
-    codes, levels = round_with_feedback(weights, Feedback.of(moment, grid.block, 0.01), grid)
+    codes, levels = round_with_feedback(weights, Feedback.of(stiff, grid.block), grid)
     errors = errors_of(weights, codes, levels)
     before = cost(errors, stiff)
     improve_codes(codes, errors, levels, (stiff, None), grid)
@@ -126,7 +128,7 @@ def test_neither_codes_nor_parameters_ever_cost_more(grid):
 def test_a_coordinate_cannot_be_bettered_alone_once_descent_has_ended(grid):
     weights, moment = problem(columns_of(grid), rows=4)
     stiff = damped(moment, 0.01)
-    codes, levels = round_with_feedback(weights, Feedback.of(moment, grid.block, 0.01), grid)
+    codes, levels = round_with_feedback(weights, Feedback.of(stiff, grid.block), grid)
     errors = errors_of(weights, codes, levels)
     for _ in range(60):
         improve_codes(codes, errors, levels, (stiff, None), grid)
@@ -142,7 +144,8 @@ def test_a_coordinate_cannot_be_bettered_alone_once_descent_has_ended(grid):
 @pytest.mark.parametrize("grid", EVERY.values(), ids=EVERY)
 def test_parameters_give_the_weights_back(grid):
     weights, moment = problem(grid.block)
-    codes, levels = round_with_feedback(weights, Feedback.of(moment, grid.block, 0.01), grid)
+    feedback = Feedback.of(damped(moment, 0.01), grid.block)
+    codes, levels = round_with_feedback(weights, feedback, grid)
     basis, parameters = grid.basis(codes, levels), grid.parameters(levels)
     rebuilt = sum(p[:, None] * part for p, part in zip(parameters, basis, strict=True))
     decoded = decode_codes(codes, levels, FLOAT_TYPES["F32"])
@@ -172,14 +175,14 @@ def test_the_correction_is_the_least_squares_answer_to_shifted_inputs():
     moment = (seen.T @ seen / 2000).astype(np.float32)
     shift = ((true - seen).T @ seen / 2000).astype(np.float32)
     expected = np.linalg.lstsq(seen, true @ weight.T, rcond=None)[0].T
-    moved = weight + weight @ Feedback.of(moment, 8, 0.0).divided(shift)
+    moved = weight + weight @ Feedback.of(damped(moment, 0.0), 8).divided(shift)
     assert np.allclose(moved, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("columns", [64, 256, 320, 1056])
 def test_division_by_the_moment_is_the_inverse_whatever_the_width(columns):
     _, moment = problem(columns, tokens=200)
-    feedback = Feedback.of(moment, 32, 0.03)
+    feedback = Feedback.of(damped(moment, 0.03), 32)
     moments = np.random.default_rng(2).normal(size=(7, columns)).astype(np.float32)
     expected = np.linalg.solve(damped(moment, 0.03).astype(np.float64), moments.T).T
     np.testing.assert_allclose(

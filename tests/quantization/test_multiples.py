@@ -5,7 +5,8 @@ import pytest
 from test_feedback import SMALL, cost, problem
 
 from phiquant.quantization.calibrated import Method
-from phiquant.quantization.descent import damped, errors_of
+from phiquant.quantization.descent import errors_of
+from phiquant.quantization.factors import damped
 from phiquant.quantization.feedback import Feedback, round_with_feedback
 
 MULTIPLES = Method().multiples
@@ -16,7 +17,7 @@ EVERY = pytest.mark.parametrize("grid", SMALL.values(), ids=SMALL)
 def test_a_single_block_gets_the_best_of_all_trials(grid):
     """With one block the row's cost is the block's: each trial can be made on its own."""
     weights, moment = problem(grid.block)
-    feedback = Feedback.of(moment, grid.block, 0.01)
+    feedback = Feedback.of(damped(moment, 0.01), grid.block)
     stiff = damped(moment, 0.01)
 
     def costs(multiples):
@@ -37,7 +38,7 @@ def test_a_single_block_gets_the_best_of_all_trials(grid):
 @EVERY
 def test_many_blocks_cost_less_on_the_whole(grid):
     weights, moment = problem(6 * grid.block, rows=64)
-    feedback = Feedback.of(moment, grid.block, 0.01)
+    feedback = Feedback.of(damped(moment, 0.01), grid.block)
     plain, tried = (
         cost(errors_of(weights, *round_with_feedback(weights, feedback, grid, multiples)), moment)
         for multiples in ((), MULTIPLES)
@@ -49,7 +50,7 @@ def test_zeros_stay_zeros():
     grid = SMALL["gguf Q4_0"]
     _, moment = problem(64)
     weights = np.zeros((3, 64), np.float32)
-    feedback = Feedback.of(moment, grid.block, 0.01)
+    feedback = Feedback.of(damped(moment, 0.01), grid.block)
     codes, levels = round_with_feedback(weights, feedback, grid, MULTIPLES)
     assert not errors_of(weights, codes, levels).any()
 

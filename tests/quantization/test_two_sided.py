@@ -7,7 +7,8 @@ import pytest
 
 from phiquant.quantization.affine import decode_codes
 from phiquant.quantization.calibrated import ROWS, Method, Rounder
-from phiquant.quantization.descent import damped, errors_of, improve_codes
+from phiquant.quantization.descent import errors_of, improve_codes
+from phiquant.quantization.factors import damped
 from phiquant.quantization.feedback import Feedback, round_with_feedback
 from phiquant.quantization.floats import FLOAT_TYPES
 from phiquant.quantization.two_sided import RowFeedback
@@ -99,7 +100,7 @@ def slow_codes(weights, feedback, levels, grid, across):
 @pytest.mark.parametrize("grid", SOME.values(), ids=SOME)
 def test_codes_are_those_of_a_slow_loop(grid):
     weights, inputs, outputs = problem(grid, 7)
-    feedback = Feedback.of(inputs, grid.block, 0.03)
+    feedback = Feedback.of(damped(inputs, 0.03), grid.block)
     across = RowFeedback.of(outputs, 0.3)
     rows = weights[across.order]
     codes, levels = round_with_feedback(rows, feedback, grid, (), across.factors)
@@ -114,7 +115,7 @@ def test_codes_are_those_of_a_slow_loop(grid):
 @pytest.mark.parametrize("grid", SOME.values(), ids=SOME)
 def test_no_code_can_be_bettered_alone_once_descent_has_ended(grid):
     weights, inputs, outputs = problem(grid, 6)
-    stiff, feedback = damped(inputs, 0.03), Feedback.of(inputs, grid.block, 0.03)
+    stiff, feedback = damped(inputs, 0.03), Feedback.of(damped(inputs, 0.03), grid.block)
     across = RowFeedback.of(outputs, 0.3)
     rows = weights[across.order]
     codes, levels = round_with_feedback(rows, feedback, grid, (), across.factors)

@@ -18,9 +18,9 @@ from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.progress import OnProgress, Progress
 from phiquant.quantization.calibrated import ROWS, Method
 
-ALL_ELSE = 1.45
-"""Time of a run over that of its matrix products at full rate. On the Phi-4-mini shape it was 1.6
-with products at 200 GFLOP/s a core (512-bit vectors); slower products leave less for all else.
+ALL_ELSE = 1.4
+"""Time of a run over that of its matrix products at full rate. On the Phi-4-mini shape it was 1.37
+with products at 220 GFLOP/s a core (512-bit vectors); slower products leave less for all else.
 """
 
 HEAD_TOKENS = 1 << 14
@@ -140,7 +140,8 @@ class Cost:
         """
         model = self.architecture
         widest = max(model.intermediate_size, model.hidden_size)
-        moments = widest**2 * (8 + 8 + 8 + 4 * self.networks)
+        # Sums for every network; then one after another damped, factored and a correction made.
+        moments = 4 * widest**2 * (2 * self.networks + 5)
         weights = (
             4
             * 4

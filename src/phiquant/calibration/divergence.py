@@ -21,6 +21,9 @@ from phiquant.phi.weights import Floats, WeightSource, bands
 ROWS = 2048
 """Rows of logits at a time."""
 
+TOKENS = 64
+"""Tokens that one core works on at a time."""
+
 Sums = npt.NDArray[np.float64]
 
 
@@ -84,12 +87,25 @@ def normalisers(source: WeightSource, hidden: Floats) -> tuple[Floats, Sums]:
     tops = np.full(len(hidden), -np.inf, np.float32)
     totals = np.zeros(len(hidden))
     for first, last in bands(source.architecture.vocabulary_size, hidden.shape[1]):
-        logits = logits_of(hidden, source.weight(name, first, last))
-        higher = np.maximum(tops, logits.max(axis=1))
-        totals *= np.exp(np.float64(1) * tops - higher)
-        totals += np.exp(logits - higher[:, None]).sum(axis=1, dtype=np.float64)
-        tops = higher
+        _take_in(logits_of(hidden, source.weight(name, first, last)), tops, totals)
     return tops, totals
+
+
+def _take_in(logits: Floats, tops: Floats, totals: Sums) -> None:
+    """Bring `tops` and `totals` up to date with a band of `logits`, which are used up."""
+
+    def work(first: int) -> None:
+        here = slice(first, first + TOKENS)
+        part = logits[here]
+        higher = np.maximum(tops[here], part.max(axis=1))
+        with np.errstate(over="ignore", invalid="ignore"):
+            part -= higher[:, None]
+            np.exp(part, out=part)
+            totals[here] *= np.exp(np.float64(1) * tops[here] - higher)
+            totals[here] += part.sum(axis=1, dtype=np.float64)
+        tops[here] = higher
+
+    for_each(range(0, len(logits), TOKENS), work)
 
 
 def logits_of(hidden: Floats, weight: Floats) -> Floats:
@@ -106,7 +122,7 @@ def _moments(others: Floats, logits: Floats, shares: Floats) -> tuple[Sums, Sums
 
     def work(item: tuple[int, int]) -> None:
         variant, first = item
-        part = slice(first, first + 64)
+        part = slice(first, first + TOKENS)
         moved, weighing = others[variant, part], shares[part]
         with np.errstate(over="ignore", invalid="ignore"):
             moved -= logits[part]
@@ -115,7 +131,6 @@ def _moments(others: Floats, logits: Floats, shares: Floats) -> tuple[Sums, Sums
             moved -= 1
             growth[variant, part] = np.vecdot(weighing, moved)
 
-    for_each(
-        [(v, first) for v in range(len(others)) for first in range(0, others.shape[1], 64)], work
-    )
+    starts = range(0, others.shape[1], TOKENS)
+    for_each([(variant, first) for variant in range(len(others)) for first in starts], work)
     return growth, drift

@@ -140,11 +140,11 @@ class _Run:
         model = self._source.architecture
         gains = self._source.weight("model.norm.weight")
         draws = np.random.default_rng(SEED).random(self._sequences.size)
-        for here in self._chunks():
-            hidden = np.array(self._states[-2, here])
-            normed = rms_norm(hidden, gains, model.norm_epsilon)
-            gradient, _ = label_gradient(self._source, normed, draws[here])
-            self._states[-1, here] = rms_norm_backward(hidden, gains, model.norm_epsilon, gradient)
+        # All tokens at a time: a head takes long to read.
+        hidden = np.array(self._states[-2])
+        normed = rms_norm(hidden, gains, model.norm_epsilon)
+        gradient, _ = label_gradient(self._source, normed, draws)
+        self._states[-1] = rms_norm_backward(hidden, gains, model.norm_epsilon, gradient)
 
     def backward(self, layer: int) -> dict[Role, Floats]:
         """Take the gradient through a block; the output moments of its linear layers."""

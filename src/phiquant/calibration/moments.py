@@ -1,8 +1,19 @@
-"""Second moments of a linear layer's inputs, gathered chunk by chunk."""
+"""Second moments of a linear layer's inputs, gathered chunk by chunk.
+
+Sums are kept in bands of rows, which go over the cores: each is a product of its own, added to in
+place. E[x xᵀ] is symmetric, and only what lies on the diagonal and right of it is summed.
+"""
 
 import numpy as np
 
+from phiquant.phi.threads import for_each
 from phiquant.phi.weights import Floats
+
+BAND = 512
+"""Rows of the moments that one core adds to at a time."""
+
+ACROSS = 2048
+"""Columns of a product: what it makes before it is added stays in memory that is used again."""
 
 
 class Moments:
@@ -23,29 +34,74 @@ class Moments:
     ) -> None:
         """Take in x (tokens, n), x' of that shape and r (tokens, rows), always the same ones."""
         self._tokens += len(inputs)
-        self._second += inputs.T @ inputs
+        width = inputs.shape[1]
+        second = self._second
+
+        def add_second(first: int) -> None:
+            _add_product(inputs[:, first : first + BAND], inputs, second, first, start=first)
+
+        for_each(range(0, width, BAND), add_second)
         if original is not None:
-            self._shift = _sum(
-                self._shift, np.matmul((original - inputs).T, inputs, dtype=np.float32)
-            )
+            shift = self._shift = _or_zeros(self._shift, (width, width))
+
+            def add_shift(first: int) -> None:
+                here = slice(first, first + BAND)
+                _add_product(original[:, here] - inputs[:, here], inputs, shift, first)
+
+            for_each(range(0, width, BAND), add_shift)
         if behind is not None:
-            self._behind = _sum(self._behind, np.matmul(behind.T, inputs, dtype=np.float32))
+            found = self._behind = _or_zeros(self._behind, (behind.shape[1], width))
+
+            def add_behind(first: int) -> None:
+                _add_product(behind[:, first : first + BAND], inputs, found, first)
+
+            for_each(range(0, len(found), BAND), add_behind)
 
     @property
     def second(self) -> Floats:
         """E[x xᵀ], (n, n)."""
-        return self._second / np.float32(self._tokens)
+        mean = _mean(self._second, self._tokens)
+
+        def mirror(first: int) -> None:
+            here = slice(first, first + BAND)
+            mean[here, :first] = mean[:first, here].T
+            right = np.triu(mean[here, here], 1)
+            mean[here, here] = np.diag(np.diagonal(mean[here, here])) + right + right.T
+
+        for_each(range(0, len(mean), BAND), mirror)
+        return mean
 
     @property
     def shift(self) -> Floats | None:
         """E[(x' - x) xᵀ], (n, n)."""
-        return None if self._shift is None else self._shift / np.float32(self._tokens)
+        return None if self._shift is None else _mean(self._shift, self._tokens)
 
     @property
     def behind(self) -> Floats | None:
         """E[r xᵀ], (rows, n)."""
-        return None if self._behind is None else self._behind / np.float32(self._tokens)
+        return None if self._behind is None else _mean(self._behind, self._tokens)
 
 
-def _sum(so_far: Floats | None, more: Floats) -> Floats:
-    return more if so_far is None else np.add(so_far, more, out=so_far)
+def _or_zeros(sums: Floats | None, shape: tuple[int, int]) -> Floats:
+    return np.zeros(shape, np.float32) if sums is None else sums
+
+
+def _add_product(left: Floats, right: Floats, sums: Floats, first: int, start: int = 0) -> None:
+    """Add leftᵀ right to the rows of `sums` from `first` on, from the column `start` on."""
+    rows = sums[first : first + left.shape[1]]
+    for column in range(start, right.shape[1], ACROSS):
+        # Broken weights are to show in what is made of them.
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows[:, column : column + ACROSS] += left.T @ right[:, column : column + ACROSS]
+
+
+def _mean(sums: Floats, tokens: int) -> Floats:
+    """`sums` over the number of tokens."""
+    mean = np.empty_like(sums)
+
+    def work(first: int) -> None:
+        here = slice(first, first + BAND)
+        np.divide(sums[here], np.float32(tokens), out=mean[here])
+
+    for_each(range(0, len(sums), BAND), work)
+    return mean

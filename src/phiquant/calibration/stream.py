@@ -26,10 +26,9 @@ import numpy.typing as npt
 
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.phi.attention import attend
-from phiquant.phi.block import swiglu
-from phiquant.phi.linear import rms_norm
+from phiquant.phi.linear import multiply_by_silu, rms_norm
 from phiquant.phi.rope import rotate, rotation
-from phiquant.phi.threads import multiply
+from phiquant.phi.threads import for_each, multiply
 from phiquant.phi.weights import Floats
 
 Tokens = npt.NDArray[np.int32]
@@ -106,26 +105,32 @@ class Stream:
         if role in (Role.ATTENTION_OUTPUT, Role.DOWN):
             old = self._states[self._at][here]
             new = self._states[1 - self._at][here] if role is Role.ATTENTION_OUTPUT else old
-            np.add(old, outputs.reshape(old.shape), out=new)
+            added = outputs.reshape(old.shape)
+            for_each(range(len(old)), lambda at: np.add(old[at], added[at], out=new[at]))
             return
-        left = self._attended(outputs) if role is Role.QKV else swiglu(outputs)
-        shape = (chunk.last - chunk.first, self.sequences.shape[1], left.shape[1])
-        self._left[here, :, : left.shape[1]] = left.reshape(shape)
+        left = self._left[here].reshape(len(outputs), -1)
+        if role is Role.QKV:
+            self._attend(outputs, left)
+        else:
+            inner = outputs.shape[1] // 2
+            multiply_by_silu(outputs[:, :inner], outputs[:, inner:], left[:, :inner])
 
     def passed(self, role: Role) -> None:
         """All chunks went through the layer of `role`."""
         if role is Role.ATTENTION_OUTPUT:
             self._at = 1 - self._at
 
-    def _attended(self, fused: Floats) -> Floats:
+    def _attend(self, fused: Floats, left: Floats) -> None:
+        """Attention of whole sequences (tokens, qkv) to the first columns of `left`."""
         model, length = self.architecture, self.sequences.shape[1]
-        mixed = np.empty((len(fused), model.heads * model.head_size), np.float32)
+        turn = self._turn.repeated(len(fused) // length)
+        split = fused.reshape(len(fused), -1, model.head_size)
+        queries, keys, values = np.split(split, [model.heads, model.heads + model.kv_heads], 1)
+        queries, keys = rotate(queries, turn), rotate(keys, turn)
+        into = left[:, : model.heads * model.head_size]
         for first in range(0, len(fused), length):
-            split = fused[first : first + length].reshape(length, -1, model.head_size)
-            queries, keys, values = np.split(split, [model.heads, model.heads + model.kv_heads], 1)
-            turned = rotate(queries, self._turn), rotate(keys, self._turn)
-            mixed[first : first + length] = attend(*turned, values, model.sliding_window)
-        return mixed
+            here = slice(first, first + length)
+            attend(queries[here], keys[here], values[here], model.sliding_window, into[here])
 
 
 def _mapped(path: Path, shape: tuple[int, ...], mode: Mode) -> Floats:

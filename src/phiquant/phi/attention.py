@@ -17,13 +17,15 @@ CHUNK_QUERIES = (16, 128)
 """The fewest and the most queries in a chunk."""
 
 
-def attend(queries: Floats, keys: Floats, values: Floats, window: int | None) -> Floats:
+def attend(
+    queries: Floats, keys: Floats, values: Floats, window: int | None, out: Floats | None = None
+) -> Floats:
     """Attention of the last tokens of a sequence to all of it.
 
     `queries` (n, heads, head_size) belong to the last n of the m tokens whose `keys` and
     `values` (m, kv_heads, head_size) are given, already turned; heads / kv_heads queries share
     a key head. Token i sees token j if j <= i and, with a sliding window, i - j < `window`.
-    Returns (n, heads * head_size).
+    Returns (n, heads * head_size): `out`, where it is given.
     """
     tokens, heads, size = queries.shape
     length, kv_heads, _ = keys.shape
@@ -33,7 +35,9 @@ def attend(queries: Floats, keys: Floats, values: Floats, window: int | None) ->
     grouped = queries.reshape(tokens, kv_heads, group, size).transpose(1, 0, 2, 3)
     grouped = grouped * np.float32(size**-0.5)
     keys, values = (np.ascontiguousarray(part.transpose(1, 0, 2)) for part in (keys, values))
-    mixed = np.empty((tokens, kv_heads, group, size), np.float32)
+    out = np.empty((tokens, heads * size), np.float32) if out is None else out
+    mixed = out.reshape(tokens, kv_heads, group, size)
+    assert np.may_share_memory(mixed, out)  # a view: the last axis is contiguous
     step = chunk_queries(group, min(length, window or length))
 
     def fill(first: int) -> None:
@@ -47,7 +51,7 @@ def attend(queries: Floats, keys: Floats, values: Floats, window: int | None) ->
             )
 
     for_each(range(0, tokens, step), fill)
-    return mixed.reshape(tokens, heads * size)
+    return out
 
 
 def chunk_queries(group: int, length: int) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.phi.attention import attend
 from phiquant.phi.attention_gradient import attend_backward
-from phiquant.phi.linear import rms_norm
+from phiquant.phi.linear import ROWS, multiply_by_silu, rms_norm
 from phiquant.phi.rope import Rotation, rotate, rotation
 from phiquant.phi.threads import for_each, multiply
 from phiquant.phi.weights import Floats, WeightSource
@@ -30,9 +30,6 @@ ROLES = (
     Role.GATE_UP,
     Role.DOWN,
 )
-
-ROWS = 64
-"""Tokens whose SwiGLU one core works on at a time."""
 
 OnGradient = Callable[[Role, Floats], None]
 """Told a linear layer and the gradient (tokens, out) with respect to its outputs."""
@@ -70,14 +67,17 @@ class Block:
         mixed = np.empty((len(hidden), model.heads * model.head_size), np.float32)
         for here in self._sequences(len(hidden)):
             queries, keys, values = (part[here] for part in turned)
-            mixed[here] = attend(queries, keys, values, model.sliding_window)
+            attend(queries, keys, values, model.sliding_window, mixed[here])
         between = hidden + self._project(Role.ATTENTION_OUTPUT, mixed)
         gated = self._project(Role.GATE_UP, self._normed(Role.FFN_NORM, between))
         return Inside(hidden, turned, between, gated)
 
     def outputs(self, inside: Inside) -> Floats:
         """What leaves the block, (tokens, hidden)."""
-        left = self._project(Role.DOWN, swiglu(inside.fused))
+        inner = inside.fused.shape[1] // 2
+        gated = np.empty((len(inside.fused), inner), np.float32)
+        multiply_by_silu(inside.fused[:, :inner], inside.fused[:, inner:], gated)
+        left = self._project(Role.DOWN, gated)
         left += inside.between
         return left
 
@@ -121,8 +121,7 @@ class Block:
         return np.concatenate(fused, axis=1).reshape(len(gradient), -1)
 
     def _stacked(self, tokens: int) -> Rotation:
-        times = (tokens // self._length, 1)
-        return Rotation(np.tile(self._turn.cos, times), np.tile(self._turn.sin, times))
+        return self._turn.repeated(tokens // self._length)
 
     def _sequences(self, tokens: int) -> list[slice]:
         return [slice(at, at + self._length) for at in range(0, tokens, self._length)]
@@ -160,23 +159,8 @@ def rms_norm_backward(hidden: Floats, gains: Floats, epsilon: float, gradient: F
     return scaled
 
 
-def swiglu(fused: Floats) -> Floats:
-    """silu(gate) * up of a fused gate and up (tokens, 2 * inner): (tokens, inner)."""
-    inner = fused.shape[1] // 2
-    product = np.empty((len(fused), inner), np.float32)
-
-    def work(first: int) -> None:
-        here = slice(first, first + ROWS)
-        gate, up = fused[here, :inner], fused[here, inner:]
-        with np.errstate(over="ignore"):  # exp of a very negative gate: the quotient is rightly 0
-            np.multiply(gate / (1 + np.exp(-gate)), up, out=product[here])
-
-    for_each(range(0, len(fused), ROWS), work)
-    return product
-
-
 def swiglu_backward(fused: Floats, gradient: Floats) -> Floats:
-    """The gradient with respect to `fused` (tokens, 2 * inner), from that of `swiglu`'s output.
+    """The gradient with respect to `fused` (tokens, 2 * inner), from that of silu(gate) * up.
 
     With s = 1 / (1 + exp(-g)): silu(g) = g s and silu'(g) = s (1 + g (1 - s)).
     """

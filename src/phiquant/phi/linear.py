@@ -12,10 +12,13 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from phiquant.phi.threads import multiply
+from phiquant.phi.threads import for_each, multiply
 from phiquant.phi.weights import Floats, WeightSource, bands
 
 _READ_THROUGH = 64
+
+ROWS = 64
+"""Tokens that one core works on at a time where a step is not a product."""
 
 
 def embed(source: WeightSource, tokens: npt.NDArray[np.int32]) -> Floats:
@@ -41,9 +44,18 @@ def _runs(ids: npt.NDArray[np.int32]) -> Iterator[tuple[int, int]]:
 
 def rms_norm(hidden: Floats, gains: Floats, epsilon: float) -> Floats:
     """RMSNorm over the last axis, in float32. Source: https://arxiv.org/abs/1910.07467."""
-    squares = np.mean(np.square(hidden), axis=-1, keepdims=True, dtype=np.float32)
-    scale = 1 / np.sqrt(squares + np.float32(epsilon))
-    return np.asarray(gains * (hidden * scale), dtype=np.float32)
+    normed = np.empty(hidden.shape, np.float32)
+
+    def work(first: int) -> None:
+        here = hidden[first : first + ROWS]
+        # Threads have error states of their own; broken weights are to show in the outputs.
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = np.mean(np.square(here), axis=-1, keepdims=True, dtype=np.float32)
+            scale = 1 / np.sqrt(squares + np.float32(epsilon))
+            np.multiply(gains, here * scale, out=normed[first : first + ROWS])
+
+    for_each(range(0, len(hidden), ROWS), work)
+    return normed
 
 
 def project(source: WeightSource, name: str, inputs: Floats, rows: int) -> Floats:
@@ -65,10 +77,20 @@ def gated(source: WeightSource, name: str, inputs: Floats, inner: int) -> Floats
         gate, up = np.empty((2, len(inputs), last - first), np.float32)
         multiply(inputs, source.weight(name, first, last), gate)
         multiply(inputs, source.weight(name, inner + first, inner + last), up)
-        up *= gate
-        # silu(g) = g / (1 + exp(-g)); an overflow to infinity rightly gives zero.
-        np.negative(gate, out=gate)
-        np.exp(gate, out=gate)
-        gate += 1
-        np.divide(up, gate, out=outputs[:, first:last])
+        multiply_by_silu(gate, up, outputs[:, first:last])
     return outputs
+
+
+def multiply_by_silu(gate: Floats, up: Floats, out: Floats) -> None:
+    """Write silu(gate) * up to `out`, all (tokens, n); silu(g) = g / (1 + exp(-g))."""
+
+    def work(first: int) -> None:
+        here = slice(first, first + ROWS)
+        # An exp that overflows to infinity rightly gives zero.
+        with np.errstate(over="ignore", invalid="ignore"):
+            product = np.exp(-gate[here])
+            product += 1
+            np.divide(gate[here], product, out=product)
+            np.multiply(product, up[here], out=out[here])
+
+    for_each(range(0, len(gate), ROWS), work)

@@ -21,7 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.phi.architecture import Rope
+from phiquant.phi.threads import for_each
 from phiquant.phi.weights import Floats
+
+ROWS = 64
+"""Tokens that one core turns at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +34,10 @@ class Rotation:
 
     cos: Floats
     sin: Floats
+
+    def repeated(self, times: int) -> "Rotation":
+        """That of as many sequences, one after another."""
+        return Rotation(np.tile(self.cos, (times, 1)), np.tile(self.sin, (times, 1)))
 
 
 def uses_long_factors(rope: Rope, length: int) -> bool:
@@ -62,9 +70,17 @@ def rotation(rope: Rope, positions: npt.NDArray[np.int64], length: int) -> Rotat
 def rotate(heads: Floats, by: Rotation) -> Floats:
     """Turn queries or keys of shape (tokens, heads, head_size); a new array of that shape."""
     half = by.cos.shape[1]
-    cos, sin = by.cos[:, None], by.sin[:, None]
-    left, right = heads[..., :half], heads[..., half : 2 * half]
-    turned = heads.copy()
-    turned[..., :half] = left * cos - right * sin
-    turned[..., half : 2 * half] = right * cos + left * sin
+    turned = np.empty(heads.shape, np.float32)
+
+    def work(first: int) -> None:
+        here = slice(first, first + ROWS)
+        cos, sin = by.cos[here, None], by.sin[here, None]
+        left, right = heads[here, :, :half], heads[here, :, half : 2 * half]
+        # Threads have error states of their own; broken weights are to show in the logits.
+        with np.errstate(over="ignore", invalid="ignore"):
+            turned[here, :, :half] = left * cos - right * sin
+            turned[here, :, half : 2 * half] = right * cos + left * sin
+        turned[here, :, 2 * half :] = heads[here, :, 2 * half :]
+
+    for_each(range(0, len(heads), ROWS), work)
     return turned

@@ -24,8 +24,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from phiquant.phi.threads import for_each
-from phiquant.quantization.descent import damped, errors_of, improve_codes, improve_parameters
+from phiquant.phi.threads import for_each, multiply
+from phiquant.quantization.descent import errors_of, improve_codes, improve_parameters
+from phiquant.quantization.factors import damped
 from phiquant.quantization.feedback import Feedback, round_with_feedback
 from phiquant.quantization.grid import AffineGrid, Floats, Parts
 from phiquant.quantization.two_sided import RowFeedback
@@ -61,7 +62,7 @@ class Method:
     rescaling: bool = True
     """Whether channels are re-scaled first: see `rescaling`. It is the same for all layers."""
     damping: float = 0.03
-    """Share of the mean second moment that is added to each: see `Feedback.of`."""
+    """Share of the mean second moment that is added to each: see `factors.damped`."""
     shrinkage: float = 0.3
     """Share of the second moments off the diagonal that is taken away."""
     shift: float = 0.5
@@ -107,24 +108,26 @@ class Rounder:
     ) -> None:
         self._grid, self._method = grid, method
         self._outputs = None if method.output_damping is None else outputs
-        second = shrunk(moments.second, method.shrinkage)
-        self._stiff = damped(second, method.damping)
-        self._feedback = Feedback.of(second, grid.block, method.damping)
+        self._stiff = damped(shrunk(moments.second, method.shrinkage), method.damping)
+        self._feedback = Feedback.of(self._stiff, grid.block)
         self._correction = self._addition = None
         if moments.shift is not None and method.shift:
-            self._correction = np.float32(method.shift) * self._feedback.divided(moments.shift)
+            self._correction = self._feedback.divided(moments.shift)
+            self._correction *= np.float32(method.shift)
         if moments.behind is not None and method.behind:
-            self._addition = np.float32(method.behind) * self._feedback.divided(moments.behind)
+            self._addition = self._feedback.divided(moments.behind)
+            self._addition *= np.float32(method.behind)
 
     def round(self, weight: Floats, start: int = 0) -> Parts:
         """The stored parts of the layer's rows from `start` on: `weight` (rows, n)."""
+        aimed = self._aimed(weight, start)
         layout = self._grid.layout(weight.shape)
         parts: dict[str, npt.NDArray[Any]] = {
             name: np.empty(part.shape, part.dtype) for name, part in layout.items()
         }
 
         def work(first: int) -> None:
-            rows = self._aimed(weight[first : first + ROWS], start + first)
+            rows = aimed[first : first + ROWS]
             across = self._across(start + first, len(rows))
             order = np.arange(len(rows)) if across is None else across.order
             for name, part in self._band(rows[order], across).items():
@@ -133,13 +136,15 @@ class Rounder:
         for_each(range(0, len(weight), ROWS), work)
         return parts
 
-    def _aimed(self, rows: Floats, first: int) -> Floats:
+    def _aimed(self, weight: Floats, first: int) -> Floats:
         """What the rows from `first` on are to be, were there no grid."""
-        aimed = rows
+        aimed = weight
         if self._correction is not None:
-            aimed = aimed + rows @ self._correction
+            aimed = np.empty(weight.shape, np.float32)
+            multiply(weight, self._correction.T, aimed)
+            aimed += weight
         if self._addition is not None:
-            aimed = aimed + self._addition[first : first + len(rows)]
+            aimed = aimed + self._addition[first : first + len(weight)]
         return aimed
 
     def _across(self, first: int, count: int) -> RowFeedback | None:

@@ -31,13 +31,6 @@ STEP = 128
 """Columns that are improved between two products with the moment."""
 
 
-def damped(moment: Floats, damping: float) -> Floats:
-    """`moment` (n, n) with `damping` times its mean diagonal added, as the feedback sees it."""
-    found = moment.copy()
-    found[np.diag_indices_from(found)] += damping * float(np.diagonal(moment).mean()) + 1e-30
-    return found
-
-
 def errors_of(weights: Floats, codes: Codes, levels: Levels) -> Floats:
     """What rounding left, w - v: (rows, n)."""
     errors: Floats = weights - decode_codes(codes, levels, FLOAT_TYPES["F32"])

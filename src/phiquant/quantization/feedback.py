@@ -27,6 +27,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from phiquant.phi.threads import for_each
+from phiquant.quantization.factors import unit_upper
 from phiquant.quantization.grid import AffineGrid, Codes, Floats, Levels
 from phiquant.quantization.levels import concatenate
 from phiquant.quantization.multiples import WIDEST, best_multiple
@@ -34,8 +36,8 @@ from phiquant.quantization.two_sided import two_sided_kernel
 
 STEP = 128
 """Columns between two matrix products: within a step, feedback goes from column to column."""
-SOLVED = 256
-"""Columns between two matrix products of a substitution."""
+SOLVED = 512
+"""Columns between two matrix products of a substitution, and the rows that one core takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,39 +53,36 @@ class Feedback:
     penalties: Floats
 
     @classmethod
-    def of(cls, moment: Floats, block: int, damping: float) -> "Feedback":
-        """Factor `moment` (n, n) for a grid with blocks of `block` columns.
-
-        `damping` times the mean of the diagonal is added to the diagonal: it stands for all that
-        the calibration text does not show, and bounds the feedback.
-        """
+    def of(cls, moment: Floats, block: int) -> "Feedback":
+        """Factor a damped `moment` (n, n) for a grid with blocks of `block` columns."""
         order = rounding_order(np.diagonal(moment), block)
-        damped = moment[np.ix_(order, order)].astype(np.float64)
-        damped[np.diag_indices_from(damped)] += damping * damped.trace() / len(damped) + 1e-30
-        # The lower factor of the reversed matrix, reversed, is the upper factor of the matrix.
-        upper = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
-        diagonal = np.diagonal(upper)
-        factors = np.ascontiguousarray(upper / diagonal, np.float32)
-        return cls(order, factors, np.square(diagonal).astype(np.float32))
+        return cls(order, *unit_upper(moment[np.ix_(order, order)]))
 
     def divided(self, moments: Floats) -> Floats:
-        """`moments` (rows, n) times the inverse of the damped moment, U⁻ᵀ D⁻¹ U⁻¹.
+        """`moments` (rows, n) times the inverse of the moment, U⁻ᵀ D⁻¹ U⁻¹.
 
         By substitution, SOLVED columns at a time, so that all but their own is matrix products.
         """
         steps = range(0, len(self.order), SOLVED)
-        found = moments[:, self.order]
-        for first in reversed(steps):
-            here, after = slice(first, first + SOLVED), slice(first + SOLVED, None)
-            found[:, here] -= found[:, after] @ self.factors[here, after].T
-            found[:, here] = np.linalg.solve(self.factors[here, here], found[:, here].T).T
-        found /= self.penalties
-        for first in steps:
-            here, before = slice(first, first + SOLVED), slice(first)
-            found[:, here] -= found[:, before] @ self.factors[before, here]
-            found[:, here] = np.linalg.solve(self.factors[here, here].T, found[:, here].T).T
-        answer = np.empty_like(found)
-        answer[:, self.order] = found
+        blocks = [self.factors[at : at + SOLVED, at : at + SOLVED] for at in steps]
+        inverses = [np.linalg.inv(block) for block in blocks]
+        answer = np.empty_like(moments)
+
+        def work(row: int) -> None:
+            rows = slice(row, row + SOLVED)
+            found = moments[rows][:, self.order]
+            for first, inverse in zip(reversed(steps), reversed(inverses), strict=True):
+                here, after = slice(first, first + SOLVED), slice(first + SOLVED, None)
+                due = found[:, after] @ self.factors[here, after].T
+                found[:, here] = (found[:, here] - due) @ inverse.T
+            found /= self.penalties
+            for first, inverse in zip(steps, inverses, strict=True):
+                here, before = slice(first, first + SOLVED), slice(first)
+                due = found[:, before] @ self.factors[before, here]
+                found[:, here] = (found[:, here] - due) @ inverse
+            answer[rows, self.order] = found
+
+        for_each(range(0, len(moments), SOLVED), work)
         return answer
 
 
