@@ -24,6 +24,7 @@ ORDER = [
     "targets",
     "evaluation",
     "reporting",
+    "protection",
     "budgets",
     "streaming",
     "basis",

@@ -26,6 +26,7 @@ from phiquant.calibration.text import sample_of
 from phiquant.errors import RequestError
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.fused import matrices
 from phiquant.phi.reference import Reference
 from phiquant.phi.survey import Survey
 from phiquant.phi.weights import Floats, WeightSource
@@ -37,8 +38,11 @@ from phiquant.planning.allocation import (
     within_bits,
     within_bytes,
 )
-from phiquant.planning.plan import Plan
+from phiquant.planning.parts import joined, parts_in, taken_apart
+from phiquant.planning.plan import Plan, PlanRow
 from phiquant.progress import OnProgress, Progress, ignore
+from phiquant.protection import plan_of
+from phiquant.quantization.grid import Grid
 from phiquant.quantization.inputs import Inputs
 from phiquant.quantization.mean_feedback import encode_for
 from phiquant.quantization.rescaling import Rescaled, even_factors
@@ -76,7 +80,7 @@ def within_budgets(
         if recipe.budget is not None:
             found.append(allocate(recipe, plan, model, on_progress=on_progress))
         elif _wants_analysis(recipe):
-            made = target(recipe.target).plan(checkpoint.architecture, model.measured, recipe)
+            made = plan_of(recipe, checkpoint.architecture, model.measured)
             found.append(made)
         else:
             found.append(plan)
@@ -113,11 +117,12 @@ class Analysed:
 
     @property
     def measured(self) -> Survey:
-        """The survey with the sensitivities in it."""
-        found = self.analysis.sensitivities
-        return replace(
-            self.survey, sensitivities={name: one.divergence for name, one in found.items()}
-        )
+        """The survey with the sensitivities in it, those of a fused weight's parts added up."""
+        found: dict[str, float] = {}
+        for part in matrices(self.source.architecture):
+            measured = self.analysis.sensitivities[part.name].divergence
+            found[part.weight.name] = found.get(part.weight.name, 0.0) + measured
+        return replace(self.survey, sensitivities=found)
 
     def rescaled(self) -> "Analysed":
         """The same model as the qualities "balanced" and "best" round it.
@@ -161,6 +166,13 @@ def allocate(
     assert budget is not None
     if recipe.quality != "fast" and recipe.rescaling:
         model = model.rescaled()
+    whole, into = plan, target(recipe.target)
+
+    def choices(row: PlanRow) -> tuple[PlanRow, ...]:
+        return into.choices(row, recipe, model.survey)
+
+    if into.apart:
+        plan = taken_apart(plan, model.source.architecture, choices)
     offers = offers_for(recipe, plan, model, on_progress)
     if budget.max_bytes is not None:
         found = within_bytes(plan, offers, budget.max_bytes)
@@ -173,7 +185,7 @@ def allocate(
         found = checked(
             plan, offers, budget.max_kl, lambda tried: evaluation(rounded(recipe, tried))
         )
-    return _named(recipe, found)
+    return _named(recipe, replace(found, plan=joined(found.plan, whole, choices)))
 
 
 def offers_for(
@@ -181,22 +193,30 @@ def offers_for(
 ) -> Offers:
     """Every way in which the recipe's target may store each tensor, with its predicted effect."""
     into, offers = target(recipe.target), {}
-    weights = {weight.name: weight for weight in model.source.architecture.weights()}
     for done, row in enumerate(plan.rows, 1):
         choices = into.choices(row, recipe, model.survey)
         if choices:
-            assert row.source is not None
-            rows = sampled_rows(model.source, weights[row.source])
             grids = {one.grid: into.grids[one.grid] for one in choices}
-            inputs = model.analysis.inputs.get(row.source)
-            diagonal = None if inputs is None else inputs.squares
-            errors = grid_errors(rows, diagonal, grids, diagonal if _weighed(recipe) else None)
-            sensitivity = model.analysis.sensitivities[row.source]
-            offers[row.output] = [
-                Offer(one, sensitivity.effect(errors[one.grid])) for one in choices
-            ]
+            effects = _effects(row, grids, recipe, model)
+            offers[row.output] = [Offer(one, effects[one.grid]) for one in choices]
         on_progress(Progress("weighing choices", done, len(plan.rows), "tensors"))
     return offers
+
+
+def _effects(
+    row: PlanRow, grids: Mapping[str, Grid], recipe: Recipe, model: Analysed
+) -> dict[str, float]:
+    """What each grid does to the output: those of the matrices that the row holds, added up."""
+    assert row.source is not None
+    inputs = model.analysis.inputs.get(row.source)
+    diagonal = None if inputs is None else inputs.squares
+    effects = dict.fromkeys(grids, 0.0)
+    for part in parts_in(row, model.source.architecture):
+        rows = sampled_rows(model.source, part)
+        errors = grid_errors(rows, diagonal, grids, diagonal if _weighed(recipe) else None)
+        for name, error in errors.items():
+            effects[name] += model.analysis.sensitivities[part.name].effect(error)
+    return effects
 
 
 def _named(recipe: Recipe, found: Allocation) -> Plan:
@@ -264,8 +284,11 @@ class RoundedWeights:
         inputs: Mapping[str, Inputs] | None = None,
     ) -> None:
         self._source, self._inputs = source, inputs or {}
-        grids = target(recipe.target).grids
-        self._grids = {row.source: grids[row.grid] for row in plan.rows if row.source}
+        self._grids = target(recipe.target).grids
+        self._rows: dict[str, list[PlanRow]] = {}
+        for row in plan.rows:
+            if row.source is not None:
+                self._rows.setdefault(row.source, []).append(row)
 
     @property
     def architecture(self) -> Architecture:
@@ -274,8 +297,12 @@ class RoundedWeights:
 
     def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
         """Rows of a weight, rounded."""
-        rows = self._source.weight(name, first, last)
-        matrix = rows.reshape(-1, rows.shape[-1])
-        grid = self._grids[name]
-        parts = encode_for(grid, matrix, self._inputs.get(name))
-        return grid.decode(parts, matrix.shape[1]).reshape(rows.shape)
+        weights = self._source.weight(name, first, last)
+        matrix = weights.reshape(-1, weights.shape[-1])
+        rounded = np.empty_like(matrix)
+        for row in self._rows[name]:
+            grid, here = self._grids[row.grid], row.overlap(first, len(matrix))
+            if here.start < here.stop:
+                parts = encode_for(grid, matrix[here], self._inputs.get(name))
+                rounded[here] = grid.decode(parts, matrix.shape[1])
+        return rounded.reshape(weights.shape)

@@ -47,16 +47,20 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """An artifact to be rounded: its name in the journal, and a row and a grid a weight."""
+    """An artifact to be rounded: its name in the journal, and what is stored of each weight."""
 
     name: str
-    rows: Mapping[str, PlanRow]
+    rows: Mapping[str, Sequence[PlanRow]]
     grids: Mapping[str, Grid]
 
-    def grid(self, weight: str) -> Grid:
-        """The grid of a weight, with a group of its own for every row length."""
-        row = self.rows[weight]
+    def grid(self, row: PlanRow) -> Grid:
+        """The grid of a tensor, with a group of its own for every row length."""
         return grid_over(self.grids[row.grid], row.shape[-1])
+
+    def whole(self, weight: Weight) -> tuple[PlanRow, Grid]:
+        """The tensor of a weight that is not stored by its parts, and its grid."""
+        (row,) = self.rows[weight.name]
+        return row, self.grid(row)
 
 
 def calibrate(
@@ -121,37 +125,39 @@ class _Network:
 
     def round(self, weight: Weight, values: Floats, moments: Moments) -> Floats:
         """Round and keep a whole weight; what it decodes to."""
-        grid = self.wanted.grid(weight.name)
         outputs = self._journal.output_moments(weight.name)
-        parts = self._rounded(grid, values, self._rounder(grid, moments, outputs))
-        into = self._journal.make(self.wanted.name, weight.name, grid.layout(weight.shape))
-        keep(into, 0, parts)
-        return grid.decode(parts, weight.shape[1])
+        rounders: dict[int, Rounder] = {}
+        decoded = np.empty(weight.shape, np.float32)
+        for row in self.wanted.rows[weight.name]:
+            grid, here = self.wanted.grid(row), row.overlap(0, weight.shape[0])
+            if grid.block not in rounders and hasattr(grid, "fit"):
+                rounders[grid.block] = Rounder(moments, grid.block, self._method, outputs)
+            parts = _rounded(grid, values[here], rounders.get(grid.block), row.first)
+            keep(self._journal.make(self.wanted.name, row.output, grid.layout(row.shape)), 0, parts)
+            decoded[here] = grid.decode(parts, weight.shape[1])
+        return decoded
 
     def round_in_bands(self, weight: Weight, source: WeightSource, moments: Moments | None) -> None:
         """Round and keep a weight too large to be held whole; without moments, to the nearest."""
-        grid = self.wanted.grid(weight.name)
-        rounder = None if moments is None else self._rounder(grid, moments)
-        into = self._journal.make(self.wanted.name, weight.name, grid.layout(weight.shape))
+        row, grid = self.wanted.whole(weight)
+        rounder = None if moments is None else Rounder(moments, grid.block, self._method)
+        into = self._journal.make(self.wanted.name, row.output, grid.layout(weight.shape))
         for first, last in bands(*weight.shape):
-            rows = source.weight(weight.name, first, last)
-            keep(into, first, self._rounded(grid, rows, rounder, first))
+            values = source.weight(weight.name, first, last)
+            keep(into, first, _rounded(grid, values, rounder, first))
 
     def rows(self, weight: Weight, ids: npt.NDArray[np.int32]) -> Floats:
         """Some rows of a weight that is kept, decoded."""
-        grid = self.wanted.grid(weight.name)
-        parts = self._journal.parts(self.wanted.name, weight.name, grid.layout(weight.shape))
+        row, grid = self.wanted.whole(weight)
+        parts = self._journal.parts(self.wanted.name, row.output, grid.layout(weight.shape))
         return grid.decode({name: part[ids] for name, part in parts.items()}, weight.shape[1])
 
-    def _rounder(
-        self, grid: Grid, moments: Moments, outputs: Floats | None = None
-    ) -> Rounder | None:
-        if not hasattr(grid, "fit"):
-            return None
-        return Rounder(moments, cast(AffineGrid, grid), self._method, outputs)
 
-    def _rounded(self, grid: Grid, rows: Floats, rounder: Rounder | None, first: int = 0) -> Parts:
-        return grid.encode(rows) if rounder is None else rounder.round(rows, first)
+def _rounded(grid: Grid, rows: Floats, rounder: Rounder | None, first: int) -> Parts:
+    """Rows of a weight from `first` on; without a rounder, and on a grid of floats, the nearest."""
+    if rounder is None or not hasattr(grid, "fit"):
+        return grid.encode(rows)
+    return rounder.round(rows, cast(AffineGrid, grid), first)
 
 
 class _Run:

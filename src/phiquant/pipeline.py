@@ -30,6 +30,7 @@ from phiquant.phi.survey import Survey, survey
 from phiquant.planning.forecast import Forecast
 from phiquant.planning.plan import Plan
 from phiquant.progress import OnProgress, Progress, ignore
+from phiquant.protection import plan_of
 from phiquant.quantization.calibrated import Method
 from phiquant.recipe import PRECISIONS, CalibrationText, ImatrixFiles, Precision, Recipe
 from phiquant.reporting.records import write_records
@@ -250,7 +251,7 @@ def make_plans(
     for recipe in recipes:
         _check_options(recipe)
         check_budget(recipe)
-    return tuple(target(recipe.target).plan(architecture, surveyed, recipe) for recipe in recipes)
+    return tuple(plan_of(recipe, architecture, surveyed) for recipe in recipes)
 
 
 def _check_options(recipe: Recipe) -> None:

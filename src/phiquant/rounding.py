@@ -58,11 +58,11 @@ def rescaled(network: Rescaled, name: str, grid: Grid, inputs: Inputs | None = N
 
 def kept(journal: Journal, artifact: str, row: PlanRow, grid: Grid) -> Rounding:
     """What a calibrated run has kept for a tensor."""
-    assert row.source is not None
-    parts = journal.parts(artifact, row.source, grid.layout(row.shape))
+    parts = journal.parts(artifact, row.output, grid.layout(row.shape))
 
     def taken(first: int, weights: Floats) -> Parts:
-        return {name: part[first : first + len(weights)] for name, part in parts.items()}
+        here = slice(first - row.first, first - row.first + len(weights))
+        return {name: part[here] for name, part in parts.items()}
 
     return taken
 
@@ -147,7 +147,10 @@ def _has_codes(recipe: Recipe, plan: Plan) -> bool:
 
 def _wanted(recipe: Recipe, plan: Plan) -> Wanted:
     into = target(recipe.target)
-    rows = {row.source: row for row in plan.rows if row.source is not None}
+    rows: dict[str, list[PlanRow]] = {}
+    for row in plan.rows:
+        if row.source is not None:
+            rows.setdefault(row.source, []).append(row)
     return Wanted(recipe.target, rows, into.grids)
 
 

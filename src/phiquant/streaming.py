@@ -44,7 +44,7 @@ not, more would only take memory.
 
 
 Rounding = Callable[[int, Floats], Parts]
-"""What is stored for a tensor's rows from the first one given: (first, weights) → parts."""
+"""What is stored for rows of the checkpoint's tensor: (number of the first, weights) → parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,10 @@ class Outlet:
     row: PlanRow
     rounding: Rounding
     writer: Writer
+
+
+Encoded = list[tuple[Outlet, int, Parts]]
+"""Where some rows go, the number of the first in the artifact's tensor, and what is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +71,17 @@ class Band:
     """Bytes of the checkpoint."""
     outlets: Sequence[Outlet]
 
-    def encode(self, checkpoint: Checkpoint) -> list[Parts]:
-        """The rows as each outlet rounds them."""
+    def encode(self, checkpoint: Checkpoint) -> Encoded:
+        """The rows as each outlet that wants them rounds them."""
         rows = checkpoint.weight(self.source, self.first, self.last)
         rows = rows.reshape(-1, rows.shape[-1])
-        return [outlet.rounding(self.first, rows) for outlet in self.outlets]
+        found = []
+        for outlet in self.outlets:
+            here = outlet.row.overlap(self.first, len(rows))
+            if here.start < here.stop:
+                first = self.first + here.start
+                found.append((outlet, first - outlet.row.first, outlet.rounding(first, rows[here])))
+        return found
 
 
 def stream(checkpoint: Checkpoint, outlets: Sequence[Outlet], on_progress: OnProgress) -> None:
@@ -86,16 +96,8 @@ def stream(checkpoint: Checkpoint, outlets: Sequence[Outlet], on_progress: OnPro
             on_progress(Progress("quantizing", done, checkpoint.nbytes))
 
 
-Encoded = list[tuple[Outlet, int, Parts]]
-"""Where some rows go, the first of them, and what is stored for them."""
-
-
 def _encoded(stretch: Sequence[Band], checkpoint: Checkpoint) -> Encoded:
-    return [
-        (outlet, band.first, stored)
-        for band in stretch
-        for outlet, stored in zip(band.outlets, band.encode(checkpoint), strict=True)
-    ]
+    return [encoded for band in stretch for encoded in band.encode(checkpoint)]
 
 
 def _write(encoded: Encoded) -> None:

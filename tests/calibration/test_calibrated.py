@@ -14,9 +14,10 @@ from phiquant.phi.architecture import Role
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.linear import embed
 from phiquant.phi.reference import Reference
+from phiquant.planning.parts import taken_apart
 from phiquant.progress import ignore
 from phiquant.quantization.calibrated import Method
-from phiquant.targets.table import targets
+from phiquant.targets.table import target, targets
 from tiny_models import write_tiny_checkpoint
 
 LENGTH = 24
@@ -83,17 +84,44 @@ def test_moments_are_those_of_the_layers_inputs(tmp_path):
         assert np.allclose(moments.second, x.T @ x / len(x), atol=1e-4 * np.square(x).mean() * 10)
 
 
-def wanted(checkpoint, precision="int4", shift=False):
+def wanted(checkpoint, precision="int4", apart=False):
     from phiquant.phi.survey import survey
     from phiquant.pipeline import make_plans
     from phiquant.recipe import Recipe
 
-    recipes = [Recipe(target.name, precision) for target in targets()]
-    plans = make_plans(checkpoint.architecture, recipes, survey(checkpoint))
-    return [
-        Wanted(target.name, {row.source: row for row in plan.rows if row.source}, target.grids)
-        for target, plan in zip(targets(), plans, strict=True)
-    ]
+    recipes = [Recipe(one.name, precision) for one in targets()]
+    surveyed = survey(checkpoint)
+    plans = make_plans(checkpoint.architecture, recipes, surveyed)
+    found = []
+    for recipe, whole in zip(recipes, plans, strict=True):
+        into, rows = target(recipe.target), {}
+        plan = in_parts(whole, checkpoint, recipe, surveyed) if apart and into.apart else whole
+        for row in plan.rows:
+            if row.source:
+                rows.setdefault(row.source, []).append(row)
+        found.append(Wanted(recipe.target, rows, into.grids))
+    return found
+
+
+def in_parts(plan, checkpoint, recipe, surveyed):
+    def choices(row):
+        return target(recipe.target).choices(row, recipe, surveyed)
+
+    return taken_apart(plan, checkpoint.architecture, choices)
+
+
+def every_row(one):
+    return [row for rows in one.rows.values() for row in rows]
+
+
+def stored(journal, one, name):
+    """A weight as the journal has it for an artifact, decoded."""
+    found = []
+    for row in one.rows[name]:
+        grid = one.grid(row)
+        parts = journal.parts(one.name, row.output, grid.layout(row.shape))
+        found.append(grid.decode(parts, row.shape[1]))
+    return np.concatenate(found)
 
 
 def outputs(network, one, journal):
@@ -103,31 +131,30 @@ def outputs(network, one, journal):
         architecture = network.architecture
 
         def weight(self, name, first=0, last=None):
-            row = one.rows[name]
-            if row.role.is_norm:
+            if one.rows[name][0].role.is_norm:
                 return network.weight(name, first, last)
-            grid = one.grid(name)
-            parts = journal.parts(one.name, name, grid.layout(row.shape))
-            return grid.decode(parts, row.shape[1])[first:last]
+            return stored(journal, one, name)[first:last]
 
     return Reference(Source())
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_every_target_gets_all_its_matrices_and_errs_less_than_without_calibration(tmp_path, tied):
+@pytest.mark.parametrize(("tied", "apart"), [(False, False), (True, False), (False, True)])
+def test_every_target_gets_all_its_matrices_and_errs_less_than_without_calibration(
+    tmp_path, tied, apart
+):
     checkpoint = model(tmp_path / "model", tie_word_embeddings=tied)
     tokens = sample(checkpoint, 16)
-    artifacts = wanted(checkpoint)
+    artifacts = wanted(checkpoint, apart=apart)
+    assert any(len(rows) > 1 for one in artifacts for rows in one.rows.values()) == apart
     journal = Journal(tmp_path / "journal", {})
     network = calibrate(checkpoint, artifacts, Calibration(tokens, Method()), journal, ignore)
     true = np.concatenate(Reference(checkpoint).hidden_states(list(tokens)))
     for one in artifacts:
-        matrices = [row for row in one.rows.values() if not row.role.is_norm]
+        matrices = [row for row in every_row(one) if not row.role.is_norm]
         for row in matrices:
-            grid = one.grid(row.source)
-            stored = journal.parts(one.name, row.source, grid.layout(row.shape))
-            layout = grid.layout(row.shape)
-            assert {n: (p.dtype, p.shape) for n, p in stored.items()} == {
+            layout = one.grid(row).layout(row.shape)
+            kept = journal.parts(one.name, row.output, layout)
+            assert {n: (p.dtype, p.shape) for n, p in kept.items()} == {
                 n: (p.dtype, p.shape) for n, p in layout.items()
             }
 
@@ -136,12 +163,14 @@ def test_every_target_gets_all_its_matrices_and_errs_less_than_without_calibrati
             artifact = one
 
             def weight(self, name, first=0, last=None):
-                row = self.artifact.rows[name]
                 values = checkpoint.weight(name)
-                if not row.role.is_norm:
-                    grid = self.artifact.grid(name)
-                    values = grid.decode(grid.encode(values), row.shape[1])
-                return values[first:last]
+                if self.artifact.rows[name][0].role.is_norm:
+                    return values[first:last]
+                rounded = np.empty_like(values)
+                for row in self.artifact.rows[name]:
+                    grid, here = self.artifact.grid(row), row.overlap(0, len(values))
+                    rounded[here] = grid.decode(grid.encode(values[here]), row.shape[1])
+                return rounded[first:last]
 
         ours = np.concatenate(outputs(network, one, journal).hidden_states(list(tokens)))
         plain = np.concatenate(Reference(Plain()).hidden_states(list(tokens)))
@@ -191,12 +220,12 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(
         monkeypatch.delattr("phiquant.calibration.fisher._Run")
     calibrate(checkpoint, artifacts, over, again, ignore)
     for one in artifacts:
-        for row in one.rows.values():
+        for row in every_row(one):
             if row.role.is_norm:
                 continue
-            layout = one.grid(row.source).layout(row.shape)
-            first = whole.parts(one.name, row.source, layout)
-            second = again.parts(one.name, row.source, layout)
+            layout = one.grid(row).layout(row.shape)
+            first = whole.parts(one.name, row.output, layout)
+            second = again.parts(one.name, row.output, layout)
             for name in layout:
                 assert np.array_equal(first[name], second[name]), (row.source, name)
 
@@ -224,11 +253,11 @@ def test_output_moments_change_every_matrix_but_an_embedding(tmp_path):
         journal = Journal(tmp_path / name, {})
         calibrate(checkpoint, [one], Calibration(tokens, method), journal, ignore)
     same = set()
-    for row in one.rows.values():
-        layout = one.grid(row.source).layout(row.shape)
+    for row in every_row(one):
+        layout = one.grid(row).layout(row.shape)
         if not row.role.is_norm:
             kept = [
-                Journal(tmp_path / n, {}).parts(one.name, row.source, layout)
+                Journal(tmp_path / n, {}).parts(one.name, row.output, layout)
                 for n in ("both", "rows")
             ]
             if all(np.array_equal(kept[0][part], kept[1][part]) for part in layout):

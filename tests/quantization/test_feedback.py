@@ -159,7 +159,9 @@ def test_parameters_give_the_weights_back(grid):
 @pytest.mark.parametrize("grid", EVERY.values(), ids=EVERY)
 def test_what_is_stored_decodes_to_the_errors_that_were_judged(grid):
     weights, moment = problem(columns_of(grid), rows=300)
-    parts = Rounder(Seen(moment), grid, Method(damping=0.01, shrinkage=0.0)).round(weights)
+    parts = Rounder(Seen(moment), grid.block, Method(damping=0.01, shrinkage=0.0)).round(
+        weights, grid
+    )
     decoded = grid.decode(parts, weights.shape[1])
     codes, levels = grid.unpack(parts, weights.shape[1])
     assert np.allclose(decoded, decode_codes(codes, levels, FLOAT_TYPES["F32"]), atol=0.03)
@@ -206,7 +208,7 @@ def test_what_few_tokens_show_is_better_shrunk():
     weights = random.normal(size=(96, 256)).astype(np.float32)
 
     def lost(shrinkage):
-        parts = Rounder(Seen(sampled), grid, Method(shrinkage=shrinkage)).round(weights)
+        parts = Rounder(Seen(sampled), grid.block, Method(shrinkage=shrinkage)).round(weights, grid)
         return cost(weights - grid.decode(parts, 256), true).sum()
 
     assert lost(0.3) < 0.95 * lost(0.0)
@@ -221,5 +223,5 @@ def test_blocks_stay_whole_and_the_most_important_comes_first():
 def test_a_moment_of_zeros_still_rounds():
     grid = GGUF["Q4_0"]
     weights, _ = problem(64)
-    parts = Rounder(Seen(np.zeros((64, 64), np.float32)), grid, Method()).round(weights)
+    parts = Rounder(Seen(np.zeros((64, 64), np.float32)), grid.block, Method()).round(weights, grid)
     assert np.isfinite(grid.decode(parts, 64)).all()

@@ -141,11 +141,13 @@ def test_no_code_can_be_bettered_alone_once_descent_has_ended(grid):
 def test_outputs_err_less_where_it_matters_than_with_rows_alone(grid, rows):
     weights, inputs, outputs = problem(grid, rows)
     method = Method(output_damping=0.1)
-    alone = Rounder(Seen(inputs), grid, replace(method, output_damping=None), blocks_of(outputs))
-    both = Rounder(Seen(inputs), grid, method, blocks_of(outputs))
+    alone = Rounder(
+        Seen(inputs), grid.block, replace(method, output_damping=None), blocks_of(outputs)
+    )
+    both = Rounder(Seen(inputs), grid.block, method, blocks_of(outputs))
     costs = []
     for rounder in (alone, both):
-        decoded = grid.decode(rounder.round(weights), weights.shape[1])
+        decoded = grid.decode(rounder.round(weights, grid), weights.shape[1])
         total = 0.0
         for first in range(0, rows, ROWS):
             here = slice(first, first + ROWS)
@@ -158,9 +160,9 @@ def test_outputs_err_less_where_it_matters_than_with_rows_alone(grid, rows):
 def test_outputs_that_are_all_worth_the_same_change_nothing(grid):
     weights, inputs, _ = problem(grid, ROWS + 30)
     method = Method(parameters=False)
-    alone = Rounder(Seen(inputs), grid, method).round(weights)
+    alone = Rounder(Seen(inputs), grid.block, method).round(weights, grid)
     even = blocks_of(np.float32(3e-7) * np.eye(len(weights), dtype=np.float32))
-    both = Rounder(Seen(inputs), grid, method, even).round(weights)
+    both = Rounder(Seen(inputs), grid.block, method, even).round(weights, grid)
     for name, part in alone.items():
         assert np.array_equal(part, both[name]), name
 
@@ -168,8 +170,8 @@ def test_outputs_that_are_all_worth_the_same_change_nothing(grid):
 def test_rows_beyond_the_output_moments_are_rounded_alone():
     grid = OPENVINO["u4 g32"]
     weights, inputs, outputs = problem(grid, 2 * ROWS)
-    alone = Rounder(Seen(inputs), grid, Method()).round(weights)
-    both = Rounder(Seen(inputs), grid, Method(), blocks_of(outputs)[:1]).round(weights)
+    alone = Rounder(Seen(inputs), grid.block, Method()).round(weights, grid)
+    both = Rounder(Seen(inputs), grid.block, Method(), blocks_of(outputs)[:1]).round(weights, grid)
     for name, part in alone.items():
         assert not np.array_equal(part[:ROWS], both[name][:ROWS])
         assert np.array_equal(part[ROWS:], both[name][ROWS:])
@@ -179,5 +181,21 @@ def test_outputs_that_are_worth_nothing_still_round():
     grid = GGUF["Q4_0"]
     weights, inputs, _ = problem(grid, 20)
     nothing = np.zeros((1, ROWS, ROWS), np.float32)
-    parts = Rounder(Seen(inputs), grid, Method(), nothing).round(weights)
+    parts = Rounder(Seen(inputs), grid.block, Method(), nothing).round(weights, grid)
     assert np.isfinite(grid.decode(parts, weights.shape[1])).all()
+
+
+@pytest.mark.parametrize("start", [1, 40, ROWS - 1, ROWS, ROWS + 7])
+def test_rows_from_anywhere_on_meet_the_moments_of_their_own_outputs(start):
+    grid = OPENVINO["u4 g32"]
+    weights, inputs, outputs = problem(grid, 2 * ROWS + 30)
+    rounder = Rounder(Seen(inputs), grid.block, Method(), blocks_of(outputs))
+    found = rounder.round(weights[start:], grid, start)
+    for edge in range(0, len(weights), ROWS):
+        here = slice(max(edge, start), edge + ROWS)
+        if here.start < here.stop:
+            own = blocks_of(outputs[here, here])
+            alone = Rounder(Seen(inputs), grid.block, Method(), own).round(weights[here], grid)
+            for name, part in alone.items():
+                there = found[name][here.start - start : here.stop - start]
+                assert np.array_equal(part, there), (name, edge)

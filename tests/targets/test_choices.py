@@ -8,12 +8,15 @@ from math import prod
 import numpy as np
 import pytest
 
+from phiquant.budgets import RoundedWeights
 from phiquant.phi.architecture import Role
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
 from phiquant.phi.survey import Survey, survey
+from phiquant.pipeline import quantize
+from phiquant.planning.parts import joined, taken_apart
 from phiquant.planning.plan import PlanRow
-from phiquant.recipe import Recipe
+from phiquant.recipe import Budget, Recipe
 from phiquant.targets.table import target
 from tiny_models import write_tiny_checkpoint
 from tiny_tokenizer import write_tiny_tokenizer
@@ -59,6 +62,11 @@ def mixed(plan, recipe, surveyed, seed):
     return replace(plan, rows=tuple(rows), type=target(recipe.target).type_of(rows))
 
 
+def in_parts(plan, source, recipe):
+    into, surveyed = target(recipe.target), survey(source)
+    return taken_apart(plan, source.architecture, lambda row: into.choices(row, recipe, surveyed))
+
+
 def write(plan, recipe, checkpoint, directory):
     """Encode and write all rows; returns the weights that should come out, by name."""
     into = target(recipe.target)
@@ -68,12 +76,13 @@ def write(plan, recipe, checkpoint, directory):
         for row in plan.rows:
             if row.source is None:
                 continue
-            weights = checkpoint.weight(row.source).reshape(-1, row.shape[-1])
+            last = row.first + row.shape[0]
+            weights = checkpoint.weight(row.source, row.first, last).reshape(-1, row.shape[-1])
             parts = into.grids[row.grid].encode(weights)
             writer.write(row, 0, parts)
             decoded = into.grids[row.grid].decode(parts, row.shape[-1])
-            expected[row.source] = decoded.reshape(row.shape)
-    return expected
+            expected.setdefault(row.source, []).append(decoded.reshape(row.shape))
+    return {name: np.concatenate(held) for name, held in expected.items()}
 
 
 def runtime_of(recipe):
@@ -90,6 +99,9 @@ def test_random_mixtures_load_and_run(tmp_path, case, seed):
     features = {"tie_word_embeddings": seed % 2 == 0, "num_hidden_layers": 6}
     source = tiny_source(tmp_path / "source", **features)
     plan = target(recipe.target).plan(source.architecture, survey(source), recipe)
+    if target(recipe.target).apart and seed > 1:
+        plan = in_parts(plan, source, recipe)
+        assert sum(row.source.endswith("qkv_proj.weight") for row in plan.rows if row.source) == 18
     plan = mixed(plan, recipe, survey(source), seed)
     expected = write(plan, recipe, source, tmp_path / "out")
     artifact = target(recipe.target).open(tmp_path / "out")
@@ -107,6 +119,56 @@ def test_random_mixtures_load_and_run(tmp_path, case, seed):
     assert wanted.std() > 0.1
     # Most runtimes round activations to 8 bits in front of quantized matrices.
     assert np.abs(found - wanted).mean() < 0.05 * wanted.std()
+
+
+@pytest.mark.parametrize("case", ["onnx", "onnx, standard operators", "openvino"])
+def test_a_part_that_no_file_cuts_where_a_band_ends_is_written_whole(tmp_path, case, monkeypatch):
+    """Through the whole job, with bands that end within parts and at odd rows."""
+    recipe = replace(CASES[case], budget=Budget(bits_per_weight=6.0))
+    runtime_of(recipe)
+    monkeypatch.setattr("phiquant.streaming.BAND", 37 * 256)
+    source = tiny_source(tmp_path / "source", num_hidden_layers=2)
+    (made,) = quantize(tmp_path / "source", [recipe], tmp_path / "out")
+    assert any(row.first for row in made.plan.rows)
+    artifact, rounded = (
+        target(recipe.target).open(made.path),
+        RoundedWeights(source, recipe, made.plan),
+    )
+    for weight in source.architecture.weights():
+        np.testing.assert_array_equal(artifact.weight(weight.name), rounded.weight(weight.name))
+    tokens = np.random.default_rng(1).integers(0, 500, 21).astype(np.int32)
+    wanted = Reference(artifact).logits(tokens)
+    with target(recipe.target).runner(made.path) as runner:
+        assert np.abs(runner.logits(tokens) - wanted).mean() < 0.05 * wanted.std()
+
+
+def test_parts_that_agree_are_joined_again(tmp_path):
+    recipe, into = CASES["openvino"], target("openvino")
+    source = tiny_source(tmp_path / "source", num_hidden_layers=2)
+    whole = into.plan(source.architecture, survey(source), recipe)
+    apart = in_parts(whole, source, recipe)
+    assert [row.output.rpartition(".")[2] for row in apart.rows[2:9]] == [
+        "q_proj", "k_proj", "v_proj", "o_proj", "post_attention_layernorm", "gate_proj", "up_proj",
+    ]  # fmt: skip
+    assert apart.weights == whole.weights
+
+    def choices(row):
+        return into.choices(row, recipe, survey(source))
+
+    def on(rows, grid):
+        return [next(one for one in choices(row) if one.grid == grid) for row in rows]
+
+    alike = replace(apart, rows=(*apart.rows[:2], *on(apart.rows[2:5], "u4 g32"), *apart.rows[5:]))
+    fused = joined(alike, whole, choices)
+    (row,) = (row for row in fused.rows if row.source == whole.rows[2].source)
+    assert (row.output, row.shape, row.grid) == (
+        whole.rows[2].output,
+        whole.rows[2].shape,
+        "u4 g32",
+    )
+    assert row.nbytes == on(whole.rows[2:3], "u4 g32")[0].nbytes
+    other = replace(alike, rows=(*alike.rows[:4], *on(alike.rows[4:5], "u8 g32"), *alike.rows[5:]))
+    assert joined(other, whole, choices).rows[2:5] == other.rows[2:5]
 
 
 def test_openvino_decodes_every_choice_inside_its_kernels(tmp_path):

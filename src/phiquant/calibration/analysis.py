@@ -17,6 +17,7 @@ from phiquant.calibration.input_sums import InputSums
 from phiquant.calibration.sensitivity import Sensitivity, sampled_rows, squared_error
 from phiquant.calibration.wavefront import Wavefront, work
 from phiquant.phi.architecture import Architecture
+from phiquant.phi.fused import matrices
 from phiquant.phi.weights import WeightSource
 from phiquant.progress import OnProgress, Progress, ignore
 from phiquant.quantization.inputs import Inputs
@@ -42,7 +43,8 @@ class Analysis:
     inputs: Mapping[str, Inputs]
     """What the matrix's inputs are like."""
     sensitivities: Mapping[str, Sensitivity] = field(default_factory=dict)
-    """Of every matrix; empty where they were not measured."""
+    """Of every matrix, those of fused weights under names of their own (`phi.fused`); empty where
+    they were not measured."""
 
 
 def analyse(
@@ -74,19 +76,19 @@ def analyse(
     nats = front.run(seen.add, advance).mean(axis=1)
     inputs, found = seen.inputs(), {}
     for variant, divergence in zip(front.variants, nats, strict=True):
-        rows = sampled_rows(source, variant.weight)
-        met = inputs.get(variant.weight.name)
+        rows = sampled_rows(source, variant.part)
+        met = inputs.get(variant.part.weight.name)
         diagonal = None if met is None else met.squares
         error = squared_error(rows, variant.anchor.rounded(rows), diagonal)
-        found[variant.weight.name] = Sensitivity(float(divergence), error)
+        found[variant.part.name] = Sensitivity(float(divergence), error)
     return Analysis(inputs, found)
 
 
 def analysis_windows(architecture: Architecture) -> int:
     """Windows of WINDOW tokens by which sensitivities are to be measured."""
-    matrices = [weight for weight in architecture.weights() if not weight.role.is_norm]
-    wanted = 4 if sum(w.shape[0] * w.shape[1] for w in matrices) < LARGE else 2
-    window = 4 * WINDOW * architecture.hidden_size * (1 + len(matrices))
+    found = matrices(architecture)
+    wanted = 4 if sum(part.rows * part.weight.shape[1] for part in found) < LARGE else 2
+    window = 4 * WINDOW * architecture.hidden_size * (1 + len(found))
     return max(1, min(wanted, STATES // window))
 
 

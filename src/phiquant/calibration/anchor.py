@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phiquant.phi.architecture import Architecture
+from phiquant.phi.fused import Part
 from phiquant.phi.weights import Floats, WeightSource
 
 
@@ -37,9 +38,9 @@ class Anchor:
 class Disturbed:
     """The weights of `source` with one matrix rounded by an anchor, as it is read."""
 
-    def __init__(self, source: WeightSource, name: str, anchor: Anchor) -> None:
+    def __init__(self, source: WeightSource, part: Part, anchor: Anchor) -> None:
         self._source = source
-        self._name = name
+        self._part = part
         self._anchor = anchor
 
     @property
@@ -49,5 +50,10 @@ class Disturbed:
 
     def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
         """Rows of a weight."""
-        rows = self._source.weight(name, first, last)
-        return self._anchor.rounded(rows) if name == self._name else rows
+        part, rows = self._part, self._source.weight(name, first, last)
+        here = slice(max(part.first - first, 0), max(part.last - first, 0))
+        if name != part.weight.name or not len(rows[here]):
+            return rows
+        rows = rows.copy()
+        rows[here] = self._anchor.rounded(rows[here])
+        return rows

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phiquant.phi.architecture import Weight
+from phiquant.phi.fused import Part
 from phiquant.phi.weights import Floats, WeightSource
 from phiquant.quantization.grid import Grid
 
@@ -46,13 +46,13 @@ class Sensitivity:
         return self.divergence * error / self.error if self.error else 0.0
 
 
-def sampled_rows(source: WeightSource, weight: Weight) -> Floats:
+def sampled_rows(source: WeightSource, part: Part) -> Floats:
     """At most ROWS rows of a matrix, (rows, columns), in runs at even distances."""
-    rows = weight.shape[0]
-    if rows <= ROWS:
-        return source.weight(weight.name)
-    starts = np.linspace(0, rows - RUN, ROWS // RUN).astype(int).tolist()
-    return np.concatenate([source.weight(weight.name, first, first + RUN) for first in starts])
+    name = part.weight.name
+    if part.rows <= ROWS:
+        return source.weight(name, part.first, part.last)
+    starts = np.linspace(part.first, part.last - RUN, ROWS // RUN).astype(int).tolist()
+    return np.concatenate([source.weight(name, first, first + RUN) for first in starts])
 
 
 def squared_error(weights: Floats, rounded: Floats, diagonal: Floats | None) -> float:

@@ -1,11 +1,11 @@
 """What rounding each matrix alone does to the output, all matrices in one reading of the weights.
 
 Rounding one matrix leaves everything before it untouched. So the sample goes through the network
-once, and at every layer sends off a variant for each of its matrices, in which that matrix alone
-is rounded; variants ride along with the original to the head, as more tokens in the same
-products, and there their divergence from it is measured. The work is about half a forward pass of
-the layers and a whole one of the head for each variant; the memory, the variants' hidden states
-and one chunk's activations.
+once, and at every layer sends off a variant for each of its matrices (`phi.fused`), in which that
+matrix alone is rounded; variants ride along with the original to the head, as more tokens in the
+same products, and there their divergence from it is measured. The work is about half a forward
+pass of the layers and a whole one of the head for each variant; the memory, the variants' hidden
+states and one chunk's activations.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from phiquant.calibration.anchor import Anchor, Disturbed
 from phiquant.calibration.divergence import Candidates, Sums, divergences
-from phiquant.phi.architecture import Architecture, Role, Weight
+from phiquant.phi.architecture import Architecture, Role
+from phiquant.phi.fused import Part, matrices
 from phiquant.phi.reference import Observe, Reference, Stack
 from phiquant.phi.weights import Floats, WeightSource
 
@@ -32,7 +33,7 @@ CHUNK_TOKENS = 4096
 class Variant:
     """The network with one matrix rounded."""
 
-    weight: Weight
+    part: Part
     anchor: Anchor
 
 
@@ -45,8 +46,8 @@ class Wavefront:
         """Without `anchors` there are no variants, only a plain forward pass."""
         self._source = source
         self._windows = windows
-        matrices = [w for w in source.architecture.weights() if not w.role.is_norm]
-        self.variants = tuple(Variant(*pair) for pair in product(matrices, anchors))
+        pairs = product(matrices(source.architecture), anchors)
+        self.variants = tuple(Variant(*pair) for pair in pairs)
         tokens = sum(len(window) for window in windows)
         size = (1 + len(self.variants), tokens, source.architecture.hidden_size)
         # The original first, then the variants in order; pages are taken when they are filled.
@@ -89,7 +90,7 @@ class Wavefront:
         return [
             variant
             for variant in self.variants
-            if variant.weight.layer == layer and role in (None, variant.weight.role)
+            if variant.part.weight.layer == layer and role in (None, variant.part.weight.role)
         ]
 
     def _add(self, hidden: Floats) -> Floats:
@@ -100,7 +101,10 @@ class Wavefront:
         return place
 
     def _forward(self, variant: Variant) -> Reference:
-        return Reference(Disturbed(self._source, variant.weight.name, variant.anchor))
+        return Reference(self._disturbed(variant))
+
+    def _disturbed(self, variant: Variant) -> Disturbed:
+        return Disturbed(self._source, variant.part, variant.anchor)
 
     def _diverged(self, observe: Observe, advance: Callable[[int], None]) -> Sums:
         reference, name = Reference(self._source), self._source.architecture.head_name
@@ -110,9 +114,7 @@ class Wavefront:
         if not self.variants:
             return np.empty((0, self._states.shape[1]))
         heads: list[WeightSource] = [
-            Disturbed(self._source, name, variant.anchor)
-            if variant.weight.name == name
-            else self._source
+            self._disturbed(variant) if variant.part.weight.name == name else self._source
             for variant in self.variants
         ]
         return divergences(
@@ -122,14 +124,16 @@ class Wavefront:
 
 def layer_work(architecture: Architecture, tokens: int) -> int:
     """Multiplications by weights of one layer for so many tokens."""
-    matrices = [w for w in architecture.weights() if w.layer == 0 and not w.role.is_norm]
-    return tokens * sum(prod(weight.shape) for weight in matrices)
+    weights = [w for w in architecture.weights() if w.layer == 0 and not w.role.is_norm]
+    return tokens * sum(prod(weight.shape) for weight in weights)
 
 
 def work(architecture: Architecture, tokens: int, anchors: int) -> int:
     """Multiplications by weights of the whole pass."""
     layers, head = architecture.layers, architecture.hidden_size * architecture.vocabulary_size
-    riders = sum(1 + anchors * (1 + 4 * layer) for layer in range(layers)) + 4 * anchors * layers
-    variants = anchors * (4 * layers + (1 if architecture.tied_head else 2))
+    inside = sum(part.weight.layer == 0 for part in matrices(architecture))
+    riders = sum(1 + anchors * (1 + inside * layer) for layer in range(layers))
+    riders += inside * anchors * layers
+    variants = anchors * (inside * layers + (1 if architecture.tied_head else 2))
     heads = 0 if not anchors else tokens * head * (2 + variants)
     return riders * layer_work(architecture, tokens) + heads

@@ -21,6 +21,7 @@ from phiquant.evaluation.check import Check, Outcome, failed, listed, passed
 from phiquant.evaluation.thresholds import WEIGHT_ERROR
 from phiquant.phi.architecture import Architecture, LongRope, Rope, Weight
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.fused import matrices
 from phiquant.phi.survey import Survey
 from phiquant.phi.weights import bands
 from phiquant.recipe import Recipe
@@ -151,6 +152,8 @@ def check_extra(artifact: Artifact, target: Target, checkpoint: Checkpoint) -> C
     names = [weight.name for weight in architecture.weights()]
     plan = target.plan(architecture, Survey(dict.fromkeys(names, 0.0)), Recipe(target.name))
     known = {name for row in plan.rows for name in (row.output, row.source) if name}
+    if target.apart:
+        known |= {part.name for part in matrices(architecture)}
     extra = [entry.name for entry in artifact.entries() if entry.name not in known]
     if extra:
         return failed("extra tensors", f"{len(extra)} are no part of the model: {listed(extra)}")

@@ -29,11 +29,18 @@ class PlanRow:
     grid: str
     nbytes: int
     reason: str
+    first: int = 0
+    """The first of the source's rows that the tensor holds: a part of a fused one has some."""
 
     @property
     def weights(self) -> int:
         """The number of weights in the tensor."""
         return prod(self.shape)
+
+    def overlap(self, first: int, count: int) -> slice:
+        """Which of `count` rows of the source from `first` on are this tensor's."""
+        low = min(max(self.first - first, 0), count)
+        return slice(low, min(max(self.first + self.shape[0] - first, low), count))
 
 
 @dataclass(frozen=True, slots=True)

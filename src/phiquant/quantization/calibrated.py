@@ -19,6 +19,7 @@ stay as they were fitted (`two_sided.py`).
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -93,7 +94,7 @@ def shrunk(moment: Floats, share: float) -> Floats:
 
 
 class Rounder:
-    """A layer's moments, prepared for rounding rows of its weight onto a grid.
+    """A layer's moments, prepared for rounding rows of its weight onto grids of a block size.
 
     `outputs` (blocks, ROWS, ROWS) are the diagonal blocks of G = E[g gᵀ], g (rows,) the gradient
     of the log-likelihood with respect to the layer's outputs. Rows beyond them have none.
@@ -102,14 +103,14 @@ class Rounder:
     def __init__(
         self,
         moments: LayerMoments,
-        grid: AffineGrid,
+        block: int,
         method: Method,
         outputs: Floats | None = None,
     ) -> None:
-        self._grid, self._method = grid, method
+        self._method = method
         self._outputs = None if method.output_damping is None else outputs
         self._stiff = damped(shrunk(moments.second, method.shrinkage), method.damping)
-        self._feedback = Feedback.of(self._stiff, grid.block)
+        self._feedback = Feedback.of(self._stiff, block)
         self._correction = self._addition = None
         if moments.shift is not None and method.shift:
             self._correction = self._feedback.divided(moments.shift)
@@ -118,22 +119,25 @@ class Rounder:
             self._addition = self._feedback.divided(moments.behind)
             self._addition *= np.float32(method.behind)
 
-    def round(self, weight: Floats, start: int = 0) -> Parts:
-        """The stored parts of the layer's rows from `start` on: `weight` (rows, n)."""
+    def round(self, weight: Floats, grid: AffineGrid, start: int = 0) -> Parts:
+        """The parts stored for the layer's rows from `start` on: `weight` (rows, n)."""
         aimed = self._aimed(weight, start)
-        layout = self._grid.layout(weight.shape)
+        layout = grid.layout(weight.shape)
         parts: dict[str, npt.NDArray[Any]] = {
             name: np.empty(part.shape, part.dtype) for name, part in layout.items()
         }
 
-        def work(first: int) -> None:
-            rows = aimed[first : first + ROWS]
-            across = self._across(start + first, len(rows))
-            order = np.arange(len(rows)) if across is None else across.order
-            for name, part in self._band(rows[order], across).items():
-                parts[name][first : first + ROWS][order] = part
+        def work(band: tuple[int, int]) -> None:
+            first, last = band
+            here = slice(first - start, last - start)
+            across = self._across(first, last)
+            order = np.arange(last - first) if across is None else across.order
+            for name, part in self._band(aimed[here][order], grid, across).items():
+                parts[name][here][order] = part
 
-        for_each(range(0, len(weight), ROWS), work)
+        # Bands end where those of the outputs' moments do, wherever the rows start.
+        inner = range((start // ROWS + 1) * ROWS, start + len(weight), ROWS)
+        for_each(list(pairwise([start, *inner, start + len(weight)])), work)
         return parts
 
     def _aimed(self, weight: Floats, first: int) -> Floats:
@@ -147,17 +151,17 @@ class Rounder:
             aimed = aimed + self._addition[first : first + len(weight)]
         return aimed
 
-    def _across(self, first: int, count: int) -> RowFeedback | None:
-        """The outputs' moments of the `count` rows from `first` on."""
-        damping = self._method.output_damping
-        if self._outputs is None or damping is None or first // ROWS >= len(self._outputs):
+    def _across(self, first: int, last: int) -> RowFeedback | None:
+        """The outputs' moments of the rows `first` to `last`, which lie within one band."""
+        damping, block = self._method.output_damping, first // ROWS
+        if self._outputs is None or damping is None or block >= len(self._outputs):
             return None
-        assert first % ROWS == 0
-        return RowFeedback.of(self._outputs[first // ROWS, :count, :count], damping)
+        here = slice(first - block * ROWS, last - block * ROWS)
+        return RowFeedback.of(self._outputs[block, here, here], damping)
 
-    def _band(self, rows: Floats, across: RowFeedback | None) -> Parts:
+    def _band(self, rows: Floats, grid: AffineGrid, across: RowFeedback | None) -> Parts:
         """The parts of `rows`, which are in the order of `across`."""
-        grid, method = self._grid, self._method
+        method = self._method
         factors, moment = (None, None) if across is None else (across.factors, across.moment)
         codes, levels = round_with_feedback(rows, self._feedback, grid, method.multiples, factors)
         if method.sweeps:

@@ -181,6 +181,9 @@ class Target:
     """What the Hugging Face hub calls the format (`library_name` of a model card)."""
     command: Callable[[Path], str]
     """The line that runs the artifact in a directory, typed in that directory."""
+    apart: bool = False
+    """Whether the writer takes the parts of fused weights as tensors of their own, as
+    `planning.parts` names them."""
     prepare: Callable[[Checkpoint], object] = lambda checkpoint: checkpoint.tokenizer
     """Make once (`Checkpoint.once`) what takes long and no plan decides; it runs beside the survey.
 

@@ -77,4 +77,5 @@ TARGET = Target(
     library="onnx",
     command=_command,
     options=OPTIONS,
+    apart=True,
 )

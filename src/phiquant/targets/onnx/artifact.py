@@ -6,7 +6,7 @@ and the graph, weights from the graph's tensors, the rotary embedding from its c
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ import onnx_ir as ir
 
 from phiquant.errors import ArtifactError
 from phiquant.phi.architecture import Architecture, LongRope, Rope
+from phiquant.phi.fused import parts_of
 from phiquant.quantization.grid import Floats
 from phiquant.targets.onnx.model_file import ModelFile, extents
 from phiquant.targets.onnx.network import is_tied, read_matrices
 from phiquant.targets.onnx.rope_reading import read_caches, read_rope
+from phiquant.targets.onnx.stored import Matrix, Stacked
 from phiquant.targets.target import StoredEntry
 
 ARCHITECTURE_KEY = "phiquant.architecture"
@@ -51,13 +53,13 @@ class OnnxArtifact:
     def type(self) -> str:
         """The type that most weights have ("int4-b32")."""
         sizes: Counter[str] = Counter()
-        for matrix in self._matrices.values():
+        for _, matrix in self._stored():
             sizes[matrix.type] += prod(matrix.shape)
         common = sizes.most_common(1)[0][0]
         return {"F32": "fp32", "F16": "fp16"}.get(common, common.split()[0])
 
     def entries(self) -> tuple[StoredEntry, ...]:
-        """Every weight of the network as it is stored, in network order."""
+        """Every weight of the network, or its parts, as it is stored, in network order."""
         return tuple(
             StoredEntry(
                 name,
@@ -65,8 +67,19 @@ class OnnxArtifact:
                 matrix.type,
                 sum(_nbytes(tensor) for tensor in matrix.tensors),
             )
-            for name, matrix in self._matrices.items()
+            for name, matrix in self._stored()
         )
+
+    def _stored(self) -> Iterator[tuple[str, Matrix]]:
+        for weight in self._architecture.weights():
+            matrix = self._matrices[weight.name]
+            if isinstance(matrix, Stacked):
+                for part, one in zip(
+                    parts_of(weight, self._architecture), matrix.matrices, strict=True
+                ):
+                    yield part.name, one
+            else:
+                yield weight.name, matrix
 
     def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
         """Rows `first` to `last` of the weight `name`, the floats that the runtime sees."""

@@ -93,15 +93,29 @@ class Matrices:
         self._layout = Layout(form, architecture.tied_head)
 
     def linear(self, x: ir.Value, output: str, name: str) -> ir.Value:
-        """Multiply `x` by the transpose of the matrix planned as `output`; `name` is the node's."""
-        b, row = self._builder, self._rows[output]
+        """Multiply `x` by the transpose of the matrix planned as `output`; `name` is the node's.
+
+        Where the plan has its parts instead, the products are put side by side.
+        """
+        if output in self._rows:
+            return self._product(x, self._rows[output], name)
+        held = [row for row in self._rows.values() if row.source == f"{output}.weight"]
+        beside, _, _ = name.rpartition("/")
+        products = [
+            self._product(x, row, f"{beside}/{row.output.rpartition('.')[2]}")
+            for row in sorted(held, key=lambda row: row.first)
+        ]
+        return self._builder("Concat", *products, axis=-1, name=f"{name}/Concat")
+
+    def _product(self, x: ir.Value, row: PlanRow, name: str) -> ir.Value:
+        b = self._builder
         grid = GRIDS[row.grid]
         if isinstance(grid, BlockGrid) and self._form.fused:
             return self._nbits(x, row, grid, name)
         if isinstance(grid, BlockGrid):
-            weight = self._dequantized(output, grid, name, axis=0)
+            weight = self._dequantized(row.output, grid, name, axis=0)
         else:
-            weight = self._as_activations(b.weight(f"{output}.weight"), row)
+            weight = self._as_activations(b.weight(f"{row.output}.weight"), row)
         return b("MatMul", x, weight, name=f"{name}/MatMul")
 
     def head(self, x: ir.Value) -> ir.Value:

@@ -61,4 +61,5 @@ TARGET = Target(
     command=_command,
     prepare=_prepare,
     options=OPTIONS,
+    apart=True,
 )

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from phiquant.errors import ArtifactError
 from phiquant.phi.architecture import Architecture, Weight
 from phiquant.phi.config import read_architecture, read_config
+from phiquant.phi.fused import parts_of
 from phiquant.quantization.grid import Floats, Grid
 from phiquant.quantization.nibbles import unpack_run
 from phiquant.targets.openvino.formats import (
@@ -52,9 +53,10 @@ def _directory(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Matrix:
-    """One weight of the network: its constants by part name, and the grid they are on."""
+    """One stored tensor: its constants by part name, and the grid they are on."""
 
-    weight: Weight
+    name: str
+    shape: tuple[int, ...]
     grid: str
     parts: Mapping[str, Constant]
 
@@ -76,8 +78,10 @@ class OpenVinoArtifact:
             raise ArtifactError(f"expected {MODEL} in {path}, found none")
         self._architecture = read_architecture(read_config(self.path))
         constants = read_constants(self.path / MODEL)
+        self._weights = {weight.name: weight for weight in self._architecture.weights()}
         self._matrices = {
-            weight.name: _matrix(weight, constants) for weight in self._architecture.weights()
+            name: _matrices(weight, self._architecture, constants)
+            for name, weight in self._weights.items()
         }
         self._binary = np.memmap((self.path / MODEL).with_suffix(".bin"), np.uint8, "r")
 
@@ -85,9 +89,10 @@ class OpenVinoArtifact:
     def type(self) -> str:
         """The type that most weights of the layers have ("int4-sym-g64", "fp16")."""
         sizes: Counter[str] = Counter()
-        for matrix in self._matrices.values():
-            if matrix.weight.layer is not None:
-                sizes[matrix.grid] += math.prod(matrix.weight.shape)
+        for name, matrices in self._matrices.items():
+            if self._weights[name].layer is not None:
+                for matrix in matrices:
+                    sizes[matrix.grid] += math.prod(matrix.shape)
         grid = sizes.most_common(1)[0][0]
         for name, kind in COMPRESSED.items():
             if kind.grid.name == grid:
@@ -95,30 +100,40 @@ class OpenVinoArtifact:
         return next((name for name, stored in FLOATS.items() if stored == grid), grid)
 
     def entries(self) -> tuple[StoredEntry, ...]:
-        """Every weight of the network as it is stored, in network order."""
+        """Every weight of the network, or its parts, as it is stored, in network order."""
         return tuple(
-            StoredEntry(name, matrix.weight.shape, matrix.grid, matrix.nbytes)
-            for name, matrix in self._matrices.items()
+            StoredEntry(matrix.name, matrix.shape, matrix.grid, matrix.nbytes)
+            for matrices in self._matrices.values()
+            for matrix in matrices
         )
 
     def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
         """Rows `first` to `last` of the weight `name`, the floats that the runtime sees."""
         if name not in self._matrices:
             raise ArtifactError(f"{self.path} has no weight {name}")
-        matrix = self._matrices[name]
-        shape = matrix.weight.shape
-        grid: Grid = READABLE_FLOATS.get(matrix.grid) or named_grid(matrix.grid)  # type: ignore[assignment]
+        shape = self._weights[name].shape
         if len(shape) == 1:
-            whole: Floats = grid.decode({"weight": self._rows(matrix, "weight", 0, 1)}, shape[0])
-            return whole[0, first:last]
+            (vector,) = self._matrices[name]
+            return self._decoded(vector, 0, 1)[0, first:last]
         first, last, _ = slice(first, last).indices(shape[0])
+        found, start = [], 0
+        for matrix in self._matrices[name]:
+            rows = matrix.shape[0]
+            low, high = max(first - start, 0), min(last - start, rows)
+            if low < high:
+                found.append(self._decoded(matrix, low, high))
+            start += rows
+        return np.concatenate(found) if found else np.empty((0, shape[1]), np.float32)
+
+    def _decoded(self, matrix: _Matrix, first: int, last: int) -> Floats:
+        grid: Grid = READABLE_FLOATS.get(matrix.grid) or named_grid(matrix.grid)  # type: ignore[assignment]
         parts = {part: self._rows(matrix, part, first, last) for part in matrix.parts}
-        return grid.decode(parts, shape[1])
+        return grid.decode(parts, matrix.shape[-1])
 
     def _rows(self, matrix: _Matrix, part: str, first: int, last: int) -> npt.NDArray[np.generic]:
         constant = matrix.parts[part]
         data = self._binary[constant.offset : constant.offset + constant.nbytes]
-        rows = matrix.weight.shape[0] if len(matrix.weight.shape) == 2 else 1
+        rows = matrix.shape[0] if len(matrix.shape) == 2 else 1
         if constant.element_type == "u4" and part == "zero_point":
             zeros = unpack_run(np.asarray(data), math.prod(constant.shape)).reshape(rows, -1)
             return zeros[first:last]
@@ -136,9 +151,20 @@ def open_artifact(path: Path) -> OpenVinoArtifact:
     return OpenVinoArtifact(path)
 
 
-def _matrix(weight: Weight, constants: Constants) -> _Matrix:
-    name = weight.name
-    main = constants.weight(name, math.prod(weight.shape))
+def _matrices(
+    weight: Weight, architecture: Architecture, constants: Constants
+) -> tuple[_Matrix, ...]:
+    """The stored tensors of a weight: one, or one for each of its parts."""
+    parts = parts_of(weight, architecture)
+    if len(parts) > 1 and constants.weight(weight.name, math.prod(weight.shape)) is None:
+        shapes = {part.name: (part.rows, *weight.shape[1:]) for part in parts}
+        if all(constants.weight(name, math.prod(shape)) for name, shape in shapes.items()):
+            return tuple(_matrix(name, shape, constants) for name, shape in shapes.items())
+    return (_matrix(weight.name, weight.shape, constants),)
+
+
+def _matrix(name: str, shape: tuple[int, ...], constants: Constants) -> _Matrix:
+    main = constants.weight(name, math.prod(shape))
     if main is None:
         raise ArtifactError(f"{name} is missing from {MODEL}")
     parts = {"weight": main}
@@ -147,30 +173,30 @@ def _matrix(weight: Weight, constants: Constants) -> _Matrix:
             parts[part] = constants.by_name[f"{name}/{part}"]
     grid = main.element_type
     if "scale" in parts:
-        grid = _integer_grid(weight, parts)
+        grid = _integer_grid(name, shape, parts)
     elif grid not in READABLE_FLOATS:
         raise ArtifactError(f"{name} is stored as {grid} without a scale; expected floats")
-    expected = math.prod(weight.shape)
+    expected = math.prod(shape)
     if math.prod(main.shape) != expected or main.nbytes != nbytes_of(main.element_type, main.shape):
         raise ArtifactError(f"{name} should hold {expected} weights, found shape {main.shape}")
-    return _Matrix(weight, grid, parts)
+    return _Matrix(name, shape, grid, parts)
 
 
-def _integer_grid(weight: Weight, parts: Mapping[str, Constant]) -> str:
+def _integer_grid(name: str, shape: tuple[int, ...], parts: Mapping[str, Constant]) -> str:
     main, scale = parts["weight"], parts["scale"]
-    rows, columns = weight.shape
+    rows, columns = shape
     scales = math.prod(scale.shape)
     if main.element_type not in ("i4", "u4", "i8", "u8") or scale.element_type != "f16":
         raise ArtifactError(
-            f"{weight.name} is stored as {main.element_type} with {scale.element_type} scales; "
+            f"{name} is stored as {main.element_type} with {scale.element_type} scales; "
             "expected 4 or 8 bits with f16 scales"
         )
     if scales % rows or columns * rows % scales:
-        raise ArtifactError(f"{weight.name} has {scales} scales for {rows} rows of {columns}")
+        raise ArtifactError(f"{name} has {scales} scales for {rows} rows of {columns}")
     signed = main.element_type.startswith("i")
     if signed == ("zero_point" in parts):
         raise ArtifactError(
-            f"{weight.name} is stored as {main.element_type} {'with' if signed else 'without'} "
+            f"{name} is stored as {main.element_type} {'with' if signed else 'without'} "
             "zero points, which is not covered"
         )
     group = rows * columns // scales

@@ -140,7 +140,17 @@ class _Decoder:
         return ops.multiply(ops.multiply(hidden, scaled), gains)
 
     def _project(self, inputs: Node, name: str) -> Node:
-        return self._build.ops.matmul(inputs, self._weight(name), False, True)
+        """The product with a weight, or with the parts of one, side by side as if it were fused."""
+        ops = self._build.ops
+        products = [
+            ops.matmul(inputs, self._weight(row.output), False, True) for row in self._held(name)
+        ]
+        return products[0] if len(products) == 1 else ops.concat(products, -1)
+
+    def _held(self, name: str) -> list[PlanRow]:
+        """The rows of the plan that make up the weight `name`, in the order of its rows."""
+        held = [row for row in self._rows.values() if row.source == f"{name}.weight"]
+        return sorted(held, key=lambda row: row.first)
 
     def _weight(self, name: str) -> Node:
         """The float32 weight: the stored arrays and, where they are not float32, what decodes them.

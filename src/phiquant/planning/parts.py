@@ -1,0 +1,78 @@
+"""Fused tensors in a plan: taken apart before grids are chosen, and joined where these agree.
+
+A part is priced and stored like any tensor. Where all parts of one weight end up on one grid, they
+are stored as the fused tensor that they were: one product instead of several.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from phiquant.phi.architecture import Architecture, Role
+from phiquant.phi.fused import Part, parts_of
+from phiquant.planning.plan import Plan, PlanRow
+
+Choices = Callable[[PlanRow], Sequence[PlanRow]]
+"""A row on each grid that it may have, with its bytes there."""
+
+
+def parts_in(row: PlanRow, architecture: Architecture) -> tuple[Part, ...]:
+    """The matrices that a row of a plan holds."""
+    weight = next(one for one in architecture.weights() if one.name == row.source)
+    there = range(row.first, row.first + row.shape[0])
+    return tuple(part for part in parts_of(weight, architecture) if part.first in there)
+
+
+def taken_apart(plan: Plan, architecture: Architecture, choices: Choices) -> Plan:
+    """`plan` with a row for every part of a fused weight whose grid may be chosen.
+
+    The rows' grids are no more than some that they may have.
+    """
+    rows: list[PlanRow] = []
+    for row in plan.rows:
+        parts = parts_in(row, architecture) if choices(row) else ()
+        rows += [choices(_part(row, part))[0] for part in parts] if len(parts) > 1 else [row]
+    return replace(plan, rows=tuple(rows))
+
+
+def values_at_8_bits(plan: Plan, architecture: Architecture, choices: Choices) -> Plan:
+    """`plan` with the values of attention at 8 bits where its queries and keys have fewer.
+
+    Queries and keys stay on their grid. Nothing moves where it or 8 bits are not on offer.
+    """
+    rows: list[PlanRow] = []
+    for row in plan.rows:
+        fewer = row.role is Role.QKV and row.nbytes < row.weights
+        rows += (_with_values(row, architecture, choices) if fewer else None) or [row]
+    return replace(plan, rows=tuple(rows))
+
+
+def _with_values(
+    row: PlanRow, architecture: Architecture, choices: Choices
+) -> list[PlanRow] | None:
+    *others, values = (_part(row, part) for part in parts_in(row, architecture))
+    same = [one for other in others for one in choices(other) if one.grid == row.grid]
+    eight = [one for one in choices(values) if one.nbytes >= one.weights]
+    if len(same) < len(others) or not eight:
+        return None
+    least = min(eight, key=lambda one: one.nbytes)
+    return [*same, replace(least, reason="values cost the output most for their size: 8 bits")]
+
+
+def _part(row: PlanRow, part: Part) -> PlanRow:
+    shape = (part.rows, *row.shape[1:])
+    return replace(row, output=part.stem, first=part.first, shape=shape)
+
+
+def joined(plan: Plan, whole: Plan, choices: Choices) -> Plan:
+    """`plan` with parts joined that are all on one grid; `whole` is what was taken apart."""
+    before = {row.source: row for row in whole.rows}
+    rows: list[PlanRow] = []
+    for source, group in groupby(plan.rows, key=lambda row: row.source):
+        parts = list(group)
+        if len(parts) > 1 and source is not None and len({part.grid for part in parts}) == 1:
+            fused = {row.grid: row for row in choices(before[source])}[parts[0].grid]
+            reason = f"its parts agree: {max(parts, key=lambda part: part.weights).reason}"
+            parts = [replace(fused, reason=reason)]
+        rows += parts
+    return replace(plan, rows=tuple(rows))
