@@ -46,6 +46,8 @@ class Peer:
 
 OPENVINO_SAMPLE = Tokens(128, 500)
 MLX_SAMPLE = Tokens(64, 500)
+MLX_GRADIENT_SAMPLE = Tokens(8, 500)
+"""Of a sequence, MLX's way there and back takes minutes on two cores of a CPU."""
 AUTOROUND_SAMPLE = Tokens(64, 500)
 
 
@@ -54,10 +56,10 @@ def openvino_calibrated(task: Task) -> Command:
     return [*script, OPENVINO_SAMPLE.file(task), task.work / "intermediate", task.output]
 
 
-def mlx_calibrated(method: str) -> Callable[[Task], Command]:
+def mlx_calibrated(method: str, sample: Tokens) -> Callable[[Task], Command]:
     def command(task: Task) -> Command:
         script: Command = [task.peers, SCRIPTS / "mlx_calibrated.py", method, task.checkpoint]
-        return [*script, MLX_SAMPLE.file(task), task.output]
+        return [*script, sample.file(task), task.output]
 
     return command
 
@@ -80,9 +82,13 @@ PEERS = (
         tokens=OPENVINO_SAMPLE,
     ),
     Peer("mlx", "mlx_lm.convert, 4-bit g64", "mlx", contenders.mlx_lm),
-    Peer("mlx-gptq", "mlx_lm.gptq", "mlx", mlx_calibrated("gptq"), tokens=MLX_SAMPLE),
+    Peer("mlx-gptq", "mlx_lm.gptq", "mlx", mlx_calibrated("gptq", MLX_SAMPLE), tokens=MLX_SAMPLE),
     Peer(
-        "mlx-dynamic", "mlx_lm.dynamic_quant", "mlx", mlx_calibrated("dynamic"), tokens=MLX_SAMPLE
+        "mlx-dynamic",
+        "mlx_lm.dynamic_quant",
+        "mlx",
+        mlx_calibrated("dynamic", MLX_GRADIENT_SAMPLE),
+        tokens=MLX_GRADIENT_SAMPLE,
     ),
     Peer(
         AUTOROUND,
