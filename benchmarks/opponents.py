@@ -45,9 +45,9 @@ class Peer:
 
 
 OPENVINO_SAMPLE = Tokens(128, 500)
-MLX_SAMPLE = Tokens(64, 500)
+MLX_SAMPLE = Tokens(16, 500)
 MLX_GRADIENT_SAMPLE = Tokens(8, 500)
-"""Of a sequence, MLX's way there and back takes minutes on two cores of a CPU."""
+"""Short, for MLX is slow on a CPU: a sequence takes it half a minute, and two there and back."""
 AUTOROUND_SAMPLE = Tokens(64, 500)
 
 
