@@ -1,5 +1,6 @@
 """The run there and back, against finite differences of a slow network in float64."""
 
+import tracemalloc
 from functools import partial
 
 import numpy as np
@@ -214,8 +215,10 @@ def test_attention_goes_back_alike_in_one_chunk_and_in_many(monkeypatch, window)
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
-def test_labels_are_drawn_from_the_models_distribution(monkeypatch):
+@pytest.mark.parametrize("logits", [1, 3 * 700, 1 << 24])
+def test_labels_are_drawn_from_the_models_distribution(monkeypatch, logits):
     monkeypatch.setattr("phiquant.phi.weights.BAND_WEIGHTS", 4 * 3)
+    monkeypatch.setattr("phiquant.calibration.divergence.LOGITS", logits)
 
     class Head:
         class architecture:  # noqa: N801
@@ -254,3 +257,24 @@ def test_the_moments_of_outputs_are_means_over_all_chunks():
 def test_few_tokens_are_taken_and_one_sequence_at_least():
     assert len(fisher.taken(np.zeros((128, 512), np.int32))) == 16
     assert len(fisher.taken(np.zeros((3, 1 << 15), np.int32))) == 1
+
+
+def test_no_more_logits_are_held_than_a_band_has_room_for(monkeypatch):
+    """Many tokens before a large vocabulary: the memory is that of a few of them."""
+
+    class Head:
+        class architecture:  # noqa: N801
+            vocabulary_size, head_name = 8192, "head"
+
+        def weight(self, name, first, last):
+            return table[first:last]
+
+    monkeypatch.setattr("phiquant.calibration.divergence.LOGITS", 1 << 20)
+    table = np.random.default_rng(1).normal(size=(8192, 16)).astype(np.float32)
+    inputs = np.random.default_rng(2).normal(size=(2048, 16)).astype(np.float32)
+    draws = np.random.default_rng(3).random(2048)
+    tracemalloc.start()
+    label_gradient(Head(), inputs, draws)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * inputs.shape[0] * table.shape[0] * 4

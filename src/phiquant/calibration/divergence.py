@@ -24,6 +24,9 @@ ROWS = 2048
 TOKENS = 64
 """Tokens that one core works on at a time."""
 
+LOGITS = 1 << 24
+"""Logits that are held at a time, where tokens are many: 64 MiB."""
+
 Sums = npt.NDArray[np.float64]
 
 
@@ -87,8 +90,17 @@ def normalisers(source: WeightSource, hidden: Floats) -> tuple[Floats, Sums]:
     tops = np.full(len(hidden), -np.inf, np.float32)
     totals = np.zeros(len(hidden))
     for first, last in bands(source.architecture.vocabulary_size, hidden.shape[1]):
-        _take_in(logits_of(hidden, source.weight(name, first, last)), tops, totals)
+        weight = source.weight(name, first, last)
+        for here in slices(len(hidden), len(weight)):
+            _take_in(logits_of(hidden[here], weight), tops[here], totals[here])
     return tops, totals
+
+
+def slices(tokens: int, rows: int) -> Iterator[slice]:
+    """Tokens for which so many rows of the head give at most LOGITS logits at a time."""
+    step = max(TOKENS, LOGITS // rows)
+    for first in range(0, tokens, step):
+        yield slice(first, min(first + step, tokens))
 
 
 def _take_in(logits: Floats, tops: Floats, totals: Sums) -> None:

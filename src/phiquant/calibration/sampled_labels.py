@@ -12,7 +12,7 @@ is where the running sum passes a uniform draw's share of that sum, and for p's 
 import numpy as np
 import numpy.typing as npt
 
-from phiquant.calibration.divergence import logits_of, normalisers
+from phiquant.calibration.divergence import logits_of, normalisers, slices
 from phiquant.phi.threads import for_each, multiply
 from phiquant.phi.weights import Floats, WeightSource, bands
 
@@ -32,22 +32,26 @@ def label_gradient(source: WeightSource, inputs: Floats, draws: Doubles) -> tupl
     name, rows = source.architecture.head_name, source.architecture.vocabulary_size
     tops, totals = normalisers(source, inputs)
     gradient = np.zeros_like(inputs)
-    part = np.empty_like(inputs)
     labels = np.full(len(inputs), -1, np.int64)
     passed = np.zeros(len(inputs))
     for first, last in bands(rows, inputs.shape[1]):
         weight = source.weight(name, first, last)
-        shares = logits_of(inputs, weight)
-        sums = _normalise(shares, tops, totals)
-        sums += passed
-        # What rounding leaves of the last draws falls to the last band.
-        found = np.flatnonzero((labels < 0) & ((draws < sums) | (last == rows)))
-        for token in found:
-            labels[token] = first + _place(shares[token], draws[token] - passed[token])
-        passed = sums
-        multiply(shares, weight.T, part)
-        gradient += part
-        gradient[found] -= weight[labels[found] - first]
+        for here in slices(len(inputs), len(weight)):
+            shares = logits_of(inputs[here], weight)
+            sums = _normalise(shares, tops[here], totals[here])
+            sums += passed[here]
+            # What rounding leaves of the last draws falls to the last band.
+            undrawn = labels[here] < 0
+            found = np.flatnonzero(undrawn & ((draws[here] < sums) | (last == rows)))
+            for at in found:
+                token = here.start + at
+                labels[token] = first + _place(shares[at], draws[token] - passed[token])
+            passed[here] = sums
+            part = np.empty_like(gradient[here])
+            multiply(shares, weight.T, part)
+            gradient[here] += part
+            found += here.start
+            gradient[found] -= weight[labels[found] - first]
     return gradient, labels
 
 
