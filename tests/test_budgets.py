@@ -24,6 +24,7 @@ from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
 from phiquant.phi.survey import survey
 from phiquant.pipeline import quantize
+from phiquant.protection import plan_of
 from phiquant.quantization.mean_feedback import encode_for
 from phiquant.recipe import Budget, CalibrationText, Recipe
 from phiquant.targets.table import MODULES, target
@@ -108,9 +109,15 @@ def test_a_ratio_of_the_best_quality_goes_by_what_is_measured(model):
     assert found[0] == plans[0]
     measured = analyse_for(
         source, surveyed, shipped_sample(source.tokenizer, 4 + HELD_BACK, 128).tokens
-    ).measured
-    assert found[1] == target("openvino").plan(source.architecture, measured, recipes[1])
-    assert len(measured.sensitivities) == 2 + 4 * source.architecture.layers
+    )
+    without = measured.measured(values=False)
+    assert found[1] == plan_of(recipes[1], source.architecture, without)
+    assert len(without.sensitivities) == 2 + 4 * source.architecture.layers
+    for name, nats in measured.measured().sensitivities.items():
+        values = measured.analysis.sensitivities.get(name.replace("qkv_proj", "v_proj"))
+        assert (nats > without.sensitivities[name]) == name.endswith("qkv_proj.weight")
+        if name.endswith("qkv_proj.weight"):
+            assert nats == pytest.approx(without.sensitivities[name] + values.divergence)
     assert within_budgets(source, asked[:1], surveyed, text) == (plans[0],)
 
 

@@ -1,17 +1,20 @@
 """What `balanced` and `best` keep at 8 bits, and who says otherwise."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from command_line import tiny_model
+from phiquant import calibrated
+from phiquant.errors import ArtifactError
 from phiquant.phi.architecture import Role
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.survey import survey
 from phiquant.pipeline import quantize
 from phiquant.protection import plan_of
-from phiquant.recipe import Budget, Recipe
+from phiquant.recipe import Budget, CalibrationText, Recipe
 from phiquant.targets.table import MODULES, target
 
 EIGHT = {"openvino": "i8 channel", "onnx": "int8-b256-sym F32"}
@@ -98,3 +101,60 @@ def test_what_is_planned_is_written_and_runs(model, tmp_path, name):
     )
     assert np.array_equal(stored[: values.start], without[: values.start])
     assert not np.array_equal(stored[values], without[values])
+
+
+@pytest.mark.parametrize("name", EIGHT)
+@pytest.mark.parametrize("budget", [None, Budget(bits_per_weight=6.0)], ids=["protected", "budget"])
+def test_best_writes_what_it_rounded_part_by_part(model, tmp_path, monkeypatch, name, budget):
+    """Killed between two parts and gone on with, in bands that end within parts."""
+    pytest.importorskip({"onnx": "onnx_ir", "openvino": "openvino_tokenizers"}[name])
+    monkeypatch.setattr("phiquant.streaming.BAND", 37 * 256)
+    recipe, text = Recipe(name, quality="best", budget=budget), CalibrationText(None, 8, 64)
+    (made,) = quantize(model, [recipe], tmp_path / "whole", text=text)
+    assert any(row.output.endswith(".v_proj") for row in made.plan.rows)
+    at, calls, rounded = 5, 0, calibrated._rounded
+
+    def killing(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise KeyboardInterrupt
+        return rounded(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(calibrated, "_rounded", killing)
+        with pytest.raises(KeyboardInterrupt):
+            quantize(model, [recipe], tmp_path / "cut", text=text)
+    (again,) = quantize(model, [recipe], tmp_path / "cut", text=text)
+    first, second = (target(name).open(one.path) for one in (made, again))
+    for weight in first.architecture.weights():
+        np.testing.assert_array_equal(first.weight(weight.name), second.weight(weight.name))
+    source = Checkpoint.open(model)
+    for weight in source.architecture.weights():
+        if not weight.role.is_norm and weight.role is not Role.EMBEDDING:
+            true, stored = source.weight(weight.name), first.weight(weight.name)
+            assert np.corrcoef(true.reshape(-1), stored.reshape(-1))[0, 1] > 0.9, weight.name
+
+
+@pytest.mark.parametrize("name", EIGHT)
+def test_a_part_that_is_missing_is_named(model, tmp_path, monkeypatch, name):
+    pytest.importorskip({"onnx": "onnx_ir", "openvino": "openvino_tokenizers"}[name])
+    (made,) = quantize(model, [Recipe(name, quality="balanced")], tmp_path / "out")
+    graph = made.path / {"onnx": "model.onnx", "openvino": "openvino_model.xml"}[name]
+    content = graph.read_bytes()
+    assert b"k_proj" in content
+    # The node and its tensors under another name of the same length.
+    graph.write_bytes(content.replace(b"k_proj", b"k_prox"))
+    with pytest.raises(ArtifactError, match="k_proj"):
+        target(name).open(made.path)
+
+
+def test_the_card_tells_values_from_the_rest_and_how_to_make_it_again(model, tmp_path):
+    pytest.importorskip("openvino_tokenizers")
+    quantize(model, [Recipe("openvino", quality="balanced", rescaling=False)], tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "| qkv, v_proj | 2 | i8 channel |" in card
+    assert "| qkv, q_proj | 2 | i4 " in card
+    assert "--precision int4 --quality balanced --no-rescaling -o OUT" in card
+    made = json.loads((tmp_path / "out" / "phiquant.json").read_text(encoding="utf-8"))
+    assert any("values have 8 bits" in note for note in made["plan"]["notes"])

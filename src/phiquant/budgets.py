@@ -41,7 +41,7 @@ from phiquant.planning.allocation import (
 from phiquant.planning.parts import joined, parts_in, taken_apart
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.progress import OnProgress, Progress, ignore
-from phiquant.protection import plan_of
+from phiquant.protection import plan_of, protects_values
 from phiquant.quantization.grid import Grid
 from phiquant.quantization.inputs import Inputs
 from phiquant.quantization.mean_feedback import encode_for
@@ -80,7 +80,9 @@ def within_budgets(
         if recipe.budget is not None:
             found.append(allocate(recipe, plan, model, on_progress=on_progress))
         elif _wants_analysis(recipe):
-            made = plan_of(recipe, checkpoint.architecture, model.measured)
+            unprotected = not protects_values(recipe, checkpoint.architecture)
+            measured = model.measured(values=unprotected)
+            made = plan_of(recipe, checkpoint.architecture, measured)
             found.append(made)
         else:
             found.append(plan)
@@ -115,13 +117,16 @@ class Analysed:
     held_back: Sequence[Tokens]
     """Windows of text that the analysis has not seen."""
 
-    @property
-    def measured(self) -> Survey:
-        """The survey with the sensitivities in it, those of a fused weight's parts added up."""
+    def measured(self, *, values: bool = True) -> Survey:
+        """The survey with the sensitivities in it, those of a fused weight's parts added up.
+
+        Without `values`, those of attention do not count.
+        """
         found: dict[str, float] = {}
         for part in matrices(self.source.architecture):
-            measured = self.analysis.sensitivities[part.name].divergence
-            found[part.weight.name] = found.get(part.weight.name, 0.0) + measured
+            nats = self.analysis.sensitivities[part.name].divergence
+            counts = values or not part.stem.endswith(".v_proj")
+            found[part.weight.name] = found.get(part.weight.name, 0.0) + (nats if counts else 0)
         return replace(self.survey, sensitivities=found)
 
     def rescaled(self) -> "Analysed":
@@ -221,7 +226,7 @@ def _effects(
 
 def _named(recipe: Recipe, found: Allocation) -> Plan:
     type = target(recipe.target).type_of(found.plan.rows)
-    words = f"bits allocated by measured sensitivity ({ANCHOR.bits}-bit rounding of each tensor): "
+    words = f"bits allocated by measured sensitivity ({ANCHOR.bits}-bit rounding of each matrix): "
     words += f"{found.predicted:.3g} nats a token predicted"
     if found.measured is not None:
         words += f", {found.measured:.3g} measured on text held back"
@@ -285,10 +290,7 @@ class RoundedWeights:
     ) -> None:
         self._source, self._inputs = source, inputs or {}
         self._grids = target(recipe.target).grids
-        self._rows: dict[str, list[PlanRow]] = {}
-        for row in plan.rows:
-            if row.source is not None:
-                self._rows.setdefault(row.source, []).append(row)
+        self._rows = plan.by_source
 
     @property
     def architecture(self) -> Architecture:

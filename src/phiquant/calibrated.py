@@ -140,7 +140,9 @@ class _Network:
     def round_in_bands(self, weight: Weight, source: WeightSource, moments: Moments | None) -> None:
         """Round and keep a weight too large to be held whole; without moments, to the nearest."""
         row, grid = self.wanted.whole(weight)
-        rounder = None if moments is None else Rounder(moments, grid.block, self._method)
+        rounder = None
+        if moments is not None and hasattr(grid, "fit"):
+            rounder = Rounder(moments, grid.block, self._method)
         into = self._journal.make(self.wanted.name, row.output, grid.layout(weight.shape))
         for first, last in bands(*weight.shape):
             values = source.weight(weight.name, first, last)

@@ -222,7 +222,10 @@ def _fitting(prospect: Prospect, free: int) -> Iterator[str]:
     """Requests that would fit into `free` bytes: the targets at less precision, then each alone."""
     sizes: dict[str, int] = {}
     for word in PRECISIONS:
-        asked = [Recipe(one.target, cast(Precision, word)) for one in prospect.recipes]
+        asked = [
+            replace(one, precision=cast(Precision, word), type=None, budget=None)
+            for one in prospect.recipes
+        ]
         try:
             plans = make_plans(prospect.architecture, asked, prospect.surveyed)
         except PhiquantError:

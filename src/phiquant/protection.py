@@ -14,6 +14,15 @@ from phiquant.planning.plan import Plan, PlanRow
 from phiquant.recipe import Recipe
 from phiquant.targets.table import target
 
+NOTE = "attention's values have 8 bits and are stored apart from queries and keys (v_proj)"
+
+
+def protects_values(recipe: Recipe, architecture: Architecture) -> bool:
+    """Whether the values are to have 8 bits where the rest of their matrices has fewer."""
+    chosen = recipe.type is not None or recipe.budget is not None
+    shared = architecture.kv_heads < architecture.heads
+    return recipe.quality != "fast" and not chosen and shared and target(recipe.target).apart
+
 
 def plan_of(recipe: Recipe, architecture: Architecture, survey: Survey) -> Plan:
     """What the recipe's target plans for it, with its values protected. Raises RequestError."""
@@ -23,8 +32,7 @@ def plan_of(recipe: Recipe, architecture: Architecture, survey: Survey) -> Plan:
     def choices(row: PlanRow) -> tuple[PlanRow, ...]:
         return into.choices(row, recipe, survey)
 
-    chosen = recipe.type is not None or recipe.budget is not None
-    shared = architecture.kv_heads < architecture.heads
-    if recipe.quality == "fast" or chosen or not shared or not into.apart:
+    if not protects_values(recipe, architecture):
         return plan
-    return values_at_8_bits(plan, architecture, choices)
+    protected = values_at_8_bits(plan, architecture, choices)
+    return protected if protected == plan else protected.with_notes((NOTE,))

@@ -147,11 +147,7 @@ def _has_codes(recipe: Recipe, plan: Plan) -> bool:
 
 def _wanted(recipe: Recipe, plan: Plan) -> Wanted:
     into = target(recipe.target)
-    rows: dict[str, list[PlanRow]] = {}
-    for row in plan.rows:
-        if row.source is not None:
-            rows.setdefault(row.source, []).append(row)
-    return Wanted(recipe.target, rows, into.grids)
+    return Wanted(recipe.target, plan.by_source, into.grids)
 
 
 def _key(

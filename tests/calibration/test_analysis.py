@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from phiquant.calibration.analysis import analyse
+from phiquant.calibration.analysis import analyse, analysis_windows
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.family import family
 from phiquant.phi.reference import Reference
 from tiny_models import tiny_config, tiny_weights, write_tiny_checkpoint
 
@@ -84,3 +85,7 @@ def test_progress_ends_where_it_was_said_to_end(tmp_path):
         assert done == sorted(done)
         assert done[-1] == seen[-1].total > 0
         assert len({progress.total for progress in seen}) == 1
+
+
+def test_no_published_model_is_judged_by_a_single_window():
+    assert all(analysis_windows(one.architecture) >= 2 for one in family().values())

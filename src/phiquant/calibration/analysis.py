@@ -26,7 +26,7 @@ Tokens = npt.NDArray[np.int32]
 
 ANCHOR = Anchor(4)
 
-STATES = 1 << 30
+STATES = 3 << 29
 """Bytes that the variants' hidden states may take."""
 
 LARGE = 1 << 30

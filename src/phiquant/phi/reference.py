@@ -59,11 +59,7 @@ class Stack:
         """The same windows several times, one after another."""
         starts = [copy * self.tokens for copy in range(times)]
         spans = tuple((at + a, at + b) for at in starts for a, b in self.spans)
-        cos, sin = (
-            np.tile(part, (times, *(1,) * (part.ndim - 1)))
-            for part in (self.rotation.cos, self.rotation.sin)
-        )
-        return Stack(spans, Rotation(cos, sin))
+        return Stack(spans, self.rotation.repeated(times))
 
 
 class Reference:

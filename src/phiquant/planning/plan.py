@@ -69,6 +69,15 @@ class Plan:
         return 8 * self.nbytes / self.weights
 
     @property
+    def by_source(self) -> dict[str, list[PlanRow]]:
+        """The tensors that hold each of the checkpoint's, in the order of its rows."""
+        found: dict[str, list[PlanRow]] = {}
+        for row in sorted(self.rows, key=lambda row: row.first):
+            if row.source is not None:
+                found.setdefault(row.source, []).append(row)
+        return found
+
+    @property
     def grids(self) -> Counter[str]:
         """How many tensors lie on each grid."""
         return Counter(row.grid for row in self.rows)

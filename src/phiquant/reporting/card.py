@@ -18,6 +18,15 @@ from phiquant.reporting.verdict import figure_rows, measured
 from phiquant.targets.table import target
 from phiquant.targets.target import Target
 
+PARTS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
+"""Tensors that share a role and are not alike."""
+BUDGETS = {
+    "bits_per_weight": "--bits-per-weight",
+    "max_bytes": "--max-size",
+    "max_kl": "--max-kl",
+}
+"""The record's names, as the command line has them."""
+
 
 def card(directory: Path, manifest: Manifest, found: Verification | None = None) -> str:
     """The card of the artifact in `directory`, in Markdown."""
@@ -92,6 +101,9 @@ def _sizes(manifest: Manifest) -> str:
     totals: dict[tuple[str, str], list[int]] = {}
     for row in manifest.plan["rows"]:
         role = str(row.get("role") or "rotary factors").replace("_", " ")
+        part = str(row["output"]).rpartition(".")[2]
+        if part in PARTS:
+            role += f", {part}"
         total = totals.setdefault((role, row["grid"]), [0, 0])
         total[0] += 1
         total[1] += row["nbytes"]
@@ -158,9 +170,13 @@ def _command(manifest: Manifest) -> str:
         ("--precision", recipe.get("precision")),
         ("--type", recipe.get("type")),
         ("--context", recipe.get("context")),
+        ("--quality", recipe.get("quality")),
+        *((BUDGETS[name], value) for name, value in (recipe.get("budget") or {}).items()),
     ):
         if value is not None:
             words += [option, str(value)]
+    if recipe.get("quality") not in (None, "fast") and not recipe.get("rescaling", True):
+        words.append("--no-rescaling")
     for name, value in (recipe.get("options") or {}).items():
         words += ["--option", f"{name}={value}"]
     return shlex.join([*words, "-o", "OUT"])

@@ -88,6 +88,7 @@ class Matrices:
     ) -> None:
         self._builder = builder
         self._rows = {row.output: row for row in plan.rows}
+        self._held = plan.by_source
         self._architecture = architecture
         self._form = form
         self._layout = Layout(form, architecture.tied_head)
@@ -99,11 +100,10 @@ class Matrices:
         """
         if output in self._rows:
             return self._product(x, self._rows[output], name)
-        held = [row for row in self._rows.values() if row.source == f"{output}.weight"]
         beside, _, _ = name.rpartition("/")
         products = [
             self._product(x, row, f"{beside}/{row.output.rpartition('.')[2]}")
-            for row in sorted(held, key=lambda row: row.first)
+            for row in self._held[f"{output}.weight"]
         ]
         return self._builder("Concat", *products, axis=-1, name=f"{name}/Concat")
 

@@ -72,7 +72,7 @@ def _place(tensor: ir.TensorProtocol) -> tuple[str, int | None] | None:
 def _projection(file: ModelFile, layer: int, choices: tuple[tuple[str, ...], ...]) -> Matrix:
     prefix = f"/model/layers.{layer}/"
     for names in choices:
-        if all(any(file.named(f"{prefix}{name}/", *PRODUCTS)) for name in names):
+        if any(any(file.named(f"{prefix}{name}/", *PRODUCTS)) for name in names):
             matrices = [_product(file, f"{prefix}{name}/") for name in names]
             return matrices[0] if len(matrices) == 1 else Stacked(matrices)
     raise ArtifactError(f"the graph has no product named {prefix}{choices[0][0]}")

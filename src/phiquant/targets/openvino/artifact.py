@@ -155,11 +155,10 @@ def _matrices(
     weight: Weight, architecture: Architecture, constants: Constants
 ) -> tuple[_Matrix, ...]:
     """The stored tensors of a weight: one, or one for each of its parts."""
-    parts = parts_of(weight, architecture)
-    if len(parts) > 1 and constants.weight(weight.name, math.prod(weight.shape)) is None:
-        shapes = {part.name: (part.rows, *weight.shape[1:]) for part in parts}
-        if all(constants.weight(name, math.prod(shape)) for name, shape in shapes.items()):
-            return tuple(_matrix(name, shape, constants) for name, shape in shapes.items())
+    shapes = {part.name: (part.rows, *weight.shape[1:]) for part in parts_of(weight, architecture)}
+    apart = any(constants.weight(name, math.prod(shape)) for name, shape in shapes.items())
+    if apart and len(shapes) > 1:
+        return tuple(_matrix(name, shape, constants) for name, shape in shapes.items())
     return (_matrix(weight.name, weight.shape, constants),)
 
 

@@ -43,6 +43,7 @@ class _Decoder:
         self._build = Operators()
         self._architecture = architecture
         self._rows = {row.output: row for row in plan.rows}
+        self._held = plan.by_source
         self._parameters: list[Node] = []
         self._parts: list[StoredPart] = []
         self._weights: dict[str, Node] = {}
@@ -143,14 +144,10 @@ class _Decoder:
         """The product with a weight, or with the parts of one, side by side as if it were fused."""
         ops = self._build.ops
         products = [
-            ops.matmul(inputs, self._weight(row.output), False, True) for row in self._held(name)
+            ops.matmul(inputs, self._weight(row.output), False, True)
+            for row in self._held[f"{name}.weight"]
         ]
         return products[0] if len(products) == 1 else ops.concat(products, -1)
-
-    def _held(self, name: str) -> list[PlanRow]:
-        """The rows of the plan that make up the weight `name`, in the order of its rows."""
-        held = [row for row in self._rows.values() if row.source == f"{name}.weight"]
-        return sorted(held, key=lambda row: row.first)
 
     def _weight(self, name: str) -> Node:
         """The float32 weight: the stored arrays and, where they are not float32, what decodes them.
