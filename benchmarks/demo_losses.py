@@ -28,7 +28,7 @@ from typing import Any
 
 from checkpoints import round_to_bfloat16, shard_header, write_json
 
-from phiquant.devices.table import engines
+from phiquant.devices.engines import engines
 from phiquant.evaluation.manifest import NAME as MANIFEST
 from phiquant.evaluation.run import DECODED
 from phiquant.evaluation.truth import ReferenceFigures

@@ -4,7 +4,8 @@ import pytest
 
 from phiquant.devices import this_machine as here
 from phiquant.devices.device import CLASSES
-from phiquant.devices.table import devices, engines, find_device, read_user_devices
+from phiquant.devices.engines import engines
+from phiquant.devices.table import devices, find_device, read_user_devices
 from phiquant.errors import InputError, RequestError
 from phiquant.phi.family import family
 from phiquant.recipe import Recipe

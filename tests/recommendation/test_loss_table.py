@@ -4,7 +4,7 @@ from math import isfinite
 
 import pytest
 
-from phiquant.devices.table import engines
+from phiquant.devices.engines import engines
 from phiquant.phi.family import family
 from phiquant.recipe import Recipe
 from phiquant.recommendation import losses

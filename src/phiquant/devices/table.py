@@ -1,6 +1,6 @@
 """The devices that are known by name: the shipped tables, and a user's own file.
 
-Data: data/*.toml, each figure with its source. Which runtimes run where is in data/engines.toml.
+Data: data/*.toml, each figure with its source. Which runtimes run where: see `engines`.
 """
 
 from collections.abc import Mapping
@@ -9,19 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from phiquant.devices.device import Device, Engine
+from phiquant.devices.device import Device
+from phiquant.devices.engines import DATA, engines
 from phiquant.devices.reading import read_devices, read_engines, read_toml
+from phiquant.devices.this_machine import this_machine
 from phiquant.errors import RequestError
 
-DATA = Path(__file__).parent / "data"
 TABLES = ("iot", "mobile", "ai-pc", "mac", "nvidia")
 THIS = "this"
-
-
-@cache
-def engines() -> Mapping[str, Engine]:
-    """The shipped engines, by name."""
-    return read_engines(read_toml(DATA / "engines.toml"), "engines.toml")
 
 
 @cache
@@ -54,8 +49,6 @@ def find_device(word: str) -> Device:
     Raises RequestError or InputError.
     """
     if word == THIS:
-        from phiquant.devices.this_machine import this_machine
-
         return this_machine()
     path, _, name = word.partition(".toml:")
     if name or word.endswith(".toml"):

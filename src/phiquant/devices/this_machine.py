@@ -18,6 +18,7 @@ import numpy as np
 
 from phiquant.cores import cores
 from phiquant.devices.device import GIB, Absent, Device, Engine
+from phiquant.devices.engines import engines
 from phiquant.errors import ResourceError
 from phiquant.machine import available_memory, total_memory
 
@@ -82,8 +83,6 @@ def measured_bandwidth() -> float:
 
 
 def _engines() -> tuple[tuple[Engine, ...], tuple[Absent, ...]]:
-    from phiquant.devices.table import engines
-
     arm = platform.machine().lower() in ("arm64", "aarch64")
     metal = arm and sys.platform == "darwin"
     names = ["mlx-metal", "gguf-metal"] if metal else []
