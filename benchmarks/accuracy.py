@@ -8,8 +8,9 @@ ours is then asked for at the peer's bytes of tensor data, through the command l
 same stock runtime (see `fidelity.py`), against the FP32 checkpoint. What making each took is
 measured around the process.
 
-Also measured: INT8 of every target, and the curve: the divergence over a row of sizes, which must
-never rise with the size.
+Also measured: INT8 of every target; what is gained by keeping attention's values at 8 bits, as
+`balanced` and `best` do; and the curve, the divergence over a row of sizes, which must never rise
+with the size.
 
 Writes `results/accuracy.json`, `accuracy.md` and `accuracy-curve.svg`, after every step anew; exits
 with 1 when a bar is missed.
@@ -40,11 +41,13 @@ from opponents import (
     INT8_TARGETS,
     MATCHES,
     PEERS,
+    PROTECTED_TARGETS,
     Match,
     Peer,
     Request,
     requested,
     requested_int8,
+    requested_protection,
     requested_size,
 )
 from scores import (
@@ -53,6 +56,7 @@ from scores import (
     absolute_row,
     curve_row,
     failures,
+    gain_row,
     ratio_row,
     stored_list,
     subject_table,
@@ -72,11 +76,12 @@ HELD_OUT = Path(__file__).parent / "texts" / "held-out.txt"
 WINDOW = 256
 INT8 = "int8"
 CURVE = "curve"
+PROTECTION = "protection"
 BITS = (4.25, 4.5, 4.75, 5.0, 5.5, 6.5, 8.5)
 """The sizes of a curve, in bits a weight over the whole model. The blocks of GGUF's K-quants do not
 divide the demo model's rows, and Q4_0 is the least that is left.
 """
-NAMES = (*(match.peer for match in MATCHES), INT8, CURVE)
+NAMES = (*(match.peer for match in MATCHES), INT8, PROTECTION, CURVE)
 BY_NAME = {peer.name: peer for peer in PEERS}
 
 
@@ -197,6 +202,13 @@ def steps(bench: Bench, report: Report) -> Iterator[tuple[list[Subject], list[Ro
             ours = our_artifact(bench, requested_int8(name, options.quality))
             what = f"{target(name).title} INT8, {bench.model}"
             yield [ours], [absolute_row(what, ours, Bar(INT8_BAR))]
+    if PROTECTION in options.only and options.quality != "fast":
+        for name in PROTECTED_TARGETS:
+            with_values, plain = (
+                our_artifact(bench, one) for one in requested_protection(name, options.quality)
+            )
+            what = f"{target(name).title} INT4, values at 8 bits, {bench.model}"
+            yield [with_values, plain], [gain_row(what, with_values, plain)]
     if CURVE in options.only and options.quality != "fast":
         for name in options.targets:
             points = [

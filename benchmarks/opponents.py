@@ -14,6 +14,8 @@ import contenders
 from contenders import PEERS as SCRIPTS
 from contenders import Command, Task
 
+from phiquant.targets.table import target as known
+
 AUTOROUND = "autoround"
 BOTH = ("tied", "untied")
 
@@ -47,7 +49,7 @@ class Peer:
 OPENVINO_SAMPLE = Tokens(128, 500)
 MLX_SAMPLE = Tokens(16, 500)
 MLX_GRADIENT_SAMPLE = Tokens(8, 500)
-"""Short, for MLX is slow on a CPU: a sequence takes it half a minute, and two there and back."""
+"""Short, for MLX is slow on a CPU, the more so there and back."""
 AUTOROUND_SAMPLE = Tokens(64, 500)
 
 
@@ -152,6 +154,7 @@ MATCHES = (
 
 INT8_BAR = 0.01
 INT8_TARGETS = ("gguf", "onnx", "openvino", "mlx")
+PROTECTED_TARGETS = ("onnx", "openvino")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,13 @@ def requested_int8(target: str, quality: str) -> Request:
     """INT8 of a target, as it comes."""
     name = f"ours-{quality}-int8-{target}"
     return Request(name, target, ("--precision", "int8"), quality=quality)
+
+
+def requested_protection(target: str, quality: str) -> tuple[Request, Request]:
+    """INT4 of a target as it comes, with its values protected, and with the type alone."""
+    type = known(target).defaults["int4"]
+    plain = Request(f"ours-{quality}-plain-{target}", target, ("--type", type), quality=quality)
+    return Request(f"ours-{quality}-protected-{target}", target, quality=quality), plain
 
 
 def requested_size(target: str, size: int, quality: str) -> Request:

@@ -63,6 +63,15 @@ def absolute_row(what: str, ours: Subject, bar: Bar) -> Row:
     return Row(what, shown(ours), "", value, bar.value, text, bar.text, bar.below)
 
 
+def gain_row(what: str, ours: Subject, without: Subject) -> Row:
+    """Ours with more bytes against ours without: it must lose less; by how much, and for what."""
+    if ours.loss is None or without.loss is None:
+        return Row(what, shown(ours), shown(without), inf, 1.0, "not measured", "< 1", below=True)
+    value, more = ours.loss.mean / without.loss.mean, ours.loss.nbytes / without.loss.nbytes - 1
+    text = f"{value:.3f} for {more:+.1%} bytes"
+    return Row(what, shown(ours), shown(without), value, 1.0, text, "< 1", below=True)
+
+
 def time_row(what: str, ours: Subject | None, peer: Subject, bar: Bar) -> Row:
     """Ours against the peer's processor time, which other work on the machine does not lengthen."""
     value: float | None = None

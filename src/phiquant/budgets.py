@@ -26,7 +26,7 @@ from phiquant.calibration.text import sample_of
 from phiquant.errors import RequestError
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.fused import matrices
+from phiquant.phi.fused import VALUES, matrices
 from phiquant.phi.reference import Reference
 from phiquant.phi.survey import Survey
 from phiquant.phi.weights import Floats, WeightSource
@@ -125,7 +125,7 @@ class Analysed:
         found: dict[str, float] = {}
         for part in matrices(self.source.architecture):
             nats = self.analysis.sensitivities[part.name].divergence
-            counts = values or not part.stem.endswith(".v_proj")
+            counts = values or part.word != VALUES
             found[part.weight.name] = found.get(part.weight.name, 0.0) + (nats if counts else 0)
         return replace(self.survey, sensitivities=found)
 
@@ -173,9 +173,7 @@ def allocate(
         model = model.rescaled()
     whole, into = plan, target(recipe.target)
 
-    def choices(row: PlanRow) -> tuple[PlanRow, ...]:
-        return into.choices(row, recipe, model.survey)
-
+    choices = into.choices_for(recipe, model.survey)
     if into.apart:
         plan = taken_apart(plan, model.source.architecture, choices)
     offers = offers_for(recipe, plan, model, on_progress)

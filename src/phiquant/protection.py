@@ -1,8 +1,7 @@
 """The plan of a recipe before any budget: the target's own, and what is protected beside it.
 
-Rounding the values of attention costs the output more than rounding anything else of their size: on
-a 135 M model, 17 to 44 times what queries cost a weight, and with them a sixth to a third of all
-that 4 bits cost, in 2% of the weights. So where they can be stored apart, `balanced` and `best`
+Rounding the values of attention costs the output more than rounding anything else of their size
+(benchmarks/results/sensitivities.md). So where they can be stored apart, `balanced` and `best`
 give them 8 bits. A type or a budget that is asked for says otherwise, and so does a model whose
 query heads have values of their own: there they are 8% of the weights, and 8 bits no small matter.
 """
@@ -10,7 +9,7 @@ query heads have values of their own: there they are 8% of the weights, and 8 bi
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.survey import Survey
 from phiquant.planning.parts import values_at_8_bits
-from phiquant.planning.plan import Plan, PlanRow
+from phiquant.planning.plan import Plan
 from phiquant.recipe import Recipe
 from phiquant.targets.table import target
 
@@ -29,10 +28,7 @@ def plan_of(recipe: Recipe, architecture: Architecture, survey: Survey) -> Plan:
     into = target(recipe.target)
     plan = into.plan(architecture, survey, recipe)
 
-    def choices(row: PlanRow) -> tuple[PlanRow, ...]:
-        return into.choices(row, recipe, survey)
-
     if not protects_values(recipe, architecture):
         return plan
-    protected = values_at_8_bits(plan, architecture, choices)
+    protected = values_at_8_bits(plan, architecture, into.choices_for(recipe, survey))
     return protected if protected == plan else protected.with_notes((NOTE,))

@@ -242,3 +242,23 @@ def test_minimal_products_of_a_block_by_hand():
     assert found.outputs == Cost(model, 15, 5, 1, Method()).fisher.total
     kinds = (found.forward, found.moments, found.factors, found.rounding, found.outputs)
     assert math.isclose(found.total, sum(kinds))
+
+
+def test_a_protection_must_lose_less_and_says_what_it_takes():
+    from scores import gain_row
+
+    row = gain_row("row", subject(0.5, nbytes=1020), subject(1.0))
+    assert row.passed is True
+    assert row.value_text == "0.500 for +2.0% bytes"
+    assert gain_row("row", subject(1.0), subject(1.0)).passed is False
+    assert gain_row("row", subject(None), subject(1.0)).passed is False
+
+
+def test_a_protected_artifact_and_its_plain_twin_differ_in_the_type_alone():
+    from opponents import requested_protection
+
+    protected, plain = requested_protection("openvino", "balanced")
+    assert protected.words == ("--to", "openvino", "--quality", "balanced")
+    assert plain.words == (
+        "--to", "openvino", "--type", "int4-sym-g64", "--quality", "balanced",
+    )  # fmt: skip

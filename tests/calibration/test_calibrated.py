@@ -95,19 +95,15 @@ def wanted(checkpoint, precision="int4", apart=False):
     found = []
     for recipe, whole in zip(recipes, plans, strict=True):
         into, rows = target(recipe.target), {}
-        plan = in_parts(whole, checkpoint, recipe, surveyed) if apart and into.apart else whole
+        plan = whole
+        if apart and into.apart:
+            choices = into.choices_for(recipe, surveyed)
+            plan = taken_apart(whole, checkpoint.architecture, choices)
         for row in plan.rows:
             if row.source:
                 rows.setdefault(row.source, []).append(row)
         found.append(Wanted(recipe.target, rows, into.grids))
     return found
-
-
-def in_parts(plan, checkpoint, recipe, surveyed):
-    def choices(row):
-        return target(recipe.target).choices(row, recipe, surveyed)
-
-    return taken_apart(plan, checkpoint.architecture, choices)
 
 
 def every_row(one):

@@ -63,8 +63,8 @@ def mixed(plan, recipe, surveyed, seed):
 
 
 def in_parts(plan, source, recipe):
-    into, surveyed = target(recipe.target), survey(source)
-    return taken_apart(plan, source.architecture, lambda row: into.choices(row, recipe, surveyed))
+    choices = target(recipe.target).choices_for(recipe, survey(source))
+    return taken_apart(plan, source.architecture, choices)
 
 
 def write(plan, recipe, checkpoint, directory):
@@ -152,8 +152,7 @@ def test_parts_that_agree_are_joined_again(tmp_path):
     ]  # fmt: skip
     assert apart.weights == whole.weights
 
-    def choices(row):
-        return into.choices(row, recipe, survey(source))
+    choices = into.choices_for(recipe, survey(source))
 
     def on(rows, grid):
         return [next(one for one in choices(row) if one.grid == grid) for row in rows]

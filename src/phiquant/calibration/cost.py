@@ -19,8 +19,8 @@ from phiquant.progress import OnProgress, Progress
 from phiquant.quantization.calibrated import ROWS, Method
 
 ALL_ELSE = 1.4
-"""Time of a run over that of its matrix products at full rate. On the Phi-4-mini shape it was 1.37
-with products at 220 GFLOP/s a core (512-bit vectors); slower products leave less for all else.
+"""Time of a run over that of its matrix products at full rate: benchmarks/results/calibration.md,
+for cores with 512-bit vectors. Slower products leave less for all else.
 """
 
 HEAD_TOKENS = 1 << 14
@@ -136,7 +136,7 @@ class Cost:
     def memory(self) -> int:
         """Anonymous bytes at the peak: the widest layer's moments, factored, and its weight.
 
-        The run for the output moments takes less: a block's weights, and no moments of inputs.
+        Of the run for the output moments, only the head's end may take more, in a small model.
         """
         model = self.architecture
         widest = max(model.intermediate_size, model.hidden_size)
@@ -148,7 +148,8 @@ class Cost:
             * max(one.shape[0] * one.shape[1] for one in model.weights() if one.role in LINEAR)
         )
         chunk = 4 * CHUNK_TOKENS * 4 * model.intermediate_size
-        return moments + weights + chunk
+        at_head = self.fisher.at_head if self.fisher is not None else 0
+        return max(moments + weights + chunk, at_head)
 
     @property
     def disk(self) -> int:

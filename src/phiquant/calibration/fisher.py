@@ -35,7 +35,7 @@ TOKENS = 1 << 13
 """Tokens of the sample that are taken, at most, but one sequence at least. Twice as many made no
 difference to a small model in 4 bits."""
 CHUNK_TOKENS = 2048
-"""Tokens that are worked on at a time; the way back holds more of each than the way there."""
+"""Tokens that go through a block together; the way back holds more of each than the way there."""
 SEED = 20250529
 
 

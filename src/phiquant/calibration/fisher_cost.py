@@ -7,8 +7,10 @@ forwards, again up to its gate on the way back, and backwards.
 from dataclasses import dataclass
 
 from phiquant.calibration import fisher
+from phiquant.calibration.divergence import LOGITS
 from phiquant.calibration.stream import LINEAR
 from phiquant.phi.architecture import Architecture
+from phiquant.phi.weights import BAND_WEIGHTS
 from phiquant.quantization.calibrated import ROWS
 
 
@@ -59,6 +61,14 @@ class FisherCost:
     def kept(self) -> int:
         """Bytes of disk that the moments take, until all is rounded."""
         return 4 * ROWS * self._rows() * self.architecture.layers
+
+    @property
+    def at_head(self) -> int:
+        """Anonymous bytes where it turns: states, normed, their gradients, and a band of the head
+        with its logits, shares and what these add to the gradient.
+        """
+        states = 4 * self.tokens * self.architecture.hidden_size
+        return 5 * states + 4 * (2 * LOGITS + BAND_WEIGHTS)
 
     def _rows(self) -> int:
         """Outputs of a block's linear layers, whole bands of them."""

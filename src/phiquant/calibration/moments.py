@@ -4,6 +4,8 @@ Sums are kept in bands of rows, which go over the cores: each is a product of it
 place. E[x xᵀ] is symmetric, and only what lies on the diagonal and right of it is summed.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from phiquant.phi.threads import for_each
@@ -35,27 +37,13 @@ class Moments:
         """Take in x (tokens, n), x' of that shape and r (tokens, rows), always the same ones."""
         self._tokens += len(inputs)
         width = inputs.shape[1]
-        second = self._second
-
-        def add_second(first: int) -> None:
-            _add_product(inputs[:, first : first + BAND], inputs, second, first, start=first)
-
-        for_each(range(0, width, BAND), add_second)
+        _add(self._second, lambda here: inputs[:, here], inputs, symmetric=True)
         if original is not None:
-            shift = self._shift = _or_zeros(self._shift, (width, width))
-
-            def add_shift(first: int) -> None:
-                here = slice(first, first + BAND)
-                _add_product(original[:, here] - inputs[:, here], inputs, shift, first)
-
-            for_each(range(0, width, BAND), add_shift)
+            self._shift = _or_zeros(self._shift, (width, width))
+            _add(self._shift, lambda here: original[:, here] - inputs[:, here], inputs)
         if behind is not None:
-            found = self._behind = _or_zeros(self._behind, (behind.shape[1], width))
-
-            def add_behind(first: int) -> None:
-                _add_product(behind[:, first : first + BAND], inputs, found, first)
-
-            for_each(range(0, len(found), BAND), add_behind)
+            self._behind = _or_zeros(self._behind, (behind.shape[1], width))
+            _add(self._behind, lambda here: behind[:, here], inputs)
 
     @property
     def second(self) -> Floats:
@@ -86,13 +74,23 @@ def _or_zeros(sums: Floats | None, shape: tuple[int, int]) -> Floats:
     return np.zeros(shape, np.float32) if sums is None else sums
 
 
-def _add_product(left: Floats, right: Floats, sums: Floats, first: int, start: int = 0) -> None:
-    """Add leftᵀ right to the rows of `sums` from `first` on, from the column `start` on."""
-    rows = sums[first : first + left.shape[1]]
-    for column in range(start, right.shape[1], ACROSS):
-        # Broken weights are to show in what is made of them.
-        with np.errstate(over="ignore", invalid="ignore"):
-            rows[:, column : column + ACROSS] += left.T @ right[:, column : column + ACROSS]
+def _add(
+    sums: Floats, left: Callable[[slice], Floats], right: Floats, *, symmetric: bool = False
+) -> None:
+    """Add leftᵀ right to `sums`; of a `symmetric` product what lies right of the diagonal.
+
+    `left` gives some of the left factor's columns (tokens, columns).
+    """
+
+    def work(first: int) -> None:
+        here = slice(first, first + BAND)
+        columns, rows = left(here), sums[here]
+        for at in range(first if symmetric else 0, right.shape[1], ACROSS):
+            # Broken weights are to show in what is made of them.
+            with np.errstate(over="ignore", invalid="ignore"):
+                rows[:, at : at + ACROSS] += columns.T @ right[:, at : at + ACROSS]
+
+    for_each(range(0, len(sums), BAND), work)
 
 
 def _mean(sums: Floats, tokens: int) -> Floats:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from phiquant.phi.architecture import Architecture, Role, Weight
 
+VALUES = "v_proj"
+PARTS = {Role.QKV: ("q_proj", "k_proj", VALUES), Role.GATE_UP: ("gate_proj", "up_proj")}
 FUSED = {Role.QKV: "qkv_proj", Role.GATE_UP: "gate_up_proj"}
 
 
@@ -31,19 +33,22 @@ class Part:
         """The name without its suffix: what modules are called, and tensors of some formats."""
         return self.name.removesuffix(".weight")
 
+    @property
+    def word(self) -> str:
+        """The last word of that: which part it is."""
+        return self.stem.rpartition(".")[2]
+
 
 def parts_of(weight: Weight, architecture: Architecture) -> tuple[Part, ...]:
     """What `weight` consists of, in the order of its rows: itself alone, unless it is fused."""
-    heads, kv_heads, size = architecture.heads, architecture.kv_heads, architecture.head_size
-    inner = architecture.intermediate_size
-    if weight.role is Role.QKV:
-        rows = {"q_proj": heads * size, "k_proj": kv_heads * size, "v_proj": kv_heads * size}
-    elif weight.role is Role.GATE_UP:
-        rows = {"gate_proj": inner, "up_proj": inner}
-    else:
+    if weight.role not in PARTS:
         return (Part(weight.name, weight, 0, weight.shape[0]),)
+    rows = [architecture.intermediate_size] * 2
+    if weight.role is Role.QKV:
+        heads = (architecture.heads, architecture.kv_heads, architecture.kv_heads)
+        rows = [count * architecture.head_size for count in heads]
     found, first = [], 0
-    for name, count in rows.items():
+    for name, count in zip(PARTS[weight.role], rows, strict=True):
         found.append(Part(weight.name.replace(FUSED[weight.role], name), weight, first, count))
         first += count
     return tuple(found)

@@ -4,7 +4,7 @@ A checkpoint is one, and so is every artifact opened for reading; the reference 
 everything that measures weights work on either, which is what makes their figures comparable.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -49,6 +49,22 @@ class Resident:
         if name not in self._kept:
             self._kept[name] = self._source.weight(name)
         return self._kept[name][first:last]
+
+
+def rows_from(
+    counts: Sequence[int], first: int, last: int | None
+) -> Iterator[tuple[int, int, int]]:
+    """Where rows `first` to `last` lie in matrices of so many rows, one above the other.
+
+    Each matrix that holds some: its number, and the first and the last (exclusive) of them in it.
+    """
+    first, last, _ = slice(first, last).indices(sum(counts))
+    start = 0
+    for number, count in enumerate(counts):
+        low, high = max(first - start, 0), min(last - start, count)
+        if low < high:
+            yield number, low, high
+        start += count
 
 
 def bands(rows: int, columns: int) -> Iterator[tuple[int, int]]:

@@ -43,18 +43,16 @@ def values_at_8_bits(plan: Plan, architecture: Architecture, choices: Choices) -
     rows: list[PlanRow] = []
     for row in plan.rows:
         fewer = row.role is Role.QKV and row.nbytes < row.weights
-        rows += (_with_values(row, architecture, choices) if fewer else None) or [row]
+        rows += _with_values(row, architecture, choices) if fewer else [row]
     return replace(plan, rows=tuple(rows))
 
 
-def _with_values(
-    row: PlanRow, architecture: Architecture, choices: Choices
-) -> list[PlanRow] | None:
+def _with_values(row: PlanRow, architecture: Architecture, choices: Choices) -> list[PlanRow]:
     *others, values = (_part(row, part) for part in parts_in(row, architecture))
     same = [one for other in others for one in choices(other) if one.grid == row.grid]
     eight = [one for one in choices(values) if one.nbytes >= one.weights]
     if len(same) < len(others) or not eight:
-        return None
+        return [row]
     least = min(eight, key=lambda one: one.nbytes)
     return [*same, replace(least, reason="values cost the output most for their size: 8 bits")]
 

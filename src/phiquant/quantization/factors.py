@@ -3,8 +3,8 @@
 Cholesky's decomposition from the last column to the first, in blocks (Golub and Van Loan, Matrix
 Computations, section 4.2.9): a block on the diagonal is factored, the panel above it divided by
 its factor, and the panel's products taken from what is left. So nearly all of it is matrix
-products, which go over the cores. `numpy.linalg.cholesky`, which factors the small blocks here,
-takes three times as long for a large matrix, since it copies it column by column.
+products, which go over the cores; `numpy.linalg.cholesky`, which factors the small blocks here,
+copies a large matrix column by column.
 """
 
 import numpy as np
@@ -54,14 +54,15 @@ def _take_out(above: Floats, here: slice, upper: Doubles) -> None:
     """Divide the columns `here` of the rows `above` by their block's factor, scaled to a unit
     diagonal, and take what they stand for from the columns before them.
     """
-    inverse = np.linalg.inv(upper)
-    panel = np.empty((len(above), inverse.shape[0]), np.float32)
+    inverse = np.linalg.inv(upper).T.astype(np.float32)
+    roots = np.diagonal(upper).astype(np.float32)
+    panel = np.empty((len(above), len(roots)), np.float32)
     starts = range(0, len(above), BLOCK)
 
     def divide(first: int) -> None:
         rows = slice(first, first + BLOCK)
-        panel[rows] = above[rows, here] @ inverse.T.astype(np.float32)
-        above[rows, here] = panel[rows] / np.diagonal(upper).astype(np.float32)
+        panel[rows] = above[rows, here] @ inverse
+        above[rows, here] = panel[rows] / roots
 
     def subtract(first: int) -> None:
         rows = slice(first, first + BLOCK)

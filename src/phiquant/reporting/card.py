@@ -13,13 +13,13 @@ from phiquant.errors import InputError
 from phiquant.evaluation.check import Outcome
 from phiquant.evaluation.manifest import Manifest
 from phiquant.evaluation.verification import Verification
+from phiquant.phi.architecture import Role
+from phiquant.phi.fused import PARTS
 from phiquant.reporting.units import size
 from phiquant.reporting.verdict import figure_rows, measured
 from phiquant.targets.table import target
 from phiquant.targets.target import Target
 
-PARTS = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
-"""Tensors that share a role and are not alike."""
 BUDGETS = {
     "bits_per_weight": "--bits-per-weight",
     "max_bytes": "--max-size",
@@ -100,10 +100,10 @@ def _running(directory: Path, runtime: Target) -> str:
 def _sizes(manifest: Manifest) -> str:
     totals: dict[tuple[str, str], list[int]] = {}
     for row in manifest.plan["rows"]:
-        role = str(row.get("role") or "rotary factors").replace("_", " ")
+        role = str(row.get("role") or "rotary factors")
         part = str(row["output"]).rpartition(".")[2]
-        if part in PARTS:
-            role += f", {part}"
+        is_part = role in PARTS and part in PARTS[Role(role)]
+        role = role.replace("_", " ") + (f", {part}" if is_part else "")
         total = totals.setdefault((role, row["grid"]), [0, 0])
         total[0] += 1
         total[1] += row["nbytes"]

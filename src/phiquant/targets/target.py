@@ -191,3 +191,9 @@ class Target:
     """
     options: Mapping[str, str] = field(default_factory=dict)
     """Names that `Recipe.options` may hold, each with a sentence; `plan` checks the values."""
+
+    def choices_for(
+        self, recipe: Recipe, survey: Survey
+    ) -> Callable[[PlanRow], tuple[PlanRow, ...]]:
+        """`choices` of any row, for one recipe and model."""
+        return lambda row: self.choices(row, recipe, survey)

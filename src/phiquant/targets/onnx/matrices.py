@@ -98,12 +98,12 @@ class Matrices:
 
         Where the plan has its parts instead, the products are put side by side.
         """
-        if output in self._rows:
-            return self._product(x, self._rows[output], name)
+        rows = self._held[f"{output}.weight"]
+        if len(rows) == 1:
+            return self._product(x, rows[0], name)
         beside, _, _ = name.rpartition("/")
         products = [
-            self._product(x, row, f"{beside}/{row.output.rpartition('.')[2]}")
-            for row in self._held[f"{output}.weight"]
+            self._product(x, row, f"{beside}/{row.output.rpartition('.')[2]}") for row in rows
         ]
         return self._builder("Concat", *products, axis=-1, name=f"{name}/Concat")
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from phiquant.errors import ArtifactError
+from phiquant.phi.weights import rows_from
 from phiquant.quantization.grid import Floats
 from phiquant.targets.onnx.grids import unpack_codes
 from phiquant.targets.onnx.model_file import ModelFile, extents
@@ -208,12 +209,9 @@ class Stacked:
 
     def rows(self, first: int, last: int | None) -> Floats:
         """The rows, from whichever matrices hold them."""
-        last = self.shape[0] if last is None else min(last, self.shape[0])
-        found = []
-        start = 0
-        for one in self.matrices:
-            low, high = max(first - start, 0), min(last - start, one.shape[0])
-            if low < high:
-                found.append(one.rows(low, high))
-            start += one.shape[0]
+        counts = [one.shape[0] for one in self.matrices]
+        found = [
+            self.matrices[number].rows(low, high)
+            for number, low, high in rows_from(counts, first, last)
+        ]
         return np.concatenate(found) if found else np.empty((0, self.shape[1]), np.float32)

@@ -18,6 +18,7 @@ from phiquant.errors import ArtifactError
 from phiquant.phi.architecture import Architecture, Weight
 from phiquant.phi.config import read_architecture, read_config
 from phiquant.phi.fused import parts_of
+from phiquant.phi.weights import rows_from
 from phiquant.quantization.grid import Floats, Grid
 from phiquant.quantization.nibbles import unpack_run
 from phiquant.targets.openvino.formats import (
@@ -115,14 +116,12 @@ class OpenVinoArtifact:
         if len(shape) == 1:
             (vector,) = self._matrices[name]
             return self._decoded(vector, 0, 1)[0, first:last]
-        first, last, _ = slice(first, last).indices(shape[0])
-        found, start = [], 0
-        for matrix in self._matrices[name]:
-            rows = matrix.shape[0]
-            low, high = max(first - start, 0), min(last - start, rows)
-            if low < high:
-                found.append(self._decoded(matrix, low, high))
-            start += rows
+        matrices = self._matrices[name]
+        counts = [matrix.shape[0] for matrix in matrices]
+        found = [
+            self._decoded(matrices[number], low, high)
+            for number, low, high in rows_from(counts, first, last)
+        ]
         return np.concatenate(found) if found else np.empty((0, shape[1]), np.float32)
 
     def _decoded(self, matrix: _Matrix, first: int, last: int) -> Floats:

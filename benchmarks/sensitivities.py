@@ -1,0 +1,67 @@
+"""How much of what 4 bits cost falls to each kind of matrix of the demo model.
+
+    python benchmarks/sensitivities.py [--models tied untied] [--checkpoints DIRECTORY]
+
+Each matrix alone is rounded to 4 bits in groups of 32, as `phiquant quantize --max-size` measures
+it (`phiquant.calibration.analysis`), over 4 windows of 128 tokens of the calibration text. Writes
+`results/sensitivities.md`.
+"""
+
+import argparse
+from pathlib import Path
+from statistics import median
+
+from demo_models import MODELS, demo_model
+from machine import our_versions
+
+from phiquant.calibration.analysis import WINDOW, Analysis, analyse, analysis_windows
+from phiquant.calibration.text import shipped_sample
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.fused import Part, matrices
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAD = (
+    "| matrices | weights | nats, all of them | share | nats a million weights, median |\n"
+    "| --- | ---: | ---: | ---: | ---: |"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "benchmarks")
+    parser.add_argument("--checkpoints", type=Path, help="where the demo models lie already")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    options = parser.parse_args()
+    parts = ["# Sensitivities of the demo model", "Each matrix alone at 4 bits in groups of 32."]
+    for model in options.models:
+        checkpoint = demo_model(model, options.work, options.checkpoints)
+        parts += [f"## {model.capitalize()}", table(Checkpoint.open(checkpoint))]
+    parts.append("Ours: " + ", ".join(f"{k} {v}" for k, v in our_versions().items()) + ".")
+    text = "\n\n".join(parts) + "\n"
+    (options.results / "sensitivities.md").write_text(text)
+    print(text)
+
+
+def table(checkpoint: Checkpoint) -> str:
+    """A line a kind of matrix, the whole model's share of each."""
+    architecture = checkpoint.architecture
+    sample = shipped_sample(checkpoint.tokenizer, analysis_windows(architecture), WINDOW)
+    found = analyse(checkpoint, sample.tokens, sensitivities=True)
+    kinds: dict[str, list[Part]] = {}
+    for part in matrices(architecture):
+        kinds.setdefault(part.word, []).append(part)
+    total = sum(one.divergence for one in found.sensitivities.values())
+    return "\n".join([HEAD, *(line(word, parts, found, total) for word, parts in kinds.items())])
+
+
+def line(word: str, parts: list[Part], found: Analysis, total: float) -> str:
+    weights = [part.rows * part.weight.shape[1] for part in parts]
+    nats = [found.sensitivities[part.name].divergence for part in parts]
+    each = median(one / count * 1e6 for one, count in zip(nats, weights, strict=True))
+    share = f"{sum(nats) / total:.1%}"
+    return f"| {word} | {sum(weights) / 1e6:.1f} M | {sum(nats):.4f} | {share} | {each:.5f} |"
+
+
+if __name__ == "__main__":
+    main()
