@@ -1,0 +1,139 @@
+"""What each step of `--quality best` gains: the demo model rounded with that step changed.
+
+    python benchmarks/ablation.py [--models untied] [--checkpoints DIRECTORY]
+
+Every row is a calibrated run of its own (`phiquant.calibrated`) with one thing changed in its
+`Method`, to GGUF's Q4_0 throughout; its mean KL divergence is that of the reference forward over
+the decoded weights, on the held-out text of `accuracy.py`. The sample is shorter than the default:
+figures compare with each other, not with those of `accuracy.py`. Writes `results/ablation.md`,
+after every row anew.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from accuracy import HELD_OUT, WINDOW
+from demo_models import MODELS, demo_model
+from fidelity import Loss, loss_of_weights
+from machine import our_versions
+
+from phiquant.calibrated import Calibration, Wanted, calibrate
+from phiquant.calibration.journal import Journal
+from phiquant.evaluation.settings import Settings
+from phiquant.evaluation.text import read_text
+from phiquant.evaluation.truth import ReferenceFigures
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.source import locate
+from phiquant.phi.weights import Floats
+from phiquant.pipeline import Prospect, prepare
+from phiquant.progress import ignore
+from phiquant.quantization.calibrated import Method
+from phiquant.quantization.rescaling import Rescaled
+from phiquant.recipe import CalibrationText, Recipe
+from phiquant.targets.table import target
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = Recipe("gguf", type="Q4_0", quality="best")
+ALL = Method()
+METHODS = {
+    "as `best` does it": ALL,
+    "channels as the checkpoint scales them": replace(ALL, rescaling=False),
+    "rows alone, outputs not weighed": replace(ALL, output_damping=None),
+    "second moments as found": replace(ALL, shrinkage=0.0),
+    "fitted levels only, none finer or wider": replace(ALL, multiples=()),
+    "codes and scales as the feedback leaves them": replace(ALL, codes=False, parameters=False),
+    "shifted inputs: not corrected for": replace(ALL, shift=0.0),
+    "shifted inputs: corrected for in full": replace(ALL, shift=1.0),
+    "residual stream behind: not made up for": replace(ALL, behind=0.0),
+    "residual stream behind: made up for in full": replace(ALL, behind=1.0),
+    "a third of the damping": replace(ALL, damping=ALL.damping / 3),
+}
+HEAD = "| | nats a token | beside `best` | top-1 |\n| --- | ---: | ---: | ---: |"
+
+
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """The network that a run rounded, as its journal has it; norms are those that go with it."""
+
+    network: Rescaled
+    wanted: Wanted
+    journal: Journal
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.network.architecture
+
+    def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
+        rows = self.wanted.rows[name]
+        if rows[0].role is not None and rows[0].role.is_norm:
+            return self.network.weight(name, first, last)
+        found = []
+        for row in rows:
+            grid = self.wanted.grid(row)
+            parts = self.journal.parts(self.wanted.name, row.output, grid.layout(row.shape))
+            found.append(grid.decode(parts, row.shape[1]))
+        return np.concatenate(found)[first:last]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["untied"])
+    parser.add_argument("--sequences", type=int, default=32, help="of 512 tokens")
+    parser.add_argument("--windows", type=int, default=24, help=f"of {WINDOW} tokens")
+    parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "benchmarks")
+    parser.add_argument("--checkpoints", type=Path, help="where the demo models lie already")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    options = parser.parse_args()
+    options.results.mkdir(parents=True, exist_ok=True)
+    text = CalibrationText(sequences=options.sequences)
+    sizes = f"{text.sequences} x {text.length} tokens calibrate, {options.windows} x {WINDOW} judge"
+    said = ["# What each step of `best` gains", f"GGUF Q4_0; {sizes}.", versions()]
+    for model in options.models:
+        path = demo_model(model, options.work, options.checkpoints)
+        prospect = prepare(locate(str(path)), [RECIPE], ignore, text=text)
+        settings = Settings(read_text(HELD_OUT), WINDOW, options.windows)
+        truth = ReferenceFigures.measure(path, settings)
+        lines = [HEAD]
+        said += [f"## {model.capitalize()}", ""]
+        for line in table(prospect, truth, options.work):
+            lines.append(line)
+            said[-1] = "\n".join(lines)
+            print(line, flush=True)
+            (options.results / "ablation.md").write_text("\n\n".join(said) + "\n")
+
+
+def versions() -> str:
+    return "Ours: " + ", ".join(f"{name} {found}" for name, found in our_versions().items()) + "."
+
+
+def table(prospect: Prospect, truth: ReferenceFigures, work: Path) -> Iterator[str]:
+    """A line a method; the first is what the others are compared with."""
+    whole = None
+    for name, method in METHODS.items():
+        found = loss_with(method, prospect, truth, work)
+        whole = whole or found.mean
+        mean = f"{found.mean:.4f} ± {found.mean_error:.4f}"
+        yield f"| {name} | {mean} | {found.mean / whole:.3f} | {found.top1:.1%} |"
+
+
+def loss_with(method: Method, prospect: Prospect, truth: ReferenceFigures, work: Path) -> Loss:
+    """What the model loses that is rounded with `method`."""
+    (plan,) = prospect.plans
+    sample, checkpoint = prospect.basis.sample, prospect.checkpoint
+    assert sample is not None
+    assert checkpoint is not None
+    wanted = Wanted(RECIPE.target, plan.by_source, target(RECIPE.target).grids)
+    over = Calibration(np.stack(sample.tokens), method)
+    work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=work) as directory:
+        journal = Journal(Path(directory), {})
+        network = calibrate(checkpoint, [wanted], over, journal, ignore)
+        return loss_of_weights(Rounded(network, wanted, journal), plan.nbytes, "Q4_0", truth)
+
+
+if __name__ == "__main__":
+    main()
