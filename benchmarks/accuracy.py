@@ -207,7 +207,7 @@ def steps(bench: Bench, report: Report) -> Iterator[tuple[list[Subject], list[Ro
             with_values, plain = (
                 our_artifact(bench, one) for one in requested_protection(name, options.quality)
             )
-            what = f"{target(name).title} INT4, values at 8 bits, {bench.model}"
+            what = f"{target(name).title}, values at 8 bits beside all at 4, {bench.model}"
             yield [with_values, plain], [gain_row(what, with_values, plain)]
     if CURVE in options.only and options.quality != "fast":
         for name in options.targets:
