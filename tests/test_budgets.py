@@ -149,6 +149,7 @@ def test_more_room_measures_better(analysed):
         plan = target("mlx").plan(analysed.source.architecture, analysed.survey, recipe)
         found = allocate(recipe, plan, analysed)
         measured.append(evaluation(RoundedWeights(analysed.source, recipe, found)))
+        assert f"{measured[-1]:.3g} measured on text held back" in found.notes[-1]
     assert measured == sorted(measured, reverse=True)
     assert measured[0] > 20 * measured[-1]
 

@@ -2,9 +2,9 @@
 
 The first sequences of a sample give the sensitivities (`calibration.analysis`). Each target says
 how each tensor may be stored; a few rows of every tensor rounded in each of these ways give the
-effect (`calibration.sensitivity`), and `planning.allocation` the optimum. A budget of divergence
-is checked by running the reference over the rounded weights of the plan on sequences that were
-held back.
+effect (`calibration.sensitivity`), and `planning.allocation` the optimum. It is checked by running
+the reference over the rounded weights of the plan on sequences that were held back; a budget of
+divergence, until it holds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +35,7 @@ from phiquant.planning.allocation import (
     Offer,
     Offers,
     checked,
+    until_within,
     within_bits,
     within_bytes,
 )
@@ -52,7 +53,7 @@ from phiquant.targets.table import target
 Tokens = npt.NDArray[np.int32]
 
 HELD_BACK = 16
-"""Windows by which a budget of divergence is checked."""
+"""Windows by which plans are checked."""
 
 Rounded = Callable[[Recipe, Plan], WeightSource]
 """The weights that an artifact of this plan would hold."""
@@ -163,9 +164,9 @@ def allocate(
 ) -> Plan:
     """`plan` with the optimum of what its target offers within the recipe's budget.
 
-    `rounded` gives the weights by which a budget of divergence is checked; default, `by_rows`,
-    which is what the qualities "fast" and "balanced" store, and more lossy than "best". Raises
-    RequestError for a budget that cannot be kept.
+    `rounded` gives the weights by which it is checked; default, `by_rows`, which is what the
+    qualities "fast" and "balanced" store, and more lossy than "best". Raises RequestError for a
+    budget that cannot be kept.
     """
     budget = recipe.budget
     assert budget is not None
@@ -177,17 +178,19 @@ def allocate(
     if into.apart:
         plan = taken_apart(plan, model.source.architecture, choices)
     offers = offers_for(recipe, plan, model, on_progress)
-    if budget.max_bytes is not None:
-        found = within_bytes(plan, offers, budget.max_bytes)
-    elif budget.bits_per_weight is not None:
-        found = within_bits(plan, offers, budget.bits_per_weight)
+    evaluation = Evaluation(model.source, model.held_back, on_progress)
+    weights_of = rounded or by_rows(model)
+
+    def evaluate(tried: Plan) -> float:
+        return evaluation(weights_of(recipe, tried))
+
+    if budget.max_kl is not None:
+        found = until_within(plan, offers, budget.max_kl, evaluate)
+    elif budget.max_bytes is not None:
+        found = checked(within_bytes(plan, offers, budget.max_bytes), evaluate)
     else:
-        assert budget.max_kl is not None
-        evaluation = Evaluation(model.source, model.held_back, on_progress)
-        rounded = rounded or by_rows(model)
-        found = checked(
-            plan, offers, budget.max_kl, lambda tried: evaluation(rounded(recipe, tried))
-        )
+        assert budget.bits_per_weight is not None
+        found = checked(within_bits(plan, offers, budget.bits_per_weight), evaluate)
     return _named(recipe, replace(found, plan=joined(found.plan, whole, choices)))
 
 
@@ -225,9 +228,8 @@ def _effects(
 def _named(recipe: Recipe, found: Allocation) -> Plan:
     type = target(recipe.target).type_of(found.plan.rows)
     words = f"bits allocated by measured sensitivity ({ANCHOR.bits}-bit rounding of each matrix): "
-    words += f"{found.predicted:.3g} nats a token predicted"
-    if found.measured is not None:
-        words += f", {found.measured:.3g} measured on text held back"
+    words += f"{found.predicted:.3g} nats a token predicted, {found.measured:.3g} measured on text "
+    words += "held back" + (", each row rounded by itself" if recipe.quality == "best" else "")
     words += f"; {type} is the type of most weights, not of all"
     return replace(found.plan, type=type).with_notes((words,))
 

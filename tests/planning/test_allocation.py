@@ -1,4 +1,4 @@
-"""Plans within budgets: exact, monotone, explained, and checked where that was asked for."""
+"""Plans within budgets: exact, monotone, explained; a divergence is tried until it holds."""
 
 from itertools import pairwise
 
@@ -12,8 +12,8 @@ from phiquant.phi.architecture import Role
 from phiquant.planning.allocation import (
     EVALUATIONS,
     Offer,
-    checked,
     least_bytes,
+    until_within,
     within_bits,
     within_bytes,
     within_divergence,
@@ -126,7 +126,7 @@ def test_a_divergence_is_checked_and_met(bias, nats):
         wobble = 1 + 0.05 * np.sin(one.nbytes)
         return bias * wobble * predicted_of(one, offers)
 
-    found = checked(plan, offers, nats, evaluate)
+    found = until_within(plan, offers, nats, evaluate)
     assert found.measured == evaluate(found.plan) <= nats
     assert len(tried) <= EVALUATIONS + 2
     ideal = within_divergence(plan, offers, nats / bias).plan.nbytes
@@ -136,12 +136,12 @@ def test_a_divergence_is_checked_and_met(bias, nats):
 def test_a_divergence_that_nothing_meets_is_refused():
     plan, offers = model()
     with pytest.raises(RequestError, match=r"the best that gguf offers .* --max-kl asks for"):
-        checked(plan, offers, 0.01, lambda plan: 0.02)
+        until_within(plan, offers, 0.01, lambda plan: 0.02)
 
 
 def test_a_prediction_that_says_no_is_not_believed():
     """Predicted out of reach, measured within it: the measurement counts."""
     plan, offers = model()
     best = within_bytes(plan, offers, 10**9).predicted
-    found = checked(plan, offers, best / 10, lambda one: predicted_of(one, offers) / 50)
+    found = until_within(plan, offers, best / 10, lambda one: predicted_of(one, offers) / 50)
     assert found.measured <= best / 10

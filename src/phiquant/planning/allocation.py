@@ -4,8 +4,8 @@ Every tensor that may be stored in several ways brings its offers, each with exa
 predicted effect on the output; effects of different tensors add up. One offer a tensor is then a
 multiple-choice knapsack, whose optimum `knapsack` finds: the least predicted divergence within a
 number of bytes, or the least bytes within a predicted divergence. So more bytes never predict
-more divergence. A divergence that is asked for is checked on the rounded weights, and the
-prediction corrected by what was found.
+more divergence. What is chosen is checked on the rounded weights, and where a divergence was asked
+for, the prediction is corrected by what was found.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +84,12 @@ def within_divergence(plan: Plan, offers: Offers, nats: float) -> Allocation:
     return _allocated(plan, offers, chosen)
 
 
-def checked(
+def checked(found: Allocation, evaluate: Callable[[Plan], float]) -> Allocation:
+    """The same with what `evaluate` gives for it."""
+    return replace(found, measured=evaluate(found.plan))
+
+
+def until_within(
     plan: Plan, offers: Offers, nats: float, evaluate: Callable[[Plan], float]
 ) -> Allocation:
     """The least bytes found for which `evaluate` gives at most `nats` a token.
@@ -97,8 +102,7 @@ def checked(
     least = _least_effect(offers)
     aim, held, failed = max(nats, least), None, None
     for _ in range(EVALUATIONS):
-        tried = within_divergence(plan, offers, aim)
-        tried = replace(tried, measured=evaluate(tried.plan))
+        tried = checked(within_divergence(plan, offers, aim), evaluate)
         assert tried.measured is not None
         if tried.measured <= nats:
             if held is None or tried.plan.nbytes < held.plan.nbytes:
