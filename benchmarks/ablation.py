@@ -82,7 +82,7 @@ class Rounded:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["untied"])
-    parser.add_argument("--sequences", type=int, default=32, help="of 512 tokens")
+    parser.add_argument("--sequences", type=int, default=16, help="of 512 tokens")
     parser.add_argument("--windows", type=int, default=24, help=f"of {WINDOW} tokens")
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "benchmarks")
     parser.add_argument("--checkpoints", type=Path, help="where the demo models lie already")
