@@ -1,9 +1,9 @@
 """What each step of `--quality best` gains: the demo model rounded with that step changed.
 
-    python benchmarks/ablation.py [--models untied] [--checkpoints DIRECTORY]
+    python benchmarks/ablation.py [--model untied] [--checkpoints DIRECTORY]
 
 Every row is a calibrated run of its own (`phiquant.calibrated`) with one thing changed in its
-`Method`, to GGUF's Q4_0 throughout; its mean KL divergence is that of the reference forward over
+`Method`, to GGUF's mixture Q4_0; its mean KL divergence is that of the reference forward over
 the decoded weights, on the held-out text of `accuracy.py`. The sample is shorter than the default:
 figures compare with each other, not with those of `accuracy.py`. Writes `results/ablation.md`,
 after every row anew.
@@ -19,7 +19,7 @@ import numpy as np
 from accuracy import HELD_OUT, WINDOW
 from demo_models import MODELS, demo_model
 from fidelity import Loss, loss_of_weights
-from machine import our_versions
+from machine import listed, our_versions
 
 from phiquant.calibrated import Calibration, Wanted, calibrate
 from phiquant.calibration.journal import Journal
@@ -34,7 +34,7 @@ from phiquant.progress import ignore
 from phiquant.quantization.calibrated import Method
 from phiquant.quantization.rescaling import Rescaled
 from phiquant.recipe import CalibrationText, Recipe
-from phiquant.targets.table import target
+from phiquant.rounding import wanted_for
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = Recipe("gguf", type="Q4_0", quality="best")
@@ -42,7 +42,7 @@ ALL = Method()
 METHODS = {
     "as `best` does it": ALL,
     "channels as the checkpoint scales them": replace(ALL, rescaling=False),
-    "rows alone, outputs not weighed": replace(ALL, output_damping=None),
+    "rows alone: outputs not weighed, scales improved instead": replace(ALL, output_damping=None),
     "second moments as found": replace(ALL, shrinkage=0.0),
     "fitted levels only, none finer or wider": replace(ALL, multiples=()),
     "codes and scales as the feedback leaves them": replace(ALL, codes=False, parameters=False),
@@ -81,43 +81,39 @@ class Rounded:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=["untied"])
+    parser.add_argument("--model", choices=MODELS, default="untied")
     parser.add_argument("--sequences", type=int, default=16, help="of 512 tokens")
     parser.add_argument("--windows", type=int, default=24, help=f"of {WINDOW} tokens")
-    parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "benchmarks")
+    parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "accuracy")
     parser.add_argument("--checkpoints", type=Path, help="where the demo models lie already")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     options.results.mkdir(parents=True, exist_ok=True)
     text = CalibrationText(sequences=options.sequences)
     sizes = f"{text.sequences} x {text.length} tokens calibrate, {options.windows} x {WINDOW} judge"
-    said = ["# What each step of `best` gains", f"GGUF Q4_0; {sizes}.", versions()]
-    for model in options.models:
-        path = demo_model(model, options.work, options.checkpoints)
-        prospect = prepare(locate(str(path)), [RECIPE], ignore, text=text)
-        settings = Settings(read_text(HELD_OUT), WINDOW, options.windows)
-        truth = ReferenceFigures.measure(path, settings)
-        lines = [HEAD]
-        said += [f"## {model.capitalize()}", ""]
-        for line in table(prospect, truth, options.work):
-            lines.append(line)
-            said[-1] = "\n".join(lines)
-            print(line, flush=True)
-            (options.results / "ablation.md").write_text("\n\n".join(said) + "\n")
-
-
-def versions() -> str:
-    return "Ours: " + ", ".join(f"{name} {found}" for name, found in our_versions().items()) + "."
+    path = demo_model(options.model, options.work, options.checkpoints)
+    prospect = prepare(locate(str(path)), [RECIPE], ignore, text=text)
+    truth = ReferenceFigures.measure(path, Settings(read_text(HELD_OUT), WINDOW, options.windows))
+    parts = [
+        "# What each step of `best` gains",
+        f"GGUF Q4_0, {options.model} demo model; {sizes}.",
+        f"Ours: {listed(our_versions())}.",
+        HEAD,
+    ]
+    for line in table(prospect, truth, options.work):
+        print(line, flush=True)
+        parts[-1] += f"\n{line}"
+        (options.results / "ablation.md").write_text("\n\n".join(parts) + "\n")
 
 
 def table(prospect: Prospect, truth: ReferenceFigures, work: Path) -> Iterator[str]:
     """A line a method; the first is what the others are compared with."""
-    whole = None
+    best = None
     for name, method in METHODS.items():
         found = loss_with(method, prospect, truth, work)
-        whole = whole or found.mean
+        best = best or found
         mean = f"{found.mean:.4f} ± {found.mean_error:.4f}"
-        yield f"| {name} | {mean} | {found.mean / whole:.3f} | {found.top1:.1%} |"
+        yield f"| {name} | {mean} | {found.mean / best.mean:.3f} | {found.top1:.1%} |"
 
 
 def loss_with(method: Method, prospect: Prospect, truth: ReferenceFigures, work: Path) -> Loss:
@@ -126,7 +122,7 @@ def loss_with(method: Method, prospect: Prospect, truth: ReferenceFigures, work:
     sample, checkpoint = prospect.basis.sample, prospect.checkpoint
     assert sample is not None
     assert checkpoint is not None
-    wanted = Wanted(RECIPE.target, plan.by_source, target(RECIPE.target).grids)
+    wanted = wanted_for(RECIPE, plan)
     over = Calibration(np.stack(sample.tokens), method)
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=work) as directory:

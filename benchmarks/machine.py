@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -57,6 +58,10 @@ def our_versions() -> dict[str, str]:
             found[name] = "not installed (run from source)"
     commit = run_or_empty(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"])
     return found | ({"commit": commit} if commit else {})
+
+
+def listed(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def peer_versions(peers: Path) -> dict[str, str]:

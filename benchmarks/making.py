@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from contenders import Command, Task
-from machine import tools_environment
+from machine import our_versions, tools_environment
 from memory import Usage, measure
 
 COST = "cost.json"
@@ -25,6 +25,8 @@ class Cost:
     processor: float
     anonymous: int
     resident: int
+    maker: str = "an earlier version"
+    """The commit of ours that made it or, of a peer's, called it; earlier ones noted none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +73,5 @@ def run(command: Callable[[Task], Command], task: Task) -> None:
 
 
 def cost_of(usage: Usage) -> Cost:
-    return Cost(usage.wall, usage.user + usage.system, usage.anonymous, usage.resident)
+    maker = our_versions().get("commit", "no commit")[:7]
+    return Cost(usage.wall, usage.user + usage.system, usage.anonymous, usage.resident, maker)

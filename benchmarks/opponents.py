@@ -49,7 +49,7 @@ class Peer:
 OPENVINO_SAMPLE = Tokens(128, 500)
 MLX_SAMPLE = Tokens(16, 500)
 MLX_GRADIENT_SAMPLE = Tokens(8, 500)
-"""Short, for MLX is slow on a CPU, the more so there and back."""
+"""Short, for MLX is slow on a CPU, and slower still with gradients."""
 AUTOROUND_SAMPLE = Tokens(64, 500)
 
 

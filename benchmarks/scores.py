@@ -65,11 +65,11 @@ def absolute_row(what: str, ours: Subject, bar: Bar) -> Row:
 
 def gain_row(what: str, ours: Subject, without: Subject) -> Row:
     """Ours with more bytes against ours without: it must lose less; by how much, and for what."""
-    if ours.loss is None or without.loss is None:
-        return Row(what, shown(ours), shown(without), inf, 1.0, "not measured", "< 1", below=True)
-    value, more = ours.loss.mean / without.loss.mean, ours.loss.nbytes / without.loss.nbytes - 1
-    text = f"{value:.3f} for {more:+.1%} bytes"
-    return Row(what, shown(ours), shown(without), value, 1.0, text, "< 1", below=True)
+    value, text, bar = inf, "not measured", Bar(1, below=True)
+    if ours.loss and without.loss:
+        value = ours.loss.mean / without.loss.mean
+        text = f"{value:.3f} for {ours.loss.nbytes / without.loss.nbytes - 1:+.1%} bytes"
+    return Row(what, shown(ours), shown(without), value, bar.value, text, bar.text, bar.below)
 
 
 def time_row(what: str, ours: Subject | None, peer: Subject, bar: Bar) -> Row:
@@ -109,8 +109,9 @@ def spent(cost: Cost | None) -> str:
 def subject_table(subjects: Sequence[Subject]) -> str:
     """Every artifact with all its figures."""
     head = (
-        "| model | artifact | mean KL | 99.9% KL | top-1 | tensors | wall | processor | memory |\n"
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+        "| model | artifact | mean KL | 99.9% KL | top-1 | tensors | wall | processor | memory "
+        "| made by |\n"
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
     )
     return "\n".join([head, *map(subject_line, subjects)])
 
@@ -125,10 +126,10 @@ def subject_line(subject: Subject) -> str:
             f"{loss.top1:.3f} ± {loss.top1_error:.3f}",
             f"{loss.nbytes / MEGABYTE:.2f} MB",
         ]
-    costs = ["–"] * 3
+    costs = ["–"] * 4
     if cost:
         memory = f"{cost.anonymous / 1e9:.2f} GB"
-        costs = [f"{cost.wall:.0f} s", f"{cost.processor:.0f} s", memory]
+        costs = [f"{cost.wall:.0f} s", f"{cost.processor:.0f} s", memory, cost.maker]
     title = subject.title if subject.error is None else f"{subject.title} (failed)"
     return f"| {subject.model} | {title} | {' | '.join([*figures, *costs])} |"
 

@@ -1,6 +1,6 @@
 """How much of what 4 bits cost falls to each kind of matrix of the demo model.
 
-    python benchmarks/sensitivities.py [--models tied untied] [--checkpoints DIRECTORY]
+    python benchmarks/sensitivities.py [--checkpoints DIRECTORY]
 
 Each matrix alone is rounded to 4 bits in groups of 32, as `phiquant quantize --max-size` measures
 it (`phiquant.calibration.analysis`), over 4 windows of 128 tokens of the calibration text. Writes
@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from demo_models import MODELS, demo_model
-from machine import our_versions
+from machine import listed, our_versions
 
 from phiquant.calibration.analysis import WINDOW, Analysis, analyse, analysis_windows
 from phiquant.calibration.text import shipped_sample
@@ -28,17 +28,17 @@ HEAD = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "benchmarks")
+    parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "accuracy")
     parser.add_argument("--checkpoints", type=Path, help="where the demo models lie already")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     options = parser.parse_args()
     parts = ["# Sensitivities of the demo model", "Each matrix alone at 4 bits in groups of 32."]
-    for model in options.models:
+    for model in MODELS:
         checkpoint = demo_model(model, options.work, options.checkpoints)
         parts += [f"## {model.capitalize()}", table(Checkpoint.open(checkpoint))]
-    parts.append("Ours: " + ", ".join(f"{k} {v}" for k, v in our_versions().items()) + ".")
+    parts.append(f"Ours: {listed(our_versions())}.")
     text = "\n\n".join(parts) + "\n"
+    options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "sensitivities.md").write_text(text)
     print(text)
 

@@ -16,14 +16,16 @@ from phiquant.budgets import (
     offers_for,
     within_budgets,
 )
-from phiquant.calibration.analysis import analysis_windows
+from phiquant.calibration.analysis import WINDOW, analysis_windows
 from phiquant.calibration.input_sums import InputSums
 from phiquant.calibration.text import shipped_sample
-from phiquant.errors import RequestError
+from phiquant.errors import InputError, RequestError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
+from phiquant.phi.source import locate
 from phiquant.phi.survey import survey
-from phiquant.pipeline import quantize
+from phiquant.pipeline import prepare, quantize
+from phiquant.progress import ignore
 from phiquant.protection import plan_of
 from phiquant.quantization.mean_feedback import encode_for
 from phiquant.recipe import Budget, CalibrationText, Recipe
@@ -82,7 +84,7 @@ def test_what_is_evaluated_is_what_is_written(model, tmp_path, name):
         np.testing.assert_array_equal(artifact.weight(weight.name), rounded.weight(weight.name))
 
 
-def test_balanced_quality_is_weighed_and_evaluated_as_it_is_written(model, analysed):
+def test_balanced_quality_is_weighed_and_so_evaluated(model, analysed):
     fast = Recipe("gguf", budget=Budget(max_kl=0.02))
     plan = target("gguf").plan(analysed.source.architecture, analysed.survey, fast)
     balanced = Recipe("gguf", budget=Budget(max_kl=0.02), quality="balanced")
@@ -139,6 +141,27 @@ def test_a_divergence_holds_on_the_text_held_back(model, analysed):
     nats = float((np.exp(left) * (left - right)).sum(axis=1).mean())
     assert 0.005 < nats <= 0.01
     assert f"{nats:.3g} measured on text held back" in found.notes[-1]
+
+
+def test_a_plan_for_best_says_by_what_weights_it_was_checked(analysed):
+    recipe = Recipe("gguf", quality="best", budget=Budget(bits_per_weight=5.0))
+    plan = target("gguf").plan(analysed.source.architecture, analysed.survey, recipe)
+    found = allocate(recipe, plan, analysed)
+    rescaled = analysed.rescaled()
+    nats = Evaluation(rescaled.source, rescaled.held_back)(by_rows(rescaled)(recipe, found))
+    measured = f"{nats:.3g} measured on text held back, rounded as balanced"
+    assert measured in found.notes[-1]
+
+
+def test_a_text_of_one_window_is_refused(model, tmp_path):
+    source, file = Checkpoint.open(model), tmp_path / "short.txt"
+    words = "One window of this and no more. " * 20
+    while len(source.tokenizer.encode(words)) >= 2 * WINDOW - 2:
+        words = words[:-32]
+    file.write_text(words)
+    recipe = Recipe("gguf", budget=Budget(bits_per_weight=5.0))
+    with pytest.raises(InputError, match="at least two windows of 128 tokens"):
+        prepare(locate(str(model)), [recipe], ignore, text=CalibrationText(file))
 
 
 def test_more_room_measures_better(analysed):

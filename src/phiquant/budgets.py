@@ -3,8 +3,8 @@
 The first sequences of a sample give the sensitivities (`calibration.analysis`). Each target says
 how each tensor may be stored; a few rows of every tensor rounded in each of these ways give the
 effect (`calibration.sensitivity`), and `planning.allocation` the optimum. It is checked by running
-the reference over the rounded weights of the plan on sequences that were held back; a budget of
-divergence, until it holds.
+the reference over the rounded weights of the plan on sequences that were held back; a plan for a
+budget of divergence is corrected until it holds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ from phiquant.calibration.analysis import (
 from phiquant.calibration.divergence import Candidates, divergences
 from phiquant.calibration.sensitivity import grid_errors, sampled_rows
 from phiquant.calibration.text import sample_of
-from phiquant.errors import RequestError
+from phiquant.errors import InputError, RequestError
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.fused import VALUES, matrices
@@ -55,6 +55,13 @@ Tokens = npt.NDArray[np.int32]
 HELD_BACK = 16
 """Windows by which plans are checked."""
 
+CHECKED_AS: Mapping[str, str] = {
+    "fast": "",
+    "balanced": ", rounded by the inputs of a few windows",
+    "best": ", rounded as balanced by the inputs of a few windows",
+}
+"""How the weights that a plan is checked by differ from those that each quality stores."""
+
 Rounded = Callable[[Recipe, Plan], WeightSource]
 """The weights that an artifact of this plan would hold."""
 
@@ -75,6 +82,11 @@ def within_budgets(
         return tuple(plan for _, plan in asked)
     size = analysis_windows(checkpoint.architecture) + HELD_BACK
     sample = sample_of(checkpoint.tokenizer, replace(text, sequences=size, length=WINDOW))
+    if len(sample.tokens) < 2 and any(recipe.budget is not None for recipe, _ in asked):
+        raise InputError(
+            f"expected at least two windows of {WINDOW} tokens in {sample.record.name}, one to "
+            "measure on and one to check on, found one; give more text"
+        )
     model = analyse_for(checkpoint, survey, sample.tokens, on_progress)
     found = []
     for recipe, plan in asked:
@@ -152,7 +164,7 @@ def analyse_for(
     """Measure sensitivities on the first of `windows`, and hold the others back."""
     count = max(1, min(analysis_windows(source.architecture), len(windows) // 2))
     analysis = analyse(source, windows[:count], on_progress, sensitivities=True)
-    return Analysed(source, survey, analysis, windows[count:] or windows)
+    return Analysed(source, survey, analysis, windows[count:])
 
 
 def allocate(
@@ -164,9 +176,9 @@ def allocate(
 ) -> Plan:
     """`plan` with the optimum of what its target offers within the recipe's budget.
 
-    `rounded` gives the weights by which it is checked; default, `by_rows`, which is what the
-    qualities "fast" and "balanced" store, and more lossy than "best". Raises RequestError for a
-    budget that cannot be kept.
+    `rounded` gives the weights by which it is checked; default, `by_rows`, which is what "fast"
+    stores, what "balanced" would if it had calibrated on the sample of the analysis only, and for
+    "best" each row as "balanced" rounds it. Raises RequestError for a budget that cannot be kept.
     """
     budget = recipe.budget
     assert budget is not None
@@ -229,7 +241,7 @@ def _named(recipe: Recipe, found: Allocation) -> Plan:
     type = target(recipe.target).type_of(found.plan.rows)
     words = f"bits allocated by measured sensitivity ({ANCHOR.bits}-bit rounding of each matrix): "
     words += f"{found.predicted:.3g} nats a token predicted, {found.measured:.3g} measured on text "
-    words += "held back" + (", each row rounded by itself" if recipe.quality == "best" else "")
+    words += f"held back{CHECKED_AS[recipe.quality]}"
     words += f"; {type} is the type of most weights, not of all"
     return replace(found.plan, type=type).with_notes((words,))
 

@@ -99,7 +99,7 @@ def calibrated(
         journal = Journal(
             output.parent / f".{output.name}.calibration", _key(checkpoint, best, sample, method)
         )
-        wanted = [_wanted(recipe, plan) for recipe, plan in best]
+        wanted = [wanted_for(recipe, plan) for recipe, plan in best]
         over = Calibration(np.stack(sample.tokens), method)
         networks["best"] = calibrate(checkpoint, wanted, over, journal, on_progress)
     with_codes = {recipe.target for recipe, plan in asked if _has_codes(recipe, plan)}
@@ -145,9 +145,9 @@ def _has_codes(recipe: Recipe, plan: Plan) -> bool:
     return any(hasattr(grids[row.grid], "fit") for row in plan.rows)
 
 
-def _wanted(recipe: Recipe, plan: Plan) -> Wanted:
-    into = target(recipe.target)
-    return Wanted(recipe.target, plan.by_source, into.grids)
+def wanted_for(recipe: Recipe, plan: Plan) -> Wanted:
+    """What a calibrated run is to round for the artifact of a recipe."""
+    return Wanted(recipe.target, plan.by_source, target(recipe.target).grids)
 
 
 def _key(

@@ -262,3 +262,23 @@ def test_a_protected_artifact_and_its_plain_twin_differ_in_the_type_alone():
     assert plain.words == (
         "--to", "openvino", "--type", "int4-sym-g64", "--quality", "balanced",
     )  # fmt: skip
+
+
+def test_parts_that_fast_has_nothing_for_are_refused_alone(capsys):
+    from accuracy import read_options
+
+    assert read_options(["--quality", "fast", "--only", "curve", "int8"]).quality == "fast"
+    with pytest.raises(SystemExit):
+        read_options(["--quality", "fast", "--only", "protection", "curve"])
+    assert "nothing of quality fast" in capsys.readouterr().err
+
+
+def test_a_row_says_which_version_made_its_artifact():
+    from dataclasses import replace
+
+    from scores import subject_line
+
+    one = subject(0.1)
+    assert subject_line(one).endswith("| an earlier version |")
+    ours = replace(one, cost=replace(one.cost, maker="0123abc"))
+    assert subject_line(ours).endswith("| 0123abc |")

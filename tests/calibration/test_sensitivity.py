@@ -70,17 +70,19 @@ def rows_of(source, part):
 
 
 @pytest.mark.parametrize(
-    "features",
+    ("features", "logits"),
     [
-        {"tie_word_embeddings": True},
-        {"tie_word_embeddings": False, "sliding_window": 7},
-        {"tie_word_embeddings": True, **longrope(32, original=32)},
+        ({"tie_word_embeddings": True}, 250 * 100),
+        ({"tie_word_embeddings": False, "sliding_window": 7}, 70 * 100),
+        ({"tie_word_embeddings": True, **longrope(32, original=32)}, 250 * 100),
     ],
-    ids=["tied", "untied with a window", "across LongRoPE's boundary"],
+    ids=["tied", "untied with a window, some tokens at a time", "across LongRoPE's boundary"],
 )
-def test_every_variant_is_the_network_with_one_matrix_rounded(tmp_path, features, monkeypatch):
+def test_every_variant_is_the_network_with_one_matrix_rounded(
+    tmp_path, features, logits, monkeypatch
+):
     monkeypatch.setattr("phiquant.calibration.wavefront.CHUNK_TOKENS", 300)
-    monkeypatch.setattr("phiquant.calibration.divergence.ROWS", 250)
+    monkeypatch.setattr("phiquant.calibration.divergence.LOGITS", logits)
     monkeypatch.setattr("phiquant.phi.weights.BAND_WEIGHTS", 128 * 100)
     source = tiny(tmp_path / "m", **features)
     windows = some_windows()

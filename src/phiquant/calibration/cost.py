@@ -19,8 +19,9 @@ from phiquant.progress import OnProgress, Progress
 from phiquant.quantization.calibrated import ROWS, Method
 
 ALL_ELSE = 1.4
-"""Time of a run over that of its matrix products at full rate: benchmarks/results/calibration.md,
-for cores with 512-bit vectors. Slower products leave less for all else.
+"""Time of a run over that of its matrix products at full rate: 1.33 in
+benchmarks/results/calibration.md, for cores with 512-bit vectors, rounded up. Slower products leave
+less for all else.
 """
 
 HEAD_TOKENS = 1 << 14

@@ -18,9 +18,6 @@ import numpy.typing as npt
 from phiquant.phi.threads import for_each, multiply
 from phiquant.phi.weights import Floats, WeightSource, bands
 
-ROWS = 2048
-"""Rows of logits at a time."""
-
 TOKENS = 64
 """Tokens that one core works on at a time."""
 
@@ -55,30 +52,30 @@ def divergences(
     growth, drift = np.zeros((2, count, tokens))
     for first, last in bands(source.architecture.vocabulary_size, hidden.shape[1]):
         plain = source.weight(name, first, last)
-        logits = logits_of(hidden, plain)
-        shares = np.exp(logits - tops[:, None]) / totals[:, None].astype(np.float32)
-        for variants in _alike(candidates.sources, tokens):
+        runs = []
+        for variants in _alike(candidates.sources, max(1, positions(len(plain)) // tokens)):
             own = candidates.sources[variants.start]
-            weight = plain if own is source else own.weight(name, first, last)
-            others = logits_of(candidates.hidden[variants].reshape(-1, hidden.shape[1]), weight)
-            moved = _moments(others.reshape(-1, *logits.shape), logits, shares)
-            growth[variants] += moved[0]
-            drift[variants] += moved[1]
-            advance(len(moved[0]) * tokens * weight.size)
-        advance(2 * tokens * plain.size)
+            runs.append((variants, plain if own is source else own.weight(name, first, last)))
+        for here in slices(tokens, len(plain)):
+            logits = logits_of(hidden[here], plain)
+            shares = np.exp(logits - tops[here, None]) / totals[here, None].astype(np.float32)
+            for variants, weight in runs:
+                states = candidates.hidden[variants, here]
+                others = logits_of(states.reshape(-1, states.shape[-1]), weight)
+                moved = _moments(others.reshape(-1, *logits.shape), logits, shares)
+                growth[variants, here] += moved[0]
+                drift[variants, here] += moved[1]
+                advance(len(others) * weight.size)
+            advance(2 * len(logits) * plain.size)
     return np.maximum(np.log1p(growth) - drift, 0)
 
 
-def _alike(sources: Sequence[WeightSource], tokens: int) -> Iterator[slice]:
-    """Runs of variants with the same head and at most ROWS rows, at least one variant each."""
+def _alike(sources: Sequence[WeightSource], most: int) -> Iterator[slice]:
+    """Runs of at most `most` variants with the same head."""
     first = 0
     while first < len(sources):
         last = first + 1
-        while (
-            last < len(sources)
-            and sources[last] is sources[first]
-            and (last + 1 - first) * tokens <= ROWS
-        ):
+        while last < min(first + most, len(sources)) and sources[last] is sources[first]:
             last += 1
         yield slice(first, last)
         first = last
@@ -96,9 +93,14 @@ def normalisers(source: WeightSource, hidden: Floats) -> tuple[Floats, Sums]:
     return tops, totals
 
 
+def positions(rows: int) -> int:
+    """At how many positions so many rows of the head give LOGITS logits."""
+    return max(TOKENS, LOGITS // rows)
+
+
 def slices(tokens: int, rows: int) -> Iterator[slice]:
     """Tokens for which so many rows of the head give at most LOGITS logits at a time."""
-    step = max(TOKENS, LOGITS // rows)
+    step = positions(rows)
     for first in range(0, tokens, step):
         yield slice(first, min(first + step, tokens))
 

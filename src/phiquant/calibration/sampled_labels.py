@@ -27,7 +27,7 @@ def label_gradient(source: WeightSource, inputs: Floats, draws: Doubles) -> tupl
     """The gradient of -log p(label) with respect to the head's `inputs`, and the labels.
 
     `inputs` and the gradient are (tokens, hidden); `draws` (tokens,), uniform in [0, 1), choose
-    the labels (tokens,). The head is read twice, and a few logits exist at a time.
+    the labels (tokens,). The head is read twice, and at most LOGITS logits exist at a time.
     """
     name, rows = source.architecture.head_name, source.architecture.vocabulary_size
     tops, totals = normalisers(source, inputs)
