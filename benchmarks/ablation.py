@@ -16,15 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from accuracy import HELD_OUT, WINDOW
 from demo_models import MODELS, demo_model
-from fidelity import Loss, loss_of_weights
+from fidelity import WINDOW, Loss, loss_of_weights, truth_of
 from machine import listed, our_versions
 
 from phiquant.calibrated import Calibration, Wanted, calibrate
 from phiquant.calibration.journal import Journal
-from phiquant.evaluation.settings import Settings
-from phiquant.evaluation.text import read_text
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.source import locate
@@ -93,7 +90,7 @@ def main() -> None:
     sizes = f"{text.sequences} x {text.length} tokens calibrate, {options.windows} x {WINDOW} judge"
     path = demo_model(options.model, options.work, options.checkpoints)
     prospect = prepare(locate(str(path)), [RECIPE], ignore, text=text)
-    truth = ReferenceFigures.measure(path, Settings(read_text(HELD_OUT), WINDOW, options.windows))
+    truth = truth_of(path, options.windows)
     parts = [
         "# What each step of `best` gains",
         f"GGUF Q4_0, {options.model} demo model; {sizes}.",

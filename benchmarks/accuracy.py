@@ -32,7 +32,16 @@ from checkpoints import DEFAULT_PEERS
 from contenders import Task
 from curve import plot
 from demo_models import MODELS, demo_model
-from fidelity import Loss, kept, loss_of_artifact, loss_of_weights, rounded_by_autoround
+from fidelity import (
+    HELD_OUT,
+    WINDOW,
+    Loss,
+    kept,
+    loss_of_artifact,
+    loss_of_weights,
+    rounded_by_autoround,
+    truth_of,
+)
 from machine import describe_machine, listed, our_versions, peer_versions
 from making import Made, MakingError, make
 from opponents import (
@@ -66,20 +75,16 @@ from verdict import Row, verdict_table
 
 from phiquant.calibration.text import shipped_sample
 from phiquant.errors import PhiquantError
-from phiquant.evaluation.settings import Settings
-from phiquant.evaluation.text import read_text
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.targets.table import target
 
 ROOT = Path(__file__).resolve().parent.parent
-HELD_OUT = Path(__file__).parent / "texts" / "held-out.txt"
-WINDOW = 256
 INT8 = "int8"
 CURVE = "curve"
 PROTECTION = "protection"
 BITS = (4.25, 4.5, 4.75, 5.0, 5.5, 6.5, 8.5)
-"""The sizes of a curve, in bits a weight over the whole model. The blocks of GGUF's K-quants do not
-divide the demo model's rows, and Q4_0 is the least that is left.
+"""The sizes of a curve, in bits a weight over the whole model. Of the demo model's rows the
+blocks of GGUF's K-quants divide those of `down_proj` only, and Q4_0 is the least for the others.
 """
 NAMES = (*(match.peer for match in MATCHES), INT8, PROTECTION, CURVE)
 BY_NAME = {peer.name: peer for peer in PEERS}
@@ -117,7 +122,7 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--quality", default="best", help="what ours is asked for")
     parser.add_argument("--no-ours", dest="ours", action="store_false", help="the peers alone")
-    parser.add_argument("--windows", type=int, default=24, help="windows of 256 tokens")
+    parser.add_argument("--windows", type=int, default=24, help=f"windows of {WINDOW} tokens")
     parser.add_argument("--targets", nargs="+", default=["gguf"], help="whose curves are drawn")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     given = vars(parser.parse_args(arguments))
@@ -179,8 +184,7 @@ def set_up(model: str, options: Options) -> Bench:
     home.mkdir(parents=True, exist_ok=True)
     checkpoint = demo_model(model, options.work, options.checkpoints)
     say(f"{model}: the reference over {options.windows} windows")
-    settings = Settings(read_text(HELD_OUT), WINDOW, options.windows)
-    truth = ReferenceFigures.measure(checkpoint, settings)
+    truth = truth_of(checkpoint, options.windows)
     threads = len(os.sched_getaffinity(0))
     task = Task(checkpoint, home / "any", options.peers, threads)
     for peer in PEERS:

@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from phiquant.evaluation.figures import measure
+from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.size import measure_size
+from phiquant.evaluation.text import read_text
 from phiquant.evaluation.truth import ReferenceFigures, hidden_states
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
@@ -20,6 +22,8 @@ from phiquant.phi.reference import Reference
 from phiquant.phi.weights import Floats, WeightSource
 from phiquant.targets.table import target
 
+HELD_OUT = Path(__file__).parent / "texts" / "held-out.txt"
+WINDOW = 256
 FIGURES = "figures.json"
 DECODED = "the reference forward over the decoded weights"
 
@@ -40,6 +44,11 @@ class Loss:
     measured_in: str
     text: str
     """SHA-256 of the text, and how much of it."""
+
+
+def truth_of(checkpoint: Path, windows: int) -> ReferenceFigures:
+    """What the FP32 reference says of the first windows of the held-out text."""
+    return ReferenceFigures.measure(checkpoint, Settings(read_text(HELD_OUT), WINDOW, windows))
 
 
 def kept(directory: Path, truth: ReferenceFigures, anew: Callable[[], Loss]) -> Loss:

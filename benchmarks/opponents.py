@@ -154,7 +154,7 @@ MATCHES = (
 
 INT8_BAR = 0.01
 INT8_TARGETS = ("gguf", "onnx", "openvino", "mlx")
-PROTECTED_TARGETS = ("onnx", "openvino")
+PROTECTED_TARGETS = tuple(name for name in INT8_TARGETS if known(name).apart)
 
 
 @dataclass(frozen=True, slots=True)

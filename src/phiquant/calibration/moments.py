@@ -77,8 +77,7 @@ def _or_zeros(sums: Floats | None, shape: tuple[int, int]) -> Floats:
 def _add(
     sums: Floats, left: Callable[[slice], Floats], right: Floats, *, symmetric: bool = False
 ) -> None:
-    """Add leftᵀ right to `sums`; of a `symmetric` product what lies on the diagonal
-    and right of it.
+    """Add leftᵀ right to `sums`, of a `symmetric` product the diagonal and what lies right of it.
 
     `left` gives some of the left factor's columns (tokens, columns).
     """
