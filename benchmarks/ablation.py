@@ -2,7 +2,7 @@
 
     python benchmarks/ablation.py [--model untied] [--checkpoints DIRECTORY]
 
-Every row is a calibrated run of its own (`phiquant.calibrated`) with one thing changed in its
+Every row is a calibrated run of its own (`phiquant.job.layerwise`) with one thing changed in its
 `Method`, to GGUF's mixture Q4_0; its mean KL divergence is that of the reference forward over
 the decoded weights, on the held-out text of `accuracy.py`. The sample is shorter than the default:
 figures compare with each other, not with those of `accuracy.py`. Writes `results/ablation.md`,
@@ -20,18 +20,18 @@ from demo_models import MODELS, demo_model
 from fidelity import WINDOW, Loss, loss_of_weights, truth_of
 from machine import listed, our_versions
 
-from phiquant.calibrated import Calibration, Wanted, calibrate
 from phiquant.calibration.journal import Journal
 from phiquant.evaluation.truth import ReferenceFigures
+from phiquant.job.layerwise import Calibration, Wanted, calibrate
+from phiquant.job.pipeline import Prospect, prepare
+from phiquant.job.rounding import wanted_for
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.source import locate
 from phiquant.phi.weights import Floats
-from phiquant.pipeline import Prospect, prepare
 from phiquant.progress import ignore
-from phiquant.quantization.calibrated import Method
+from phiquant.quantization.feedback.rounder import Method
 from phiquant.quantization.rescaling import Rescaled
 from phiquant.recipe import CalibrationText, Recipe
-from phiquant.rounding import wanted_for
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = Recipe("gguf", type="Q4_0", quality="best")

@@ -33,10 +33,10 @@ from phiquant.evaluation.manifest import NAME as MANIFEST
 from phiquant.evaluation.run import DECODED
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import verify
+from phiquant.job.pipeline import quantize
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.outline import Outline, outline
 from phiquant.phi.source import Source
-from phiquant.pipeline import quantize
 from phiquant.recipe import Recipe
 from phiquant.recommendation.losses import TABLE, layer_bits
 from phiquant.targets.table import target

@@ -54,9 +54,9 @@ class Row:
 
 
 def rows(model: Path, precisions: tuple[str, ...], work: Path) -> Iterator[Row]:
+    from phiquant.job.pipeline import quantize
     from phiquant.phi.outline import read_outline
     from phiquant.phi.source import locate
-    from phiquant.pipeline import quantize
     from phiquant.planning.footprint import Use
     from phiquant.recipe import Recipe
     from phiquant.targets.table import target

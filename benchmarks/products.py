@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from phiquant.calibration.cost import HEAD_TOKENS, RESCALING_TOKENS
 from phiquant.calibration.fisher import TOKENS
 from phiquant.phi.architecture import Architecture, Role, Weight
-from phiquant.quantization.calibrated import ROWS, Method
+from phiquant.quantization.feedback.rounder import ROWS, Method
 
 LAYERS = (Role.QKV, Role.ATTENTION_OUTPUT, Role.GATE_UP, Role.DOWN)
 ADDING = (Role.ATTENTION_OUTPUT, Role.DOWN)

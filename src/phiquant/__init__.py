@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from phiquant.errors import PhiquantError
     from phiquant.evaluation.inspection import inspect
     from phiquant.evaluation.verification import verify
+    from phiquant.job.pipeline import plan, quantize
     from phiquant.phi.checkpoint import Checkpoint
-    from phiquant.pipeline import plan, quantize
     from phiquant.recipe import Budget, Recipe
     from phiquant.recommendation.recommend import recommend
 
@@ -41,8 +41,8 @@ _HOMES = {
     "PhiquantError": "phiquant.errors",
     "Recipe": "phiquant.recipe",
     "inspect": "phiquant.evaluation.inspection",
-    "plan": "phiquant.pipeline",
-    "quantize": "phiquant.pipeline",
+    "plan": "phiquant.job.pipeline",
+    "quantize": "phiquant.job.pipeline",
     "recommend": "phiquant.recommendation.recommend",
     "verify": "phiquant.evaluation.verification",
 }

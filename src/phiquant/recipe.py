@@ -73,7 +73,7 @@ class Recipe:
     execution provider), as pairs of a name and a value; the target's table of options lists them.
     `quality` says how weights are rounded: "fast" from the weights alone, "balanced" weighing
     errors by how much each input is used, "best" layer by layer with feedback; the latter two may
-    also keep attention's values at 8 bits (`protection`). With `rescaling` they scale channels
+    also keep attention's values at 8 bits (`job.protection`). With `rescaling` they scale channels
     first, which leaves the network the same and its single weights not.
     With a `budget`, every tensor gets the format that serves the model best within it.
     """

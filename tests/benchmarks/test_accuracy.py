@@ -212,7 +212,7 @@ def test_minimal_products_of_a_block_by_hand():
     from products import count
 
     from phiquant.phi.architecture import Architecture, Rope
-    from phiquant.quantization.calibrated import Method
+    from phiquant.quantization.feedback.rounder import Method
 
     model = Architecture(
         hidden_size=4, layers=1, heads=2, kv_heads=1, head_size=2, intermediate_size=8,

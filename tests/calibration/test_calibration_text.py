@@ -13,7 +13,7 @@ import phiquant.calibration.text as module
 from phiquant.calibration.text import MIXTURE, read_sample, shipped_sample
 from phiquant.errors import InputError
 from phiquant.evaluation.text import shipped_text
-from phiquant.phi.tokenizer import read_tokenizer
+from phiquant.phi.tokenizer.tokenizer import read_tokenizer
 from published_tokenizers import write_phi_3_5_mini, write_phi_4, write_phi_4_mini
 from tiny_tokenizer import write_tiny_tokenizer
 

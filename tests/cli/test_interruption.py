@@ -20,7 +20,7 @@ pytestmark = [
 
 SLOW_WRITING = """
 import time
-from phiquant.targets.stream import StreamedFile
+from phiquant.targets.streamed_file import StreamedFile
 
 put = StreamedFile.put
 
@@ -46,7 +46,7 @@ shutil.rmtree = slow
 SLOW_HASHING = """
 import time
 import blake3
-from phiquant.phi import hashes
+from phiquant.host import hashes
 
 hashes.PIECE = 512  # some thousand pieces
 

@@ -7,7 +7,7 @@ from collections import namedtuple
 import pytest
 
 from command_line import assert_refused, call, files_in, run
-from phiquant.targets.stream import StreamedFile
+from phiquant.targets.streamed_file import StreamedFile
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -73,8 +73,8 @@ def test_quantize_tells_its_plan_before_it_begins(model, tmp_path, monkeypatch):
 
 
 def test_too_little_disk_says_what_would_fit(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("phiquant.forecast.SPARE", 0)
-    monkeypatch.setattr("phiquant.pipeline.SPARE", 0)
+    monkeypatch.setattr("phiquant.job.forecast.SPARE", 0)
+    monkeypatch.setattr("phiquant.job.pipeline.SPARE", 0)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, 600_000))
     monkeypatch.setattr(StreamedFile, "__init__", lambda *_: pytest.fail("wrote something"))
     words = ("--to", "gguf,mlx", "--precision", "fp32", "-o", tmp_path / "out", "-q")
@@ -86,7 +86,7 @@ def test_too_little_disk_says_what_would_fit(model, tmp_path, monkeypatch):
 
 
 def test_too_little_memory_is_seen_before_the_first_byte(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("phiquant.pipeline.available_memory", lambda: 50 << 20)
+    monkeypatch.setattr("phiquant.job.pipeline.available_memory", lambda: 50 << 20)
     monkeypatch.setattr(StreamedFile, "__init__", lambda *_: pytest.fail("wrote something"))
     ended = call("quantize", model, "-o", tmp_path / "out", "-q")
     assert_refused(ended, 4, "of memory", "cores")

@@ -11,7 +11,7 @@ from collections import namedtuple
 import pytest
 
 from command_line import assert_refused, call, files_in, run, tiny_model
-from phiquant.targets.stream import StreamedFile
+from phiquant.targets.streamed_file import StreamedFile
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -55,7 +55,7 @@ def test_a_disk_that_fills_while_the_record_is_written(model, place, monkeypatch
     def fills(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("phiquant.pipeline.write_records", fills)
+    monkeypatch.setattr("phiquant.job.pipeline.write_records", fills)
     assert_refused(call("quantize", model, "-o", place / "out", "-q"), 4, "filled up")
     assert files_in(place) == []
 
@@ -93,7 +93,7 @@ def test_a_real_disk_that_is_full(model, place, monkeypatch, room):
     )
     if mounted.returncode:
         pytest.skip("this machine lets no file system be mounted")
-    monkeypatch.setattr("phiquant.forecast.SPARE", -(10**6))
+    monkeypatch.setattr("phiquant.job.forecast.SPARE", -(10**6))
     try:
         ended = call("quantize", model, "--to", "gguf,mlx", "-o", place / "new" / "out", "-q")
         assert_refused(ended, 4, "filled up")
@@ -118,7 +118,7 @@ def test_a_limit_on_the_size_of_files(model, place):
 OUT_OF_MEMORY = """
 import re, resource
 from pathlib import Path
-import phiquant.streaming as streaming
+import phiquant.job.streaming as streaming
 
 def tight(shape, bands=streaming.bands, large=[]):
     if shape[0] < 10_000:

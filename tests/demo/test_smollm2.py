@@ -17,7 +17,7 @@ from phiquant.demo.smollm2 import GGUF_IN_WHEEL, build
 from phiquant.errors import InputError, RequestError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
-from phiquant.phi.tokenizer import read_tokenizer
+from phiquant.phi.tokenizer.tokenizer import read_tokenizer
 
 TEXT = (
     "Rain had fallen all night, and by morning the river stood a foot higher at the bridge. "

@@ -8,7 +8,7 @@ import pytest
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import verify
-from phiquant.pipeline import quantize
+from phiquant.job.pipeline import quantize
 from phiquant.recipe import CalibrationText, Recipe
 from phiquant.targets.table import target
 from tiny_models import write_tiny_checkpoint

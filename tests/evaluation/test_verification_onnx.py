@@ -16,7 +16,7 @@ from phiquant.evaluation.inspection import inspect
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import verify
-from phiquant.pipeline import quantize
+from phiquant.job.pipeline import quantize
 from phiquant.recipe import Recipe
 from tiny_models import longrope, write_tiny_checkpoint
 from tiny_tokenizer import write_tiny_tokenizer

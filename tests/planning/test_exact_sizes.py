@@ -11,10 +11,10 @@ import pytest
 from safetensors import safe_open
 
 from command_line import tiny_model
+from phiquant.job.pipeline import plan, quantize
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.config import read_architecture
 from phiquant.phi.outline import assumed_survey
-from phiquant.pipeline import plan, quantize
 from phiquant.recipe import PRECISIONS, Recipe
 from phiquant.targets.table import targets
 from tiny_models import longrope, tiny_config

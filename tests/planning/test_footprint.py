@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from command_line import environment, tiny_model
+from phiquant.job.pipeline import quantize
 from phiquant.phi.family import family
 from phiquant.phi.outline import read_outline
 from phiquant.phi.source import Source
-from phiquant.pipeline import quantize
 from phiquant.planning.footprint import Use, cached_values, multiplied, multiplied_weights
 from phiquant.recipe import PRECISIONS, Recipe
 from phiquant.targets.table import target, targets

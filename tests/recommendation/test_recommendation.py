@@ -8,10 +8,10 @@ import pytest
 from phiquant.devices.device import GIB
 from phiquant.devices.table import devices, find_device
 from phiquant.errors import ConfigError, InputError, RequestError, ResourceError
+from phiquant.job.pipeline import plan
 from phiquant.phi.family import family, known_model
 from phiquant.phi.outline import read_outline
 from phiquant.phi.source import Source
-from phiquant.pipeline import plan
 from phiquant.recipe import Recipe
 from phiquant.recommendation.candidates import Wish, bytes_a_token, candidates
 from phiquant.recommendation.choice import UNNOTICED, choose, good_enough, roomy
@@ -165,7 +165,7 @@ def test_losses_have_their_grounds(tmp_path):
 
 def test_a_loss_that_was_measured_on_the_model_counts(tmp_path):
     from command_line import tiny_model
-    from phiquant.pipeline import quantize
+    from phiquant.job.pipeline import quantize
 
     model = tiny_model(tmp_path / "model")
     (made,) = quantize(model, [Recipe("gguf", "int8")], tmp_path / "out")

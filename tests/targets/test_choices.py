@@ -8,12 +8,12 @@ from math import prod
 import numpy as np
 import pytest
 
-from phiquant.budgets import RoundedWeights
+from phiquant.job.budgets import RoundedWeights
+from phiquant.job.pipeline import quantize
 from phiquant.phi.architecture import Role
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
 from phiquant.phi.survey import Survey, survey
-from phiquant.pipeline import quantize
 from phiquant.planning.parts import joined, taken_apart
 from phiquant.planning.plan import PlanRow
 from phiquant.recipe import Budget, Recipe
@@ -126,7 +126,7 @@ def test_a_part_that_no_file_cuts_where_a_band_ends_is_written_whole(tmp_path, c
     """Through the whole job, with bands that end within parts and at odd rows."""
     recipe = replace(CASES[case], budget=Budget(bits_per_weight=6.0))
     runtime_of(recipe)
-    monkeypatch.setattr("phiquant.streaming.BAND", 37 * 256)
+    monkeypatch.setattr("phiquant.job.streaming.BAND", 37 * 256)
     source = tiny_source(tmp_path / "source", num_hidden_layers=2)
     (made,) = quantize(tmp_path / "source", [recipe], tmp_path / "out")
     assert any(row.first for row in made.plan.rows)

@@ -128,7 +128,7 @@ def test_generation_is_the_references(tmp_path):
 @pytest.mark.parametrize("kind", ["bpe", "sentencepiece"])
 def test_both_kinds_of_vocabulary_load_and_tokenize(kind, tmp_path):
     checkpoint, directory = made(tmp_path, kind)
-    from phiquant.phi.tokenizer import read_tokenizer
+    from phiquant.phi.tokenizer.tokenizer import read_tokenizer
 
     text = "<|user|>The lazy dog, 123 naïve 量子化!<|end|>"
     expected = read_tokenizer(checkpoint.directory, 512).encode(text)

@@ -18,8 +18,8 @@ from tokenizers import Tokenizer as Library
 from llama_vocabulary import LlamaVocabulary, write_vocabulary_file
 from parity_corpus import PASSAGES, random_texts
 from phiquant.errors import TokenizerError
-from phiquant.phi.splitting import GPT_2_EXPRESSION
-from phiquant.phi.tokenizer import Tokenizer, read_tokenizer
+from phiquant.phi.tokenizer.splitting import GPT_2_EXPRESSION
+from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from phiquant.targets.gguf.end_of_generation import ENDING_TEXTS, FILL_IN_TEXTS
 from phiquant.targets.gguf.pre_tokenizers import (
     GPT_4_EXPRESSION,

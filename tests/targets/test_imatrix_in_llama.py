@@ -8,8 +8,8 @@ import pytest
 from ggml_reference import quantize as ggml_quantize
 
 from command_line import tiny_model
+from phiquant.job.pipeline import quantize
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.pipeline import quantize
 from phiquant.recipe import CalibrationText, ImatrixFiles, Recipe
 from phiquant.targets.gguf.imatrix import read_imatrix
 from phiquant.targets.gguf.library import CffiLibrary, library

@@ -6,7 +6,7 @@ from mlx_tiny import SHAPE, some_tokens, tiny_source, write_artifact
 
 from phiquant.errors import ArtifactError
 from phiquant.phi.reference import Reference
-from phiquant.phi.tokenizer import read_tokenizer
+from phiquant.phi.tokenizer.tokenizer import read_tokenizer
 from phiquant.targets.mlx import TARGET
 from tiny_models import longrope, tiny_config, tiny_weights
 

@@ -13,7 +13,7 @@ from phiquant.errors import ArtifactError
 from phiquant.evaluation.figures import mean_divergence
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
-from phiquant.phi.tokenizer import read_tokenizer
+from phiquant.phi.tokenizer.tokenizer import read_tokenizer
 from phiquant.targets.onnx import TARGET
 from published_tokenizers import write_phi_3_5_mini
 from tiny_models import longrope, write_tiny_checkpoint

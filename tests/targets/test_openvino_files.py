@@ -9,7 +9,7 @@ from openvino_tiny import tiny_source, write_artifact
 from parity_corpus import random_texts
 from phiquant.errors import ArtifactError, TokenizerError
 from phiquant.evaluation.inspection import inspect
-from phiquant.phi.tokenizer import read_tokenizer
+from phiquant.phi.tokenizer.tokenizer import read_tokenizer
 from phiquant.targets.openvino import TARGET
 from phiquant.targets.openvino.tokenizer_ir import SAMPLES, build_tokenizer, check_parity
 from published_tokenizers import write_phi_3_5_mini, write_phi_4, write_phi_4_mini

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from phiquant.targets import stream
+from phiquant.targets import streamed_file
 from phiquant.targets.extents import PADDING, Extents
-from phiquant.targets.stream import StreamedFile
+from phiquant.targets.streamed_file import StreamedFile
 
 
 def hash_of(path):
@@ -16,7 +16,7 @@ def hash_of(path):
 @pytest.mark.parametrize("order", ["forwards", "backwards", "interleaved", "shuffled"])
 @pytest.mark.parametrize("gap", [0, 24, PADDING + 7])
 def test_the_hash_of_bands_in_any_order(tmp_path, monkeypatch, order, gap):
-    monkeypatch.setattr(stream, "SYNC_EVERY", 3000)
+    monkeypatch.setattr(streamed_file, "SYNC_EVERY", 3000)
     rng = np.random.default_rng(1)
     bands = rng.integers(0, 256, (40, 997), np.uint8)
     numbers = {
@@ -34,7 +34,7 @@ def test_the_hash_of_bands_in_any_order(tmp_path, monkeypatch, order, gap):
 
 
 def test_what_is_hashed_in_passing_is_not_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(stream, "SYNC_EVERY", 3000)
+    monkeypatch.setattr(streamed_file, "SYNC_EVERY", 3000)
     with StreamedFile(tmp_path / "file", b"head", 4 + 90_000) as file:
         for first in range(0, 90_000, 1000):
             file.put(4 + first, np.full(1000, first % 251, np.uint8))
@@ -43,7 +43,7 @@ def test_what_is_hashed_in_passing_is_not_read_again(tmp_path, monkeypatch):
 
 
 def test_a_hole_that_was_taken_for_padding_and_comes_late(tmp_path, monkeypatch):
-    monkeypatch.setattr(stream, "SYNC_EVERY", 3000)
+    monkeypatch.setattr(streamed_file, "SYNC_EVERY", 3000)
     with StreamedFile(tmp_path / "file", b"head", 4 + 90_000) as file:
         for first in [0, *range(2000, 90_000, 1000), 1000]:
             file.put(4 + first, np.full(1000, 7, np.uint8))
@@ -52,7 +52,7 @@ def test_a_hole_that_was_taken_for_padding_and_comes_late(tmp_path, monkeypatch)
 
 
 def test_what_is_written_through_a_mapping_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(stream, "SYNC_EVERY", 3000)
+    monkeypatch.setattr(streamed_file, "SYNC_EVERY", 3000)
     with StreamedFile(tmp_path / "file", b"", 20_000) as file:
         mapped = file.map()
         for first in range(0, 10_000, 1000):

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.calibration.fisher_cost import FisherCost
-from phiquant.calibration.stream import CHUNK_TOKENS, LINEAR
+from phiquant.calibration.hidden_states import CHUNK_TOKENS, LINEAR
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.progress import OnProgress, Progress
-from phiquant.quantization.calibrated import ROWS, Method
+from phiquant.quantization.feedback.rounder import ROWS, Method
 
 ALL_ELSE = 1.4
 """Time of a run over that of its matrix products at full rate: 1.33 in

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from phiquant.phi.threads import for_each, multiply
+from phiquant.host.threads import for_each, multiply
 from phiquant.phi.weights import Floats, WeightSource, bands
 
 TOKENS = 64

@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from phiquant.calibration.hidden_states import Mode
 from phiquant.calibration.journal import Journal
 from phiquant.calibration.sampled_labels import label_gradient
-from phiquant.calibration.stream import Mode
+from phiquant.host.threads import for_each
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.phi.block import Block, rms_norm_backward
 from phiquant.phi.linear import embed, rms_norm
-from phiquant.phi.threads import for_each
 from phiquant.phi.weights import Floats, WeightSource
-from phiquant.quantization.calibrated import ROWS
+from phiquant.quantization.feedback.rounder import ROWS
 
 Tokens = npt.NDArray[np.int32]
 

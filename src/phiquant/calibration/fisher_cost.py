@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from phiquant.calibration import fisher
 from phiquant.calibration.divergence import LOGITS
-from phiquant.calibration.stream import LINEAR
+from phiquant.calibration.hidden_states import LINEAR
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.weights import BAND_WEIGHTS
-from phiquant.quantization.calibrated import ROWS
+from phiquant.quantization.feedback.rounder import ROWS
 
 
 @dataclass(frozen=True, slots=True)

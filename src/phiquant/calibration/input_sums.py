@@ -3,7 +3,7 @@
 The squared error that rounding W to W + D leaves in a layer's outputs, E|D x|², is the sum of
 D[i, j]² E[x[j]²] if the errors of different columns are independent. These mean squares are the
 diagonal of E[x xᵀ], and cost next to nothing beside the forward pass that yields the inputs. Means
-tell what errors have in common: see `quantization.mean_feedback`.
+tell what errors have in common: see `quantization.feedback.means`.
 """
 
 from collections.abc import Iterator, Sequence

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from phiquant.phi.threads import for_each
+from phiquant.host.threads import for_each
 from phiquant.phi.weights import Floats
 
 BAND = 512

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.calibration.divergence import logits_of, normalisers, slices
-from phiquant.phi.threads import for_each, multiply
+from phiquant.host.threads import for_each, multiply
 from phiquant.phi.weights import Floats, WeightSource, bands
 
 ROWS = 64

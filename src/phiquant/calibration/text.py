@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.errors import InputError
-from phiquant.phi.chat import Message, chat_text
-from phiquant.phi.tokenizer import Tokenizer
+from phiquant.phi.tokenizer.chat import Message, chat_text
+from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.recipe import CalibrationText
 
 Tokens = npt.NDArray[np.int32]

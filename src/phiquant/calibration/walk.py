@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from phiquant.calibration.hidden_states import LINEAR, Stream
 from phiquant.calibration.moments import Moments
-from phiquant.calibration.stream import LINEAR, Stream
 from phiquant.phi.architecture import Role, Weight
 from phiquant.phi.weights import Floats, WeightSource
 

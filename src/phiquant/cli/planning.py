@@ -7,9 +7,9 @@ from phiquant.cli.ending import Result
 from phiquant.cli.progress import shown
 from phiquant.cli.recommending import recipes_for
 from phiquant.cli.request import Asked
-from phiquant.pipeline import Prospect, plan, require_room
+from phiquant.host.staging import check_destination
+from phiquant.job.pipeline import Prospect, plan, require_room
 from phiquant.reporting.table import forecast_text, plan_rows, plan_table
-from phiquant.staging import check_destination
 
 
 def plan_command(

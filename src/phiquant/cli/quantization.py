@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from phiquant.basis import check_imatrix_out
 from phiquant.cli.console import out
 from phiquant.cli.ending import Result, announce
 from phiquant.cli.progress import shown
 from phiquant.cli.recommending import recipes_for
 from phiquant.cli.request import Asked
+from phiquant.host.staging import check_destination
+from phiquant.job.evidence import check_imatrix_out
+from phiquant.job.pipeline import Made, Prospect, carry_out, prepare
 from phiquant.phi.source import locate
-from phiquant.pipeline import Made, Prospect, carry_out, prepare
 from phiquant.reporting.table import forecast_text, plan_table
-from phiquant.staging import check_destination
 
 
 def quantize_command(

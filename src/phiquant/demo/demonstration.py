@@ -16,11 +16,11 @@ from phiquant.evaluation.metrics import Divergence
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import Verification, verify
-from phiquant.pipeline import Made, quantize
+from phiquant.host.staging import staged
+from phiquant.job.pipeline import Made, quantize
 from phiquant.progress import OnProgress, ignore
 from phiquant.recipe import PRECISIONS, Precision, Recipe
 from phiquant.reporting.records import record_verification
-from phiquant.staging import staged
 from phiquant.targets.table import targets
 
 

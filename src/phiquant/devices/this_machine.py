@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from phiquant.cores import cores
 from phiquant.devices.device import GIB, Absent, Device, Engine
 from phiquant.devices.engines import engines
 from phiquant.errors import ResourceError
-from phiquant.machine import available_memory, total_memory
+from phiquant.host.cores import cores
+from phiquant.host.memory import available_memory, total_memory
 
 CPUINFO = Path("/proc/cpuinfo")
 FEATURES = (

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from phiquant.cores import cores
 from phiquant.evaluation.check import Check, failed, listed, passed
 from phiquant.evaluation.manifest import read_manifest
-from phiquant.phi.hashes import hash_files
+from phiquant.host.cores import cores
+from phiquant.host.hashes import hash_files
 
 
 def check_files(path: Path) -> Iterator[Check]:

@@ -25,11 +25,11 @@ from typing import Any, Self
 import numpy as np
 
 from phiquant.errors import ArtifactError
-from phiquant.phi.hashes import hash_files
+from phiquant.host.hashes import hash_files
+from phiquant.host.staging import write_text
 from phiquant.phi.source import Source
 from phiquant.planning.plan import Plan
 from phiquant.recipe import Recipe
-from phiquant.staging import write_text
 
 NAME = "phiquant.json"
 CARD = "README.md"

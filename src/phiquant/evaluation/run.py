@@ -20,9 +20,9 @@ from phiquant.evaluation.structure import serves_only
 from phiquant.evaluation.text import Tokens, shipped_text
 from phiquant.evaluation.thresholds import Limit, limit_for
 from phiquant.evaluation.truth import ReferenceFigures, hidden_states
-from phiquant.phi.chat import chat_prompt
 from phiquant.phi.reference import Reference
-from phiquant.phi.tokenizer import Tokenizer
+from phiquant.phi.tokenizer.chat import chat_prompt
+from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.progress import OnProgress, Progress
 from phiquant.targets.target import Artifact, Generation, Runner
 

@@ -14,7 +14,7 @@ from phiquant.evaluation.text import Sample, Tokens, cut, shipped_text
 from phiquant.evaluation.variant import Variant
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
-from phiquant.phi.tokenizer import Tokenizer
+from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.progress import OnProgress, Progress, ignore
 from phiquant.quantization.grid import Floats
 

@@ -9,7 +9,7 @@ after the values are summed, where there is less to divide.
 
 import numpy as np
 
-from phiquant.phi.threads import for_each
+from phiquant.host.threads import for_each
 from phiquant.phi.weights import Floats
 
 CHUNK_SCORES = 1 << 19

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from phiquant.host.threads import for_each, multiply
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.phi.attention import attend
 from phiquant.phi.attention_gradient import attend_backward
 from phiquant.phi.linear import ROWS, multiply_by_silu, rms_norm
 from phiquant.phi.rope import Rotation, rotate, rotation
-from phiquant.phi.threads import for_each, multiply
 from phiquant.phi.weights import Floats, WeightSource
 
 ROLES = (

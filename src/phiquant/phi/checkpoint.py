@@ -24,7 +24,7 @@ from phiquant.phi.safetensors_file import (
     read_header,
     tensor_view,
 )
-from phiquant.phi.tokenizer import Tokenizer, read_tokenizer
+from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from phiquant.phi.widen import widen
 
 INDEX = "model.safetensors.index.json"

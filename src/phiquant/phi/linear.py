@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from phiquant.phi.threads import for_each, multiply
+from phiquant.host.threads import for_each, multiply
 from phiquant.phi.weights import Floats, WeightSource, bands
 
 _READ_THROUGH = 64

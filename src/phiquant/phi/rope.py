@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from phiquant.host.threads import for_each
 from phiquant.phi.architecture import Rope
-from phiquant.phi.threads import for_each
 from phiquant.phi.weights import Floats
 
 ROWS = 64

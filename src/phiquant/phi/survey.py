@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import isinf
 
-from phiquant.cores import cores
 from phiquant.errors import CheckpointError
+from phiquant.host.cores import cores
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.widen import largest_magnitude
 

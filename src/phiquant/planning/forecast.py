@@ -1,4 +1,4 @@
-"""What a job needs of the machine that it runs on, as values; `phiquant.forecast` finds them."""
+"""What a job needs of the machine that it runs on, as values. See `phiquant.job.forecast`."""
 
 from dataclasses import asdict, dataclass
 

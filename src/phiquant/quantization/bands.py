@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-from phiquant.cores import cores
+from phiquant.host.cores import cores
 
 WEIGHTS_PER_BAND = 1 << 19
 """2 MB of float32: smaller bands cost more in threads changing places."""

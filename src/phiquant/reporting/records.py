@@ -6,8 +6,8 @@ from pathlib import Path
 from phiquant.errors import ArtifactError, RequestError
 from phiquant.evaluation.manifest import CARD, NAME, Manifest, read_manifest
 from phiquant.evaluation.verification import Verification
+from phiquant.host.staging import write_text
 from phiquant.reporting.card import card
-from phiquant.staging import write_text
 
 
 def write_records(directory: Path, manifest: Manifest, hashes: Mapping[str, str]) -> None:

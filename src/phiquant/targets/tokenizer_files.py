@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.special_tokens import SpecialTokens, read_document
+from phiquant.phi.tokenizer.special_tokens import SpecialTokens, read_document
 
 COPIED = (
     "tokenizer.json",
@@ -45,7 +45,7 @@ class TokenizerFiles:
 def read_tokenizer_files(checkpoint: Checkpoint) -> TokenizerFiles:
     """Read and check the checkpoint's tokenizer.
 
-    Raises TokenizerError; see `phi.tokenizer.read_tokenizer`.
+    Raises TokenizerError; see `phi.tokenizer.tokenizer.read_tokenizer`.
     """
     directory, tokenizer = checkpoint.directory, checkpoint.tokenizer
     ends = tokenizer.special.ends

@@ -9,7 +9,7 @@ that the texts do not cover take the three keys, and what still differs is repor
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from phiquant.phi.special_tokens import END_OF_TURN, SpecialTokens
+from phiquant.phi.tokenizer.special_tokens import END_OF_TURN, SpecialTokens
 
 ENDING_TEXTS = frozenset(
     (

@@ -21,8 +21,8 @@ from phiquant.quantization.affine import (
 from phiquant.quantization.bands import in_bands
 from phiquant.quantization.floats import FLOAT_TYPES, FloatType, cast, nearest, widen
 from phiquant.quantization.grid import Codes, Floats, Grid, Levels, PartLayout, Parts
-from phiquant.quantization.search import Search, search_levels
-from phiquant.quantization.two_level import SuperSearch, search_super_levels
+from phiquant.quantization.search.scale_and_offset import Search, search_levels
+from phiquant.quantization.search.two_level import SuperSearch, search_super_levels
 from phiquant.targets.gguf.blocks import LAYOUTS, pack_blocks, unpack_blocks
 
 DATA = "data"

@@ -31,9 +31,9 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.errors import InputError, MissingDependency
+from phiquant.host.staging import write_bytes
 from phiquant.quantization.grid import Floats
 from phiquant.quantization.inputs import Inputs
-from phiquant.staging import write_bytes
 from phiquant.targets.gguf.file import MAGIC, StoredTensor, read_gguf
 from phiquant.targets.gguf.metadata import ARCHITECTURE
 

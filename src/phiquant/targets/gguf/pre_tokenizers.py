@@ -16,8 +16,8 @@ same tokens in every vocabulary that was made by merging. llama.cpp knows the na
 from collections.abc import Iterator
 
 from phiquant.errors import TokenizerError
-from phiquant.phi.splitting import GPT_2_EXPRESSION
-from phiquant.phi.tokenizer_json import Definition
+from phiquant.phi.tokenizer.splitting import GPT_2_EXPRESSION
+from phiquant.phi.tokenizer.tokenizer_json import Definition
 
 GPT_4_EXPRESSION = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"

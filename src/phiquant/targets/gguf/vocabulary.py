@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from phiquant.errors import TokenizerError
-from phiquant.phi.splitting import SPACE, SpacePrefix
-from phiquant.phi.tokenizer import Tokenizer
-from phiquant.phi.tokenizer_json import Definition, PieceKind, TokenizerKind
+from phiquant.phi.tokenizer.splitting import SPACE, SpacePrefix
+from phiquant.phi.tokenizer.tokenizer import Tokenizer
+from phiquant.phi.tokenizer.tokenizer_json import Definition, PieceKind, TokenizerKind
 from phiquant.targets.gguf.end_of_generation import Ends, ends
 from phiquant.targets.gguf.pre_tokenizers import pre_tokenizer_name, splitting_deviations
 from phiquant.targets.gguf.white_space import stripping_deviations

@@ -11,7 +11,7 @@ here.
 import re
 from collections.abc import Iterator
 
-from phiquant.phi.tokenizer_json import AddedToken, Definition
+from phiquant.phi.tokenizer.tokenizer_json import AddedToken, Definition
 
 STRIPPING_NAME = re.compile("phi-?3", re.IGNORECASE)
 NOT_STRIPPING = frozenset(("<unk>", "<s>", "<|endoftext|>"))

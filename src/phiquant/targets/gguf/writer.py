@@ -25,7 +25,7 @@ from phiquant.targets.gguf.mixtures import MIXTURES
 from phiquant.targets.gguf.tensors import LONG_FACTORS, SHORT_FACTORS
 from phiquant.targets.gguf.vocabulary import vocabulary
 from phiquant.targets.gguf.white_space import fitted_name
-from phiquant.targets.stream import StreamedFile
+from phiquant.targets.streamed_file import StreamedFile
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

@@ -9,7 +9,7 @@ from phiquant.targets.mlx.artifact import open_artifact, recognises
 from phiquant.targets.mlx.choices import choices, type_of
 from phiquant.targets.mlx.footprint import footprint
 from phiquant.targets.mlx.formats import DEFAULTS, GRIDS, TYPES
-from phiquant.targets.mlx.layout import plan
+from phiquant.targets.mlx.planner import plan
 from phiquant.targets.mlx.writer import MlxWriter
 from phiquant.targets.target import Runner, Target, WriterMemory
 

@@ -26,7 +26,7 @@ from phiquant.quantization.bands import in_bands
 from phiquant.quantization.float_grid import FloatGrid
 from phiquant.quantization.floats import FLOAT_TYPES, FloatType, cast, nearest, widen
 from phiquant.quantization.grid import Codes, Floats, Levels, PartLayout, Parts
-from phiquant.quantization.search import Search, search_levels
+from phiquant.quantization.search.scale_and_offset import Search, search_levels
 from phiquant.targets.mlx.bits import pack_bits, unpack_bits
 
 BITS = (2, 3, 4, 5, 6, 8)

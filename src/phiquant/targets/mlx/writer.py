@@ -17,11 +17,11 @@ from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.grid import Parts
 from phiquant.recipe import Recipe
 from phiquant.targets.mlx.formats import DTYPE_NAMES, FLOATS, GRIDS, affine_type
-from phiquant.targets.mlx.layout import stored_as
 from phiquant.targets.mlx.longrope import served_lengths
 from phiquant.targets.mlx.model_config import artifact_config, quantization_entry
+from phiquant.targets.mlx.planner import stored_as
 from phiquant.targets.mlx.shards import INDEX, StoredPart, arrange, index_json
-from phiquant.targets.stream import StreamedFile
+from phiquant.targets.streamed_file import StreamedFile
 from phiquant.targets.tokenizer_files import read_tokenizer_files
 
 

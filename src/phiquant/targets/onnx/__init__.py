@@ -13,7 +13,7 @@ from phiquant.recipe import Recipe
 from phiquant.targets.onnx.choices import choices, type_of
 from phiquant.targets.onnx.footprint import footprint
 from phiquant.targets.onnx.formats import DEFAULTS, GRIDS, OPTIONS, TYPES
-from phiquant.targets.onnx.layout import plan
+from phiquant.targets.onnx.planner import plan
 from phiquant.targets.target import Artifact, Runner, Target, Writer, WriterMemory
 
 

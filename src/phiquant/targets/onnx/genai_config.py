@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from phiquant.phi.architecture import Architecture
-from phiquant.phi.special_tokens import SpecialTokens
+from phiquant.phi.tokenizer.special_tokens import SpecialTokens
 from phiquant.targets.onnx.formats import ON_CPU, Form
 from phiquant.targets.onnx.rotary import needs_positions
 

@@ -8,9 +8,9 @@ as one match makes it stop; to the tokenizers library it means the same as no st
 
 import json
 
-from phiquant.phi.splitting import flat
-from phiquant.phi.tokenizer import Tokenizer
-from phiquant.phi.tokenizer_json import TokenizerKind
+from phiquant.phi.tokenizer.splitting import flat
+from phiquant.phi.tokenizer.tokenizer import Tokenizer
+from phiquant.phi.tokenizer.tokenizer_json import TokenizerKind
 
 WHOLE = {
     "type": "Split",

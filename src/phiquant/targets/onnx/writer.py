@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.special_tokens import read_document
+from phiquant.phi.tokenizer.special_tokens import read_document
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.floats import FLOAT_TYPES, cast
 from phiquant.quantization.grid import Grid, Parts
@@ -33,7 +33,7 @@ from phiquant.targets.onnx.matrices import Layout
 from phiquant.targets.onnx.rotary import cache_bands
 from phiquant.targets.onnx.transposed import MappedFile
 from phiquant.targets.onnx.whole_words import whole_words
-from phiquant.targets.stream import StreamedFile
+from phiquant.targets.streamed_file import StreamedFile
 from phiquant.targets.tokenizer_files import read_tokenizer_files
 
 ARCHITECTURE_KEY = "phiquant.architecture"

@@ -26,10 +26,10 @@ from phiquant.quantization.affine import (
 from phiquant.quantization.float_grid import FloatGrid
 from phiquant.quantization.floats import FLOAT_TYPES, cast, nearest, widen
 from phiquant.quantization.grid import Codes, Floats, Levels, PartLayout, Parts
-from phiquant.quantization.lanes import TILE
 from phiquant.quantization.nibbles import pack, unpack
-from phiquant.quantization.search import Search, search_levels
-from phiquant.quantization.zero_point import search_zero_points
+from phiquant.quantization.search.lanes import TILE
+from phiquant.quantization.search.scale_and_offset import Search, search_levels
+from phiquant.quantization.search.zero_point import search_zero_points
 
 GROUPS = (32, 64, 128)
 SCALES = FLOAT_TYPES["F16"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.tokenizer import Tokenizer
+from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.planning.plan import Plan
 from phiquant.targets.openvino.profiles import Profile
 from phiquant.targets.tokenizer_files import read_tokenizer_files

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from phiquant.errors import MissingDependency, TokenizerError
-from phiquant.phi.byte_letters import piece_bytes
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.splitting import SPACE, SpacePrefix, flat
-from phiquant.phi.tokenizer import Tokenizer
-from phiquant.phi.tokenizer_json import TokenizerKind
+from phiquant.phi.tokenizer.byte_letters import piece_bytes
+from phiquant.phi.tokenizer.splitting import SPACE, SpacePrefix, flat
+from phiquant.phi.tokenizer.tokenizer import Tokenizer
+from phiquant.phi.tokenizer.tokenizer_json import TokenizerKind
 
 LONGEST = 2**31 - 1
 

@@ -24,7 +24,7 @@ from phiquant.targets.openvino.parts import StoredPart
 from phiquant.targets.openvino.profiles import profile
 from phiquant.targets.openvino.text_files import text_files
 from phiquant.targets.openvino.tokenizer_ir import deviations, proved_tokenizer
-from phiquant.targets.stream import StreamedFile
+from phiquant.targets.streamed_file import StreamedFile
 
 MODEL = "openvino_model"
 

@@ -1,0 +1,72 @@
+"""A second moment's factors: M = U D Uᵀ, U upper triangular of unit diagonal, D diagonal.
+
+Cholesky's decomposition from the last column to the first, in blocks (Golub and Van Loan, Matrix
+Computations, section 4.2.9): a block on the diagonal is factored, the panel above it divided by
+its factor, and the panel's products taken from what is left. So nearly all of it is matrix
+products, which go over the cores; `numpy.linalg.cholesky`, which factors the small blocks here,
+copies a large matrix column by column.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.host.threads import for_each
+from phiquant.phi.weights import Floats
+
+Doubles = npt.NDArray[np.float64]
+
+BLOCK = 512
+"""Columns that are factored at a time, and rows that one core works on."""
+
+
+def damped(moment: Floats, damping: float) -> Floats:
+    """`moment` (n, n) with `damping` times the mean of its diagonal added to the diagonal.
+
+    It stands for all that the calibration text does not show, and bounds the feedback.
+    """
+    found = moment.copy()
+    found[np.diag_indices_from(found)] += damping * float(np.diagonal(moment).mean()) + 1e-30
+    return found
+
+
+def unit_upper(moment: Floats) -> tuple[Floats, Floats]:
+    """U (n, n) and the diagonal of D (n,) of a symmetric `moment` (n, n), which becomes U.
+
+    Blocks are factored in float64; products are float32's, which is enough as long as no input
+    is nearly a sum of others, and none is in a damped moment. Raises LinAlgError where `moment`
+    is not positive definite.
+    """
+    diagonal = np.empty(len(moment), np.float32)
+    for first in reversed(range(0, len(moment), BLOCK)):
+        here = slice(first, first + BLOCK)
+        # The lower factor of the reversed block, reversed, is the upper factor of the block.
+        flipped = moment[here, here][::-1, ::-1].astype(np.float64)
+        upper = np.asarray(np.linalg.cholesky(flipped), np.float64)[::-1, ::-1]
+        roots = np.diagonal(upper)
+        _take_out(moment[:first], here, upper)
+        moment[here, here] = upper / roots
+        moment[here, :first] = 0
+        diagonal[here] = np.square(roots)
+    return moment, diagonal
+
+
+def _take_out(above: Floats, here: slice, upper: Doubles) -> None:
+    """Divide the columns `here` of the rows `above` by their block's factor, scaled to a unit
+    diagonal, and take what they stand for from the columns before them.
+    """
+    inverse = np.linalg.inv(upper).T.astype(np.float32)
+    roots = np.diagonal(upper).astype(np.float32)
+    panel = np.empty((len(above), len(roots)), np.float32)
+    starts = range(0, len(above), BLOCK)
+
+    def divide(first: int) -> None:
+        rows = slice(first, first + BLOCK)
+        panel[rows] = above[rows, here] @ inverse
+        above[rows, here] = panel[rows] / roots
+
+    def subtract(first: int) -> None:
+        rows = slice(first, first + BLOCK)
+        above[rows, first : len(above)] -= panel[rows] @ panel[first:].T
+
+    for_each(starts, divide)
+    for_each(starts, subtract)

@@ -1,0 +1,171 @@
+"""The least-squares steps of a search, a lane a group, and what is best so far.
+
+With codes held the squared error is a parabola in scale and offset. Its minimum, rounded as the
+format stores it, has an error that is known without a second pass: what `lanes.accumulate` left
+in the moments is all that it takes.
+"""
+
+from numba import njit
+
+from phiquant.quantization.grid import Floats
+from phiquant.quantization.search.lanes import (
+    BEST_ERROR,
+    BEST_OFFSET,
+    BEST_SCALE,
+    C1,
+    C2,
+    FAR,
+    FINEST,
+    INNER,
+    INVERSE,
+    LANES,
+    LIMIT,
+    MASS,
+    NEXT_ERROR,
+    NEXT_OFFSET,
+    NEXT_SCALE,
+    OFFSET,
+    R0,
+    R1,
+    SCALE,
+    STRICT,
+    TINY,
+    TWO,
+    ZERO,
+    E,
+    Lanes,
+    Rules,
+    inverse,
+    rounded,
+)
+from phiquant.quantization.search.starts import zero_code
+
+
+@njit(**INNER, fastmath=STRICT)
+def keep(lanes: Lanes) -> None:
+    """Remember the present levels of the lanes where they are the best so far."""
+    p, m = lanes.p, lanes.m
+    for lane in range(LANES):
+        better = m[E + lane] < p[BEST_ERROR + lane]
+        p[BEST_ERROR + lane] = m[E + lane] if better else p[BEST_ERROR + lane]
+        p[BEST_SCALE + lane] = p[SCALE + lane] if better else p[BEST_SCALE + lane]
+        p[BEST_OFFSET + lane] = p[OFFSET + lane] if better else p[BEST_OFFSET + lane]
+
+
+@njit(**INNER, fastmath=STRICT)
+def propose(lanes: Lanes, rules: Rules) -> None:
+    """Where the least-squares step leads, if its error (codes held) is the least proposed."""
+    p, m, u = lanes.p, lanes.m, lanes.u
+    magic = rules.magic
+    for lane in range(LANES):
+        c1 = m[C1 + lane]
+        c2 = m[C2 + lane]
+        r0 = m[R0 + lane]
+        r1 = m[R1 + lane]
+        n = p[MASS + lane]
+        finest = u[FINEST + lane]
+        limit = u[LIMIT + lane]
+        scale = p[SCALE + lane]
+        offset = p[OFFSET + lane]
+        spread = n * c2 - c1 * c1
+        step = (n * r1 - c1 * r0) / spread if spread > TINY else ZERO
+        new_scale = rounded(scale + step, magic, finest, limit)
+        a = new_scale - scale
+        free = offset + (r0 - a * c1) / n
+        new_offset = rounded(min(free, rules.ceiling), magic, finest, limit)
+        b = new_offset - offset
+        bound = rounded(scale + (r1 - b * c1) / max(c2, TINY), magic, finest, limit)
+        new_scale = bound if free > rules.ceiling and c2 > TINY else new_scale
+        a = new_scale - scale
+        error = m[E + lane] + a * (a * c2 - r1 - r1) + b * (b * n - r0 - r0 + TWO * a * c1)
+        stay = m[E + lane] < error  # rounding as stored may undo the step's gain
+        error = m[E + lane] if stay else error
+        new_scale = scale if stay else new_scale
+        new_offset = offset if stay else new_offset
+        better = error < p[NEXT_ERROR + lane]
+        p[NEXT_ERROR + lane] = error if better else p[NEXT_ERROR + lane]
+        p[NEXT_SCALE + lane] = new_scale if better else p[NEXT_SCALE + lane]
+        p[NEXT_OFFSET + lane] = new_offset if better else p[NEXT_OFFSET + lane]
+
+
+@njit(**INNER, fastmath=STRICT)
+def propose_zeroed(lanes: Lanes, rules: Rules) -> None:
+    """`propose` for levels one of which is 0: the offset follows the scale."""
+    p, m, u = lanes.p, lanes.m, lanes.u
+    magic = rules.magic
+    for lane in range(LANES):
+        c1 = m[C1 + lane]
+        c2 = m[C2 + lane]
+        r0 = m[R0 + lane]
+        r1 = m[R1 + lane]
+        n = p[MASS + lane]
+        finest = u[FINEST + lane]
+        limit = u[LIMIT + lane]
+        scale = p[SCALE + lane]
+        offset = p[OFFSET + lane]
+        zero = zero_code(offset, p[INVERSE + lane], rules)
+        spread = c2 - zero * (c1 + c1 - zero * n)
+        step = (r1 - zero * r0) / spread if spread > TINY else ZERO
+        new_scale = rounded(scale + step, magic, finest, limit)
+        new_offset = rounded(-new_scale * zero, magic, finest, limit)
+        a = new_scale - scale
+        b = new_offset - offset
+        error = m[E + lane] + a * (a * c2 - r1 - r1) + b * (b * n - r0 - r0 + TWO * a * c1)
+        stay = m[E + lane] < error
+        error = m[E + lane] if stay else error
+        new_scale = scale if stay else new_scale
+        new_offset = offset if stay else new_offset
+        better = error < p[NEXT_ERROR + lane]
+        p[NEXT_ERROR + lane] = error if better else p[NEXT_ERROR + lane]
+        p[NEXT_SCALE + lane] = new_scale if better else p[NEXT_SCALE + lane]
+        p[NEXT_OFFSET + lane] = new_offset if better else p[NEXT_OFFSET + lane]
+
+
+@njit(**INNER, fastmath=STRICT)
+def propose_symmetric(lanes: Lanes, rules: Rules) -> None:
+    """`propose` for levels whose offset is 0."""
+    p, m, u = lanes.p, lanes.m, lanes.u
+    for lane in range(LANES):
+        c2 = m[C2 + lane]
+        r1 = m[R1 + lane]
+        scale = p[SCALE + lane]
+        step = r1 / c2 if c2 > TINY else ZERO
+        new_scale = rounded(scale + step, rules.magic, u[FINEST + lane], u[LIMIT + lane])
+        a = new_scale - scale
+        error = m[E + lane] + a * (a * c2 - r1 - r1)
+        stay = m[E + lane] < error
+        error = m[E + lane] if stay else error
+        new_scale = scale if stay else new_scale
+        better = error < p[NEXT_ERROR + lane]
+        p[NEXT_ERROR + lane] = error if better else p[NEXT_ERROR + lane]
+        p[NEXT_SCALE + lane] = new_scale if better else p[NEXT_SCALE + lane]
+
+
+@njit(**INNER, fastmath=STRICT)
+def propose_by_kind(lanes: Lanes, rules: Rules) -> None:
+    """The proposal of the present levels, by what may be stored."""
+    if rules.symmetric:
+        propose_symmetric(lanes, rules)
+    elif rules.zeroed:
+        propose_zeroed(lanes, rules)
+    else:
+        propose(lanes, rules)
+
+
+@njit(**INNER, fastmath=STRICT)
+def follow(p: Floats) -> None:
+    """Make the best proposal the present levels."""
+    for lane in range(LANES):
+        p[SCALE + lane] = p[NEXT_SCALE + lane]
+        p[OFFSET + lane] = p[NEXT_OFFSET + lane]
+        p[INVERSE + lane] = inverse(p[NEXT_SCALE + lane])
+
+
+@njit(**INNER, fastmath=STRICT)
+def set_best(p: Floats) -> None:
+    """Make the best levels the present ones, and let any others be better."""
+    for lane in range(LANES):
+        p[SCALE + lane] = p[BEST_SCALE + lane]
+        p[OFFSET + lane] = p[BEST_OFFSET + lane]
+        p[INVERSE + lane] = inverse(p[BEST_SCALE + lane])
+        p[BEST_ERROR + lane] = FAR

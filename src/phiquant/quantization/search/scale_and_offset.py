@@ -1,0 +1,206 @@
+"""Searched rounding of groups that store their own scale and offset.
+
+The least (weighted) squared error of a group over (scale, offset) has many local minima: with
+codes held it is a parabola, and the codes jump as the levels move. So a table of starts is
+tried: the group's range divided by somewhat more or fewer scales than there are codes, cut at
+the lower end, the upper end or between. Each start costs one pass, and its least-squares step,
+rounded as the format stores it, has an error that is known without a second pass (it can only
+be less once codes are chosen anew). The best proposal of all starts is followed and refitted a
+few times; what is kept is always the error of levels exactly as stored.
+
+The least squared error is not the least damage. Levels that miss 0 move the many small weights
+of a group the same way, and these errors add up over a row instead of cancelling; they are worst
+where small weights meet large activations. Where a format can store it, `zeroed` therefore keeps
+0 among the levels: the squared error is a little greater, the divergence of the network less.
+
+Compared with llama.cpp's make_qx_quants and make_qkx2_quants, which inspired the starts, the
+cut at either end and the choice by proposal are new, and parameters are rounded before they are
+judged, not after.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from phiquant.quantization.bands import in_bands
+from phiquant.quantization.floats import FloatType
+from phiquant.quantization.grid import Floats
+from phiquant.quantization.search.lanes import (
+    BEST_OFFSET,
+    BEST_SCALE,
+    FAR,
+    INNER,
+    LANES,
+    MOMENTS,
+    PARAMETERS,
+    STRICT,
+    UNIT,
+    UNITS,
+    ZERO,
+    Lanes,
+    Rules,
+    accumulate,
+    accumulate_decoded,
+    load,
+    load_importance,
+    measure,
+)
+from phiquant.quantization.search.proposals import follow, keep, propose_by_kind, set_best
+from phiquant.quantization.search.scan import NARROW, ROWS, Pair, forget_proposal, scan, take_start
+from phiquant.quantization.search.starts import start, start_aligned, start_symmetric
+
+
+@njit(**INNER, fastmath=STRICT)
+def scan_symmetric(lanes: Lanes, rules: Rules, pair: Pair) -> None:
+    """The best proposal of all starts, by a scan of them two at a time."""
+    count = rules.starts.shape[0]
+    for k in range(0, count, 2):
+        start_symmetric(lanes, rules, rules.starts[k, 0])
+        take_start(lanes, rules, pair.a)
+        start_symmetric(lanes, rules, rules.starts[min(k + 1, count - 1), 0])
+        take_start(lanes, rules, pair.b)
+        scan(lanes, rules, pair)
+    forget_proposal(lanes)
+
+
+@njit(**INNER, fastmath=STRICT)
+def try_starts(lanes: Lanes, rules: Rules) -> None:
+    """The best proposal of all starts."""
+    aligned = rules.ceiling > ZERO and not rules.symmetric
+    for k in range(-1 if aligned else 0, rules.starts.shape[0]):
+        if k < 0:
+            start_aligned(lanes, rules)
+        elif rules.symmetric:
+            start_symmetric(lanes, rules, rules.starts[k, 0])
+        else:
+            start(lanes, rules, rules.starts[k, 0], rules.starts[k, 1])
+        accumulate(lanes, rules)
+        propose_by_kind(lanes, rules)
+
+
+@njit(**INNER, fastmath=STRICT)
+def refit(lanes: Lanes, rules: Rules) -> None:
+    """Follow the best proposal some times, and keep the best levels met."""
+    for _ in range(rules.refits):
+        follow(lanes.p)
+        accumulate(lanes, rules)
+        keep(lanes)
+        propose_by_kind(lanes, rules)
+
+
+@njit(**INNER, fastmath=STRICT)
+def search_lanes(lanes: Lanes, rules: Rules) -> None:
+    """The best levels of every lane: the best proposal of all starts, refitted some times."""
+    try_starts(lanes, rules)
+    refit(lanes, rules)
+
+
+@njit(**INNER, fastmath=STRICT)
+def compare_decoded(lanes: Lanes, rules: Rules) -> None:
+    """Take the aligned levels where they beat the best ones in the runtime's own arithmetic."""
+    set_best(lanes.p)
+    accumulate_decoded(lanes, rules)
+    keep(lanes)
+    start_aligned(lanes, rules)
+    accumulate_decoded(lanes, rules)
+    keep(lanes)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=STRICT)
+def search(
+    weights: Floats, importance: Floats, rules: Rules, scales: Floats, offsets: Floats
+) -> None:
+    """Fill `scales` and `offsets`, one a group, for flat `weights`.
+
+    `importance` covers one row, or is empty for ones.
+    """
+    size = weights.size // scales.size
+    x = np.empty(size * LANES, np.float32)
+    w = np.ones(size * LANES, np.float32)
+    p = np.zeros(PARAMETERS, np.float32)
+    m = np.zeros(MOMENTS, np.float32)
+    u = np.zeros(UNITS, np.float32)
+    lanes = Lanes(x, w, p, m, u)
+    pair = Pair(np.zeros(ROWS, np.float32), np.zeros(ROWS, np.float32))
+    for first in range(0, scales.size, LANES):
+        load(weights, first, lanes, rules)
+        if importance.size > 0:
+            load_importance(importance, first, w)
+        measure(lanes)
+        if rules.scanned:
+            scan_symmetric(lanes, rules, pair)
+            refit(lanes, rules)
+        else:
+            search_lanes(lanes, rules)
+        if rules.decoded:
+            compare_decoded(lanes, rules)
+        for lane in range(min(LANES, scales.size - first)):
+            unit = u[UNIT + lane]
+            scales[first + lane] = p[BEST_SCALE + lane] * unit
+            offsets[first + lane] = p[BEST_OFFSET + lane] * unit
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How the levels of one format's groups are searched."""
+
+    size: int
+    """Weights a group."""
+    codes: tuple[int, int]
+    """The least and the greatest code."""
+    starts: tuple[tuple[float, float], ...]
+    """See `start` and `start_symmetric`."""
+    refits: int
+    """Least-squares refits after the best start."""
+    symmetric: bool
+    """Whether the offset is 0."""
+    zeroed: bool = False
+    """Whether 0 must be a level; see the head of this file."""
+    decoded: bool = False
+    """Whether the runtime rounds product and sum to the type of the parameters."""
+
+    def rules(self, kind: FloatType) -> Rules:
+        """For the kernels, with scale and offset stored as `kind`."""
+        return Rules(
+            np.float32(self.codes[0]),
+            np.float32(self.codes[1]),
+            self.symmetric,
+            self.zeroed,
+            FAR,
+            np.float32(kind.magic),
+            np.float32(kind.smallest_normal),
+            np.float32(kind.largest),
+            self.decoded,
+            np.array(self.starts, np.float32),
+            self.refits,
+            False,
+        )
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the starts may be scanned: see `scan`."""
+        return self.codes[1] - self.codes[0] < NARROW
+
+
+def search_levels(
+    weights: Floats, importance: Floats, plan: Search, kind: FloatType
+) -> tuple[Floats, Floats]:
+    """Scales and offsets (rows, groups) of `weights`, representable in `kind`."""
+    rows, columns = weights.shape
+    scale = np.empty((rows, columns // plan.size), np.float32)
+    offset = np.empty_like(scale)
+    scanned = plan.symmetric and plan.narrow and importance.size == 0
+    rules = plan.rules(kind)._replace(scanned=scanned)
+
+    def work(first: int, last: int) -> None:
+        search(
+            np.ascontiguousarray(weights[first:last], np.float32).reshape(-1),
+            importance,
+            rules,
+            scale[first:last].reshape(-1),
+            offset[first:last].reshape(-1),
+        )
+
+    in_bands(rows, columns, work)
+    return scale, offset

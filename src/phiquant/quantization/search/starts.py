@@ -1,0 +1,93 @@
+"""Where the search for a group's levels begins, a lane a group.
+
+The range of the group's weights, divided by somewhat more or fewer scales than there are codes and
+cut at the lower end, the upper end or between; or levels that meet one weight exactly.
+"""
+
+import numpy as np
+from numba import njit
+
+from phiquant.quantization.search.lanes import (
+    FINEST,
+    GREATEST,
+    INNER,
+    INVERSE,
+    LANES,
+    LEAST,
+    LIMIT,
+    OFFSET,
+    SCALE,
+    STRICT,
+    ZERO,
+    Lanes,
+    Real,
+    Rules,
+    inverse,
+    rounded,
+)
+
+
+@njit(**INNER, fastmath=STRICT)
+def zero_code(offset: Real, inverse: Real, rules: Rules) -> Real:
+    """The code whose level is nearest to 0."""
+    return min(max(np.rint(-offset * inverse), rules.low), rules.high)
+
+
+@njit(**INNER, fastmath=STRICT)
+def start(lanes: Lanes, rules: Rules, steps: Real, cut: Real) -> None:
+    """Levels in which the group's range spans `steps` scales; `cut` says where it is cut.
+
+    With 0 the lowest level is the least weight, with 1 the highest level the greatest.
+    """
+    p, u = lanes.p, lanes.u
+    for lane in range(LANES):
+        finest = u[FINEST + lane]
+        limit = u[LIMIT + lane]
+        span = p[GREATEST + lane] - p[LEAST + lane]
+        scale = rounded(span / steps, rules.magic, finest, limit)
+        offset = min(p[LEAST + lane] + cut * (span - scale * rules.high), rules.ceiling)
+        if rules.zeroed:
+            offset = -scale * zero_code(offset, inverse(scale), rules)
+        p[SCALE + lane] = scale
+        p[OFFSET + lane] = rounded(offset, rules.magic, finest, limit)
+        p[INVERSE + lane] = inverse(scale)
+
+
+@njit(**INNER, fastmath=STRICT)
+def start_aligned(lanes: Lanes, rules: Rules) -> None:
+    """Levels one of which is 0 and one the weight of greatest magnitude, as mx.quantize sets them.
+
+    Groups of zeros and a few outliers want these. The offset is that extreme weight, so the
+    scale is negative where it is the greatest one.
+    """
+    p, u = lanes.p, lanes.u
+    for lane in range(LANES):
+        least = p[LEAST + lane]
+        greatest = p[GREATEST + lane]
+        below = -least > greatest
+        step = (greatest - least) / rules.high
+        step = step if below else -step
+        edge = least if below else greatest
+        count = np.rint(edge * inverse(step))
+        step = edge / count if count != ZERO else step
+        finest = u[FINEST + lane]
+        limit = u[LIMIT + lane]
+        scale = rounded(step, rules.magic, finest, limit)
+        p[SCALE + lane] = scale
+        offset = edge if count != ZERO or greatest == least else ZERO
+        p[OFFSET + lane] = rounded(offset, rules.magic, finest, limit)
+        p[INVERSE + lane] = inverse(scale)
+
+
+@njit(**INNER, fastmath=STRICT)
+def start_symmetric(lanes: Lanes, rules: Rules, steps: Real) -> None:
+    """Levels without an offset that reach the extreme weight with code `steps`."""
+    p, u = lanes.p, lanes.u
+    for lane in range(LANES):
+        low = p[LEAST + lane]
+        high = p[GREATEST + lane]
+        extreme = high if high > -low else low
+        scale = rounded(extreme / steps, rules.magic, u[FINEST + lane], u[LIMIT + lane])
+        p[SCALE + lane] = scale
+        p[OFFSET + lane] = ZERO
+        p[INVERSE + lane] = inverse(scale)
