@@ -8,6 +8,7 @@ import numpy as np
 from phiquant.errors import ArtifactError, TokenizerError
 from phiquant.evaluation.arithmetic import Parity, check_parity, measure_parity
 from phiquant.evaluation.boundary import check_boundary
+from phiquant.evaluation.chat import check_chat
 from phiquant.evaluation.check import Check, Outcome, failed, passed
 from phiquant.evaluation.figures import Measured, measure
 from phiquant.evaluation.metrics import Divergence
@@ -58,6 +59,7 @@ def run(
     checks = [
         _check_tokens(runner, artifact, truth, corpus),
         check_spacing(runner, tokenizer, spaced(special.values())),
+        *check_chat(runner, tokenizer),
         _check_rule(runner, truth, special),
     ]
     decoded = Reference(artifact)

@@ -34,10 +34,10 @@ class MlxWriter:
     def __init__(self, plan: Plan, checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> None:
         architecture = checkpoint.architecture
         self._plan = plan
-        self.notes: tuple[str, ...] = ()
         self._directory = directory
         self._shards = arrange(plan, GRIDS)
         self._tokenizer = read_tokenizer_files(checkpoint)
+        self.notes: tuple[str, ...] = self._tokenizer.notes
         self._config = artifact_config(
             checkpoint.config,
             architecture,

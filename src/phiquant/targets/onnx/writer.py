@@ -31,10 +31,9 @@ from phiquant.targets.onnx.graph import DATA_TYPES, GraphBuilder
 from phiquant.targets.onnx.grids import BlockGrid, unpack_codes
 from phiquant.targets.onnx.matrices import Layout
 from phiquant.targets.onnx.rotary import cache_bands
+from phiquant.targets.onnx.tokenizer_text import onnx_tokenizer_files
 from phiquant.targets.onnx.transposed import MappedFile
-from phiquant.targets.onnx.whole_words import whole_words
 from phiquant.targets.streamed_file import StreamedFile
-from phiquant.targets.tokenizer_files import read_tokenizer_files
 
 ARCHITECTURE_KEY = "phiquant.architecture"
 
@@ -47,11 +46,11 @@ class OnnxWriter:
 
     def __init__(self, plan: Plan, checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> None:
         self._architecture = checkpoint.architecture
-        self.notes: tuple[str, ...] = ()
         self._directory = directory
         form = read_form(recipe)
         self._activations = form.activations
-        tokenizer = read_tokenizer_files(checkpoint)
+        tokenizer = onnx_tokenizer_files(checkpoint)
+        self.notes: tuple[str, ...] = tokenizer.notes
         self._layout = Layout(form, self._architecture.tied_head)
         wanted = [one for row in plan.rows for one in self._layout.wanted(row)]
         self._entries, self._size = arrange(wanted)
@@ -65,7 +64,6 @@ class OnnxWriter:
                 self._architecture, form, tokenizer.special, generation
             ),
             **tokenizer.files,
-            "tokenizer.json": whole_words(tokenizer.files["tokenizer.json"], checkpoint.tokenizer),
         }
         self._file: StreamedFile | None = None
         self._mapped: MappedFile | None = None

@@ -7,14 +7,14 @@ pipelines take transformers' tokenizer; openvino_genai takes the two tokenizer m
 """
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.tokenizer.template_white_space import explicit_white_space
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.planning.plan import Plan
 from phiquant.targets.openvino.profiles import Profile
-from phiquant.targets.tokenizer_files import read_tokenizer_files
+from phiquant.targets.tokenizer_files import json_file, read_tokenizer_files
 
 LEFT_OUT = ("auto_map", "_name_or_path", "vision_config")
 
@@ -23,7 +23,7 @@ def text_files(
     plan: Plan, asked: Profile, checkpoint: Checkpoint, tokenizer: Tokenizer
 ) -> dict[str, bytes]:
     """File name → content. Raises TokenizerError for a tokenizer that will not do."""
-    taken = read_tokenizer_files(checkpoint)
+    taken = read_tokenizer_files(checkpoint, explicit_white_space)
     special = tokenizer.special
     roles = {f"{role}_token_id": getattr(special, role) for role in ("bos", "pad")}
     generation = json.loads(taken.files.get("generation_config.json", b"{}"))
@@ -32,13 +32,10 @@ def text_files(
     config = {key: value for key, value in checkpoint.config.items() if key not in LEFT_OUT}
     config |= {"eos_token_id": list(special.ends)} if special.ends else {}
     files = {
-        "config.json": _json(config),
-        "generation_config.json": _json(generation),
-        "openvino_config.json": _json(_openvino_config(plan, asked)),
+        "config.json": json_file(config),
+        "generation_config.json": json_file(generation),
+        "openvino_config.json": json_file(_openvino_config(plan, asked)),
     }
-    templates = dict(special.chat_templates)
-    if "default" in templates:
-        files["chat_template.jinja"] = templates["default"].encode()
     return dict(taken.files) | files
 
 
@@ -59,7 +56,3 @@ def _openvino_config(plan: Plan, asked: Profile) -> dict[str, Any]:
         },
         "save_onnx_model": False,
     }
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
