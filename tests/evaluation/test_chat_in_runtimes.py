@@ -9,7 +9,8 @@ from phiquant.evaluation.chat import CONVERSATION, check_chat
 from phiquant.evaluation.check import Outcome
 from phiquant.phi.tokenizer.tokenizer import read_tokenizer
 from phiquant.targets.table import targets
-from tiny_tokenizer import CHAT_TEMPLATE
+from tiny_models import write_tiny_checkpoint
+from tiny_tokenizer import CHAT_TEMPLATE, write_tiny_tokenizer
 
 RUNTIMES = {
     "gguf": "gguf",
@@ -148,6 +149,24 @@ def test_another_template_in_the_artifact_fails(artifact):
     found = chat(path, model)["chat template"]
     assert found.outcome is Outcome.FAILED
     assert "has none" in found.finding
+
+
+def test_a_chat_prompt_in_other_tokens_fails(tmp_path):
+    """The name of a Phi-3 model decides in llama.cpp whether white space after tokens counts."""
+    pytest.importorskip("gguf")
+    model = tmp_path / "tuned"
+    tiny = write_tiny_tokenizer(model, kind="sentencepiece")
+    change(model / "tokenizer_config.json", chat_template=LINES)
+    ends = {"bos_token_id": tiny.bos, "eos_token_id": [tiny.end, tiny.eos]}
+    write_tiny_checkpoint(model, num_hidden_layers=1, pad_token_id=tiny.eos, **ends)
+    ended = call("quantize", model, "--to", "gguf", "--precision", "fp32", "-o", tmp_path / "out")
+    assert ended.code == 0, ended.err
+    assert chat(tmp_path / "out", model)["chat prompt"].outcome is Outcome.PASSED
+    (file,) = (tmp_path / "out").glob("*.gguf")
+    data = file.read_bytes()
+    assert data.count(b"(Phi-3)") == 1
+    file.write_bytes(data.replace(b"(Phi-3)", b"(Phi 3)"))
+    assert chat(tmp_path / "out", model)["chat prompt"].outcome is Outcome.FAILED
 
 
 def test_verify_says_it(artifact, tmp_path):

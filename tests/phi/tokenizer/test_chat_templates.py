@@ -5,8 +5,12 @@ import json
 import pytest
 
 from phiquant.errors import TokenizerError
-from phiquant.phi.tokenizer.chat_templates import DEFAULT, read_chat_templates
-from tiny_tokenizer import write_tiny_tokenizer
+from phiquant.phi.tokenizer.chat_templates import (
+    DEFAULT,
+    read_chat_templates,
+    written_tokens,
+)
+from tiny_tokenizer import CHAT_TEMPLATE, write_tiny_tokenizer
 
 NAMED = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]
 PLACES = {
@@ -60,6 +64,20 @@ def test_the_templates_are_those_that_transformers_finds(directory, tmp_path, wh
     found = read_chat_templates(tmp_path / "model", stored)
     assert dict(found) == lines
     assert [name for name, _ in found] == sorted(lines, key=lambda name: (name != DEFAULT, name))
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (CHAT_TEMPLATE, {"<|user|>", "<|system|>", "<|end|>"}),
+        ("<|{{ role }}|>\n{{ content }}<|end|>", {"<|user|>", "<|system|>", "<|end|>"}),
+        ("{{ '<|user|>' + messages[0].content + '<tool>' }}", {"<|user|>", "<tool>"}),
+        ("{{ messages }}", set()),
+    ],
+)
+def test_tokens_that_a_template_writes(template, expected):
+    tokens = ("<|user|>", "<|system|>", "<|end|>", "<tool>", "<|other|>")
+    assert written_tokens(template, tokens) == expected
 
 
 @pytest.mark.parametrize(

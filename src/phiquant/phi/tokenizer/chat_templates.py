@@ -10,7 +10,8 @@ Source: `_from_pretrained` in transformers' tokenization_utils_base.py (5.23). T
 nothing here runs them.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from phiquant.errors import TokenizerError
@@ -22,6 +23,10 @@ FURTHER_FILES = "additional_chat_templates"
 
 Templates = tuple[tuple[str, str], ...]
 
+ROLES = ("system", "user", "assistant")
+PUT_TOGETHER = re.compile(r"""<\|\s*(?:['"]|\{\{)""")
+"""A role's token in the making: `'<|' + message['role'] + '|>'`, `<|{{ message.role }}|>`."""
+
 
 def read_chat_templates(directory: Path, stored: object) -> Templates:
     """Name and text of every template, the one in use ("default") first, with plain line ends.
@@ -32,6 +37,14 @@ def read_chat_templates(directory: Path, stored: object) -> Templates:
     named = dict(_files(directory)) or dict(_stored(stored))
     texts = {name: plain_line_ends(text) for name, text in named.items()}
     return tuple(sorted(texts.items(), key=lambda item: (item[0] != DEFAULT, item[0])))
+
+
+def written_tokens(template: str, tokens: Iterable[str]) -> frozenset[str]:
+    """Those of `tokens` that `template` writes, as far as its text tells: what it spells out, and
+    the tokens of roles where it puts them together.
+    """
+    roles = {f"<|{role}|>" for role in ROLES} if PUT_TOGETHER.search(template) else set()
+    return frozenset(token for token in tokens if token in template or token in roles)
 
 
 def _files(directory: Path) -> Iterator[tuple[str, str]]:

@@ -89,7 +89,7 @@ def vocabulary(tokenizer: Tokenizer, vocabulary_size: int) -> Vocabulary:
     return Vocabulary(
         tuple((f"tokenizer.ggml.{key}", value) for key, value in entries)
         + tuple(_chat_templates(tokenizer)),
-        tuple(_deviations(definition, stops)),
+        tuple(_deviations(tokenizer, stops)),
     )
 
 
@@ -155,7 +155,8 @@ def _chat_templates(tokenizer: Tokenizer) -> Iterator[tuple[str, Value]]:
         yield key, explicit_white_space(text) if UNKNOWN_SYNTAX.search(text) else text
 
 
-def _deviations(definition: Definition, stops: Ends) -> Iterator[str]:
+def _deviations(tokenizer: Tokenizer, stops: Ends) -> Iterator[str]:
+    definition = tokenizer.definition
     if stops.unasked:
         yield (
             "llama.cpp also stops a generation at "
@@ -167,7 +168,7 @@ def _deviations(definition: Definition, stops: Ends) -> Iterator[str]:
             "because it has room for three ends besides those that it knows by their text"
         )
     yield from splitting_deviations(definition)
-    yield from stripping_deviations(definition)
+    yield from stripping_deviations(tokenizer)
     if definition.space_prefix is SpacePrefix.FIRST:
         yield (
             "the tokenizer puts a space before text at the very beginning only; llama.cpp can do "
