@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.errors import ArtifactError, MissingDependency
-from phiquant.phi.tokenizer.special_tokens import read_document
+from phiquant.phi.tokenizer.documents import read_document
 from phiquant.quantization.grid import Floats
 from phiquant.targets.target import Generation
 
