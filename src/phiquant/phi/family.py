@@ -5,7 +5,6 @@ number), so an outline from here is for planning and never for making an artifac
 """
 
 import re
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -14,22 +13,20 @@ from typing import Any
 from phiquant.phi.architecture import ARCHITECTURE
 from phiquant.phi.config import read_architecture
 from phiquant.phi.outline import Outline, assumed_survey
+from phiquant.phi.published import published, published_id
 from phiquant.phi.source import Source
-
-TABLE = Path(__file__).parent / "family.toml"
 
 
 @cache
 def family() -> Mapping[str, Outline]:
     """Every model of the table, by its hub id's last part."""
-    document = tomllib.loads(TABLE.read_text(encoding="utf-8"))
-    return {entry["hub"].rpartition("/")[2]: _outline(entry) for entry in document.values()}
+    return {entry["hub"].rpartition("/")[2]: _outline(entry) for entry in published()}
 
 
 def known_model(word: str) -> Outline | None:
     """The model that `word` names: a hub id, or its last part, in whatever case."""
-    wanted = word.removeprefix("microsoft/").lower()
-    return next((one for name, one in family().items() if name.lower() == wanted), None)
+    hub_id = published_id(word)
+    return None if hub_id is None else family()[hub_id.rpartition("/")[2]]
 
 
 def _outline(entry: Mapping[str, Any]) -> Outline:

@@ -9,6 +9,7 @@ from phiquant.devices.device import Device
 from phiquant.devices.table import find_device
 from phiquant.errors import RequestError, ResourceError
 from phiquant.phi.family import known_model
+from phiquant.phi.model_name import read_model_name
 from phiquant.phi.outline import Outline, read_outline
 from phiquant.phi.source import locate
 from phiquant.recipe import Recipe
@@ -85,13 +86,15 @@ def recommend(
 
 
 def find_outline(model: str | Path, revision: str | None = None) -> Outline:
-    """The outline of a directory, of a published Phi, or of a hub id (one small file fetched)."""
-    word = str(model)
-    if not Path(word).expanduser().exists():
-        known = known_model(word)
+    """The outline of a directory, of a published Phi, or of a model on the hub (one small file
+    fetched).
+    """
+    named = read_model_name(model, revision)
+    if named.directory is None and named.hub_id is not None:
+        known = known_model(named.hub_id)
         if known is not None:
             return known
-    return read_outline(locate(word, revision, wanted=("config.json",)))
+    return read_outline(locate(model, revision, wanted=("config.json",)))
 
 
 def _within(wish: Wish, outline: Outline, *, given: bool) -> Wish:
