@@ -11,6 +11,7 @@ from phiquant.evaluation.manifest import Manifest, read_manifest
 from phiquant.evaluation.size import bytes_on_disk
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.source import locate
 from phiquant.targets.table import targets
 from phiquant.targets.target import StoredEntry
 
@@ -42,6 +43,8 @@ class Inspection:
     """Bytes of all files."""
     record: Manifest | None
     """Where it came from and what it lost, if phiquant made it."""
+    notes: tuple[str, ...] = ()
+    """How a checkpoint was read where that is not plain."""
 
     @property
     def nbytes(self) -> int:
@@ -75,18 +78,19 @@ class Inspection:
             "weights": self.weights,
             "bits_per_weight": self.bits_per_weight,
             "types": [asdict(share) for share in self.histogram],
+            "notes": list(self.notes),
             "tensors": [asdict(entry) for entry in self.entries],
             "record": self.record.as_json() if self.record else None,
         }
 
 
-def inspect(path: Path) -> Inspection:
+def inspect(path: str | Path) -> Inspection:
     """Look at the checkpoint or artifact at `path`, a directory or a file; reads headers only.
 
-    Raises ArtifactError or CheckpointError for files that are broken, or no Phi model's.
+    A model may also be named as in `phi.model_name`; if it is on the hub it is fetched. Raises
+    ArtifactError or CheckpointError for files that are broken, or no Phi model's.
     """
-    if not path.exists():
-        raise InputError(f"expected a checkpoint or an artifact at {path}, found nothing")
+    path = _place(path)
     record = read_manifest(path) if path.is_dir() else None
     for target in targets():
         if target.recognises(path):
@@ -109,6 +113,17 @@ def inspect(path: Path) -> Inspection:
     )
 
 
+def _place(path: str | Path) -> Path:
+    if Path(path).exists():
+        return Path(path)
+    try:
+        return locate(path).directory
+    except InputError as error:
+        raise InputError(
+            f"expected a checkpoint or an artifact at {path}, found nothing; {error}"
+        ) from error
+
+
 def _inspect_checkpoint(path: Path) -> Inspection:
     checkpoint = Checkpoint.open(path)
     entries = (
@@ -123,6 +138,7 @@ def _inspect_checkpoint(path: Path) -> Inspection:
         entries=tuple(entries),
         disk=bytes_on_disk(path),
         record=None,
+        notes=checkpoint.notes,
     )
 
 

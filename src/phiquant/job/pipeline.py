@@ -158,6 +158,7 @@ def prepare(
     basis = make_basis(checkpoint, recipes, text, imatrix)
     pairs = list(zip(recipes, plans, strict=True))
     plans = within_budgets(checkpoint, pairs, surveyed, text, on_progress)
+    plans = tuple(plan.with_notes(checkpoint.notes) for plan in plans)
     plans = tuple(basis.noted(recipe, plan) for recipe, plan in zip(recipes, plans, strict=True))
     expected = forecast(plans, architecture.vocabulary_size, _cost(architecture, recipes, basis))
     recipes = tuple(recipes)
