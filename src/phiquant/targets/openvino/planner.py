@@ -18,6 +18,7 @@ from phiquant.recipe import Recipe
 from phiquant.targets.openvino.formats import FLOATS, Compressed, fitting_group
 from phiquant.targets.openvino.parts import stored_parts
 from phiquant.targets.openvino.profiles import Profile, profile
+from phiquant.targets.openvino.running import SINGLE_PRECISION
 
 TABLES = (Role.EMBEDDING, Role.HEAD)
 ROLES = (Role.DOWN, Role.QKV, Role.ATTENTION_OUTPUT, Role.GATE_UP)
@@ -38,7 +39,7 @@ def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
         )
     kept = _backed_up(architecture, asked, survey)
     rows = tuple(_row(weight, asked, survey, kept) for weight in architecture.weights())
-    return Plan("openvino", asked.type, rows, _notes(architecture))
+    return Plan("openvino", asked.type, rows, _notes(architecture, asked))
 
 
 def sensitivity(weight: Weight, layers: int) -> tuple[int, int, int]:
@@ -121,9 +122,15 @@ def _fitted(weight: Weight, kind: Compressed, reason: str) -> tuple[str, str]:
     )
 
 
-def _notes(architecture: Architecture) -> tuple[str, ...]:
+def _notes(architecture: Architecture, asked: Profile) -> tuple[str, ...]:
     long = architecture.rope.long
     notes = []
+    if asked.type == "fp32" and asked.device == "CPU":
+        notes.append(
+            "on a processor with bfloat16 arithmetic OpenVINO computes in that, unless the "
+            "application passes the properties "
+            f"{' and '.join(f'{name}={value!r}' for name, value in SINGLE_PRECISION.items())}"
+        )
     if long is not None:
         notes.append(
             f"a generation that grows past {long.original_positions} tokens goes on with "

@@ -2,8 +2,9 @@
 
 `config.json` is the checkpoint's without anything that would have code imported;
 `generation_config.json` names every token that ends a text; `openvino_config.json` says to
-optimum-intel what the weights are. The tokenizer's files are there for optimum-intel, whose
-pipelines take transformers' tokenizer; openvino_genai takes the two tokenizer models.
+optimum-intel what the weights are, and by which transformers the model was saved. The tokenizer's
+files are there for optimum-intel, whose pipelines take transformers' tokenizer; openvino_genai
+takes the two tokenizer models.
 """
 
 import json
@@ -12,16 +13,16 @@ from typing import Any
 
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
-from phiquant.planning.plan import Plan
 from phiquant.targets.openvino.profiles import Profile
 from phiquant.targets.tokenizer_files import read_tokenizer_files
 
 LEFT_OUT = ("auto_map", "_name_or_path", "vision_config")
+TRANSFORMERS = "5.23.0"
+"""The version whose `Phi3ForCausalLM` the reference forward was compared with; for a checkpoint
+that does not say which version saved it."""
 
 
-def text_files(
-    plan: Plan, asked: Profile, checkpoint: Checkpoint, tokenizer: Tokenizer
-) -> dict[str, bytes]:
+def text_files(asked: Profile, checkpoint: Checkpoint, tokenizer: Tokenizer) -> dict[str, bytes]:
     """File name → content. Raises TokenizerError for a tokenizer that will not do."""
     taken = read_tokenizer_files(checkpoint)
     special = tokenizer.special
@@ -34,7 +35,7 @@ def text_files(
     files = {
         "config.json": _json(config),
         "generation_config.json": _json(generation),
-        "openvino_config.json": _json(_openvino_config(plan, asked)),
+        "openvino_config.json": _json(_openvino_config(asked, checkpoint.config)),
     }
     templates = dict(special.chat_templates)
     if "default" in templates:
@@ -42,23 +43,25 @@ def text_files(
     return dict(taken.files) | files
 
 
-def _openvino_config(plan: Plan, asked: Profile) -> dict[str, Any]:
+def _openvino_config(asked: Profile, config: Mapping[str, Any]) -> dict[str, Any]:
     kind = asked.kind
-    if kind is None:
-        return {"dtype": asked.type, "input_info": None, "save_onnx_model": False}
-    return {
-        "dtype": f"int{kind.bits}",
+    version = config.get("transformers_version")
+    content: dict[str, Any] = {
+        "dtype": asked.type if kind is None else f"int{kind.bits}",
         "input_info": None,
-        "quantization_config": {
+        "save_onnx_model": False,
+        "transformers_version": version if isinstance(version, str) else TRANSFORMERS,
+    }
+    if kind is not None:
+        content["quantization_config"] = {
             "bits": kind.bits,
             "sym": kind.symmetric,
             "group_size": kind.group or -1,
             "ratio": asked.ratio,
             "quant_method": "default",
-            "weight_format": f"int{kind.bits}",
-        },
-        "save_onnx_model": False,
-    }
+            "dtype": f"int{kind.bits}",
+        }
+    return content
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

@@ -22,6 +22,7 @@ from phiquant.targets.openvino.graph import build_graph
 from phiquant.targets.openvino.ir import arrange, serialize
 from phiquant.targets.openvino.parts import StoredPart
 from phiquant.targets.openvino.profiles import profile
+from phiquant.targets.openvino.running import MAKER
 from phiquant.targets.openvino.text_files import text_files
 from phiquant.targets.openvino.tokenizer_ir import deviations, proved_tokenizer
 from phiquant.targets.streamed_file import StreamedFile
@@ -41,11 +42,13 @@ class OpenVinoWriter:
         tokenizer = checkpoint.tokenizer
         self.notes: tuple[str, ...] = deviations(tokenizer)
         self._directory = directory
-        self._files = text_files(plan, asked, checkpoint, tokenizer)
+        self._files = text_files(asked, checkpoint, tokenizer)
         self._tokenizer = checkpoint.once(proved_tokenizer)
         graph = build_graph(plan, architecture)
         for name, value in asked.hints.items():
             graph.model.set_rt_info(value, ["runtime_options", name])
+        for name, value in (("type", asked.type), ("device", asked.device)):
+            graph.model.set_rt_info(value, [MAKER, name])
         self._layout = arrange(graph)
         self._binary: StreamedFile | None = None
         self._missing = {part.name: part.nbytes for part, _ in self._layout.parts.values()}
