@@ -6,8 +6,9 @@ means too, which few matrices have.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from phiquant.calibration.text import Sample, SampleRecord, sample_of
 from phiquant.errors import RequestError
@@ -28,6 +29,20 @@ class Basis:
     sample: Sample | None = None
     importance: Importance | None = None
     imatrix: Path | None = None
+    text: CalibrationText = field(default_factory=CalibrationText)
+    """The text that was asked for."""
+
+    def as_json(self, recipe: Recipe) -> dict[str, Any] | None:
+        """What `recipe` was carried out by beside the weights, for its record; None if nothing."""
+        if recipe.quality == "fast" and recipe.budget is None:
+            return None
+        matrix = self.importance if recipe.quality == "balanced" else None
+        return {
+            "text": None if self.text.path is None else self.text.path.name,
+            "sequences": self.text.sequences,
+            "length": self.text.length,
+            "imatrix": None if matrix is None else matrix.name,
+        }
 
     def noted(self, recipe: Recipe, plan: Plan) -> Plan:
         """The plan of `recipe` with a sentence on what its roundings rest on."""
@@ -91,4 +106,4 @@ def make_basis(
     sample = None
     if needed or files.write is not None:
         sample = sample_of(checkpoint.tokenizer, text)
-    return Basis(sample, importance, files.write)
+    return Basis(sample, importance, files.write, text)
