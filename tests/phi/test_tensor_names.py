@@ -99,6 +99,13 @@ def test_another_prefix_is_named_with_what_to_do(tmp_path, prefix):
     assert len(message) < 400
 
 
+def test_a_prefix_before_a_few_names_is_no_prefix_of_all(tmp_path):
+    few = {name: one for name, one in WEIGHTS.items() if "lm_head" in name or "norm" in name}
+    others = {name: one for name, one in WEIGHTS.items() if name not in few}
+    with pytest.raises(CheckpointError, match=r"not part of the architecture: old\.model\.layers"):
+        opened(tmp_path, others | {f"old.{name}": one for name, one in few.items()})
+
+
 def test_a_tensor_stored_with_and_without_the_wrapper(tmp_path):
     doubled = WEIGHTS | {"_orig_mod.lm_head.weight": WEIGHTS["lm_head.weight"]}
     with pytest.raises(

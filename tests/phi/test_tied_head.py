@@ -89,10 +89,11 @@ def test_a_head_alone_is_the_embedding_too(tmp_path):
     found = tied(tmp_path / "head", alone)
     assert found.architecture.tied_head
     assert found.notes == (
-        f"{HEAD} alone is stored, and config.json ties the embedding to it: it serves as both",
+        f"{HEAD} alone is stored, and config.json ties the two: it is the embedding as well",
     )
     del weights[HEAD]
     plain = tied(tmp_path / "embedding", weights)
+    assert list(found.tensors) == [name if name != HEAD else EMBEDDING for name in alone]
     assert set(found.tensors) == set(plain.tensors)
     np.testing.assert_array_equal(logits(found), logits(plain))
 

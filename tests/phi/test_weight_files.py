@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from phiquant.errors import CheckpointError
+from phiquant.errors import CheckpointError, ConfigError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.source import locate
 from tiny_models import tiny_config, tiny_weights, write_safetensors, write_tiny_checkpoint
@@ -103,6 +103,12 @@ def test_an_adapter_without_its_model(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     write_safetensors(tmp_path / "adapter_model.safetensors", LORA)
     with pytest.raises(CheckpointError, match=r"an adapter \(adapter_model\.safetensors\).*merge"):
+        Checkpoint.open(tmp_path)
+
+
+def test_the_directory_of_an_adapter(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(ConfigError, match=r"holds an adapter and no model; merge it"):
         Checkpoint.open(tmp_path)
 
 

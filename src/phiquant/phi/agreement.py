@@ -44,8 +44,8 @@ def _faults_of_names(
     expected = {weight.name for weight in architecture.weights()}
     missing = [weight.name for weight in architecture.weights() if weight.name not in tensors]
     extra = [name for name in tensors if name not in expected]
-    prefix = _common_prefix(missing, extra)
-    if prefix is not None:
+    prefix, count = _common_prefix(missing, extra)
+    if 2 * count > len(expected):
         yield (
             f"their names begin with {prefix} ({listed(extra, 1)}), which is no part of a "
             "Phi-3's; save the inner network alone, or take the prefix off"
@@ -63,8 +63,8 @@ def _faults_of_names(
         yield f"not part of the architecture: {listed(extra)}"
 
 
-def _common_prefix(missing: Collection[str], extra: Sequence[str]) -> str | None:
-    """What stands before most of the missing names where they are among the extra ones."""
+def _common_prefix(missing: Collection[str], extra: Sequence[str]) -> tuple[str, int]:
+    """What stands most often before missing names among the extra ones, and how often."""
     wanted = set(missing)
     prefixes: Counter[str] = Counter()
     for name in extra:
@@ -73,8 +73,7 @@ def _common_prefix(missing: Collection[str], extra: Sequence[str]) -> str | None
         number = next(ends, None)
         if number is not None:
             prefixes[".".join(parts[:number]) + "."] += 1
-    prefix, count = next(iter(prefixes.most_common(1)), ("", 0))
-    return prefix if 2 * count > len(wanted) else None
+    return next(iter(prefixes.most_common(1)), ("", 0))
 
 
 def _layers_in(tensors: Mapping[str, StoredTensor]) -> int:

@@ -16,7 +16,7 @@ WANTED = (
     "config.json",
     "generation_config.json",
     "*.safetensors",
-    "model.safetensors.index.json",
+    "*.safetensors.index.json",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from phiquant.errors import CheckpointError
+from phiquant.phi import adapter
 from phiquant.phi.listed import listed
 from phiquant.phi.safetensors_file import StoredTensor
-from phiquant.phi.weight_files import MERGE
 
 WRAPPERS: Mapping[str, str] = {
     "_orig_mod": "torch.compile",
@@ -22,14 +22,6 @@ WRAPPERS: Mapping[str, str] = {
     "_forward_module": "Lightning Fabric",
 }
 """A part of a name → what puts it there. Each stands for a wrapper around an unchanged module."""
-
-ADAPTER = re.compile(
-    r"(^|\.)(lora_\w+|base_layer|modules_to_save|original_module|ia3_l|oft_r|hada_w\w+|lokr_w\w+)"
-    r"(\.|$)"
-)
-"""Names that PEFT gives to an adapter's tensors, and to the matrices that they change."""
-PEFT = "base_model.model."
-"""What PEFT puts before every name of a network that it adapts."""
 
 BUFFER = re.compile(r"(^|\.)rotary_emb\.inv_freq$")
 """A table that older versions of transformers saved; it follows from the configuration."""
@@ -51,7 +43,9 @@ def architecture_names(
     notes: list[str] = []
     for word, tool in WRAPPERS.items():
         tensors = _renamed(tensors, _without(word), f"{word}., which {tool} adds,", notes)
-    tensors = _renamed(tensors, _without_prefix(PEFT), f"{PEFT}, which PEFT adds,", notes)
+    tensors = _renamed(
+        tensors, _without_prefix(adapter.PREFIX), f"{adapter.PREFIX}, which PEFT adds,", notes
+    )
     if INNER * 2 + EMBEDDING in tensors:
         tensors = _renamed(tensors, _without_prefix(INNER), f"a second {INNER}", notes)
     if EMBEDDING in tensors:
@@ -62,11 +56,11 @@ def architecture_names(
 
 
 def _refuse_adapter(tensors: Mapping[str, StoredTensor]) -> None:
-    parts = [name for name in tensors if ADAPTER.search(name)]
+    parts = [name for name in tensors if adapter.TENSORS.search(name)]
     if parts:
         raise CheckpointError(
-            f"{tensors[parts[0]].path.name} holds an adapter that is not merged into its base "
-            f"model ({listed(parts)}); {MERGE}"
+            f"{tensors[parts[0]].path.name} holds an adapter that is not merged ({listed(parts)}); "
+            f"{adapter.MERGE}"
         )
 
 

@@ -40,21 +40,25 @@ def settle_head(
     """
     if not architecture.tied_head or HEAD not in tensors:
         return Settled(architecture, tensors)
-    others = {name: tensor for name, tensor in tensors.items() if name != HEAD}
     if EMBEDDING not in tensors:
-        both = {EMBEDDING: replace(tensors[HEAD], name=EMBEDDING)}
-        note = (
-            f"{HEAD} alone is stored, and config.json ties the embedding to it: it serves as both"
-        )
-        return Settled(architecture, both | others, (note,))
+        note = f"{HEAD} alone is stored, and config.json ties the two: it is the embedding as well"
+        return Settled(architecture, _as_embedding(tensors), (note,))
     if _equal(architecture, tensors[EMBEDDING], tensors[HEAD], mapped):
         note = f"{HEAD} is stored beside {EMBEDDING} and equals it: one matrix serves as both"
-        return Settled(architecture, others, (note,))
+        return Settled(architecture, {n: one for n, one in tensors.items() if n != HEAD}, (note,))
     note = (
         f"config.json ties {HEAD} to {EMBEDDING}, and the two are stored with different values: "
         "the head is kept as a matrix of its own, as transformers does"
     )
     return Settled(replace(architecture, tied_head=False), tensors, (note,))
+
+
+def _as_embedding(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """The same tensors in the same order, the head under the embedding's name."""
+    renamed = (
+        replace(one, name=EMBEDDING) if one.name == HEAD else one for one in tensors.values()
+    )
+    return {tensor.name: tensor for tensor in renamed}
 
 
 def _equal(

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from phiquant.errors import CheckpointError
+from phiquant.phi.adapter import MERGE, is_adapter_file
 from phiquant.phi.listed import listed
 from phiquant.phi.safetensors_file import StoredTensor, read_header
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
-MERGE = "merge the two first, with PEFT's merge_and_unload() and then save_pretrained()"
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -45,7 +45,7 @@ class WeightFiles:
         source = f"the {len(self.paths)} files that {self.index.name} names" if self.index else None
         source = source or listed([path.name for path in self.paths])
         note = f"the weights are those of {source}; beside them, and not read: {listed(beside)}"
-        if any(_is_adapter(name) for name in beside):
+        if any(is_adapter_file(name) for name in beside):
             note += "; an adapter has to be merged into the model to become part of an artifact"
         return (note,)
 
@@ -63,7 +63,7 @@ def find_weight_files(directory: Path, config: Mapping[str, Any]) -> WeightFiles
         return WeightFiles(directory, (directory / SINGLE,))
     if (directory / INDEX).is_file():
         return _indexed(directory, directory / INDEX)
-    files = [path for path in _tensor_files(directory) if not _is_adapter(path.name)]
+    files = [path for path in _tensor_files(directory) if not is_adapter_file(path.name)]
     if not files:
         raise CheckpointError(_without_weights(directory))
     _check_shards(files)
@@ -92,10 +92,6 @@ def read_tensors(files: WeightFiles) -> tuple[StoredTensor, ...]:
 
 def _tensor_files(directory: Path) -> list[Path]:
     return sorted(directory.glob("*.safetensors"))
-
-
-def _is_adapter(name: str) -> bool:
-    return name.startswith("adapter_")
 
 
 def _named(directory: Path, name: str) -> WeightFiles:
