@@ -64,6 +64,7 @@ def test_rotary_tables_of_older_checkpoints_are_left_out(tmp_path):
     names = ("model.rotary_emb.inv_freq", "model.layers.0.self_attn.rotary_emb.inv_freq")
     found = opened(tmp_path, WEIGHTS | dict.fromkeys(names, table))
     assert set(found.tensors) == set(WEIGHTS)
+    assert found.notes[0].startswith("stored rotary tables (inv_freq) were left out")
 
 
 LORA = "base_model.model.model.layers.{}.self_attn.qkv_proj.lora_{}.default.weight"

@@ -52,6 +52,8 @@ def architecture_names(
         tensors = {_inside(name): replace(one, name=_inside(name)) for name, one in tensors.items()}
         notes.append(f"{INNER} was put before the names of the tensors, which lacked it")
     kept = {name: tensor for name, tensor in tensors.items() if not BUFFER.search(name)}
+    if len(kept) < len(tensors):
+        notes.append("stored rotary tables (inv_freq) were left out: they follow from config.json")
     return kept, tuple(notes)
 
 
