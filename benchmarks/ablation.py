@@ -20,18 +20,19 @@ from demo_models import MODELS, demo_model
 from fidelity import WINDOW, Loss, loss_of_weights, truth_of
 from machine import listed, our_versions
 
+from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.calibration.journal import Journal
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.job.layerwise import Calibration, Wanted, calibrate
-from phiquant.job.pipeline import Prospect, prepare
+from phiquant.job.order import order
+from phiquant.job.prospect import Prospect, prepare
 from phiquant.job.rounding import wanted_for
 from phiquant.phi.architecture import Architecture
-from phiquant.phi.source import locate
 from phiquant.phi.weights import Floats
 from phiquant.progress import ignore
 from phiquant.quantization.feedback.rounder import Method
 from phiquant.quantization.rescaling import Rescaled
-from phiquant.recipe import CalibrationText, Recipe
+from phiquant.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = Recipe("gguf", type="Q4_0", quality="best")
@@ -89,7 +90,7 @@ def main() -> None:
     text = CalibrationText(sequences=options.sequences)
     sizes = f"{text.sequences} x {text.length} tokens calibrate, {options.windows} x {WINDOW} judge"
     path = demo_model(options.model, options.work, options.checkpoints)
-    prospect = prepare(locate(str(path)), [RECIPE], ignore, text=text)
+    prospect = prepare(path, order(RECIPE, text))
     truth = truth_of(path, options.windows)
     parts = [
         "# What each step of `best` gains",
@@ -116,7 +117,7 @@ def table(prospect: Prospect, truth: ReferenceFigures, work: Path) -> Iterator[s
 def loss_with(method: Method, prospect: Prospect, truth: ReferenceFigures, work: Path) -> Loss:
     """What the model loses that is rounded with `method`."""
     (plan,) = prospect.plans
-    sample, checkpoint = prospect.basis.sample, prospect.checkpoint
+    sample, checkpoint = prospect.evidence.sample, prospect.checkpoint
     assert sample is not None
     assert checkpoint is not None
     wanted = wanted_for(RECIPE, plan)

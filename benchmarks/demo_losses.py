@@ -33,7 +33,7 @@ from phiquant.evaluation.manifest import NAME as MANIFEST
 from phiquant.evaluation.run import DECODED
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import verify
-from phiquant.job.pipeline import quantize
+from phiquant.job.making import quantize
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.outline import Outline, outline
 from phiquant.phi.source import Source
@@ -96,7 +96,7 @@ def forms(of: Outline) -> tuple[Form, ...]:
         for precision, types in engine.types.items():
             for type in types:
                 recipe = Recipe(engine.target, precision, type, CONTEXT, engine.options)
-                plan = target(engine.target).plan(of.architecture, of.survey, recipe)
+                plan = target(engine.target).plan(of.architecture, of.survey, recipe.form)
                 bits = layer_bits(plan)
                 key = (engine.target, plan.type, round(bits, 2))
                 providers = found[key].providers if key in found else ()

@@ -54,7 +54,7 @@ class Row:
 
 
 def rows(model: Path, precisions: tuple[str, ...], work: Path) -> Iterator[Row]:
-    from phiquant.job.pipeline import quantize
+    from phiquant.job.making import quantize
     from phiquant.phi.outline import read_outline
     from phiquant.phi.source import locate
     from phiquant.planning.footprint import Use

@@ -55,7 +55,7 @@ def test_a_disk_that_fills_while_the_record_is_written(model, place, monkeypatch
     def fills(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("phiquant.job.pipeline.write_records", fills)
+    monkeypatch.setattr("phiquant.job.making.write_records", fills)
     assert_refused(call("quantize", model, "-o", place / "out", "-q"), 4, "filled up")
     assert files_in(place) == []
 

@@ -85,7 +85,7 @@ def test_moments_are_those_of_the_layers_inputs(tmp_path):
 
 
 def wanted(checkpoint, precision="int4", apart=False):
-    from phiquant.job.pipeline import make_plans
+    from phiquant.job.prospect import make_plans
     from phiquant.phi.survey import survey
     from phiquant.recipe import Recipe
 
@@ -97,7 +97,7 @@ def wanted(checkpoint, precision="int4", apart=False):
         into, rows = target(recipe.target), {}
         plan = whole
         if apart and into.apart:
-            choices = into.choices_for(recipe, surveyed)
+            choices = into.choices_for(recipe.form, surveyed)
             plan = taken_apart(whole, checkpoint.architecture, choices)
         for row in plan.rows:
             if row.source:

@@ -53,7 +53,7 @@ def architecture_of(**changes):
 
 def plan_of(architecture, type, largest=1.0):
     seen = Survey({weight.name: largest for weight in architecture.weights()})
-    return TARGET.plan(architecture, seen, Recipe("gguf", type=type))
+    return TARGET.plan(architecture, seen, Recipe("gguf", type=type).form)
 
 
 def zeros(path, architecture):
@@ -125,7 +125,7 @@ def test_precisions_pick_defaults_and_types_are_named():
     architecture = architecture_of()
     seen = Survey({weight.name: 1.0 for weight in architecture.weights()})
     picked = [
-        TARGET.plan(architecture, seen, Recipe("gguf", precision)).type
+        TARGET.plan(architecture, seen, Recipe("gguf", precision).form).type
         for precision in ("int4", "int8", "fp16", "fp32")
     ]
     assert picked == ["Q4_K_M", "Q8_0", "F16", "F32"]

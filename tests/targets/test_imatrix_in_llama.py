@@ -8,9 +8,10 @@ import pytest
 from ggml_reference import quantize as ggml_quantize
 
 from command_line import tiny_model
-from phiquant.job.pipeline import quantize
+from phiquant.calibration.calibration_text import CalibrationText
+from phiquant.job.making import quantize
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.recipe import CalibrationText, ImatrixFiles, Recipe
+from phiquant.recipe import ImatrixFiles, Recipe
 from phiquant.targets.gguf.imatrix import read_imatrix
 from phiquant.targets.gguf.library import CffiLibrary, library
 from phiquant.targets.gguf.tensors import tensor_name_of

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.errors import InputError
 from phiquant.phi.tokenizer.chat import Message, chat_text
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
-from phiquant.recipe import CalibrationText
 
 Tokens = npt.NDArray[np.int32]
 
@@ -118,9 +118,9 @@ def read_sample(path: Path, tokenizer: Tokenizer, sequences: int, length: int) -
 
 def sample_of(tokenizer: Tokenizer, text: CalibrationText) -> Sample:
     """What `text` asks for."""
-    if text.path is None:
+    if text.file is None:
         return shipped_sample(tokenizer, text.sequences, text.length)
-    return read_sample(text.path, tokenizer, text.sequences, text.length)
+    return read_sample(text.file, tokenizer, text.sequences, text.length)
 
 
 @cache

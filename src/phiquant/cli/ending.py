@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from phiquant.cli.console import harmless
+from phiquant.cli.wording import in_options
 from phiquant.errors import PhiquantError, ResourceError, VerificationError
 
 BUG, BAD_INPUT, FAILED_VERIFICATION, NO_RESOURCES, INTERRUPTED = 1, 2, 3, 4, 130
@@ -136,7 +137,7 @@ def _code(error: BaseException) -> int:
 def _sentence(error: BaseException) -> str:
     where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
     if isinstance(error, PhiquantError):
-        return str(error)
+        return in_options(str(error))
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; nothing unfinished was left behind"
     if _lacks_memory(error):

@@ -174,6 +174,7 @@ def request(
 
     from phiquant.cli import request as reading
     from phiquant.recipe import ImatrixFiles
+    from phiquant.targets.table import DEFAULT
 
     text = reading.calibration_text(calibration, calibration_size)
     files = ImatrixFiles(imatrix, imatrix_out)
@@ -193,15 +194,15 @@ def request(
             asked, revision=revision, quality=quality, imatrix=files, rescaling=not no_rescaling
         )
     wanted = reading.recipes(
-        "gguf" if to is None else to,
+        DEFAULT if to is None else to,
         "int4" if precision is None else precision,
         type or [],
         context,
         words,
         quality=quality,
         rescaling=not no_rescaling,
+        budget=reading.budget(bits_per_weight, max_size, max_kl),
     )
-    wanted = reading.within(wanted, bits_per_weight, max_size, max_kl)
     return reading.Asked(wanted, text, revision, imatrix=files)
 
 

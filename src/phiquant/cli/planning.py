@@ -8,7 +8,8 @@ from phiquant.cli.progress import shown
 from phiquant.cli.recommending import recipes_for
 from phiquant.cli.request import Asked
 from phiquant.host.staging import check_destination
-from phiquant.job.pipeline import Prospect, plan, require_room
+from phiquant.job.prospect import Prospect, plan
+from phiquant.job.room import require_room
 from phiquant.reporting.table import forecast_text, plan_rows, plan_table
 
 
@@ -39,4 +40,4 @@ def _render(prospect: Prospect, every_row: bool) -> None:
         for note in made.notes:
             out(f"Note: {note}")
         out(f"{made.target} {made.type}: {made.nbytes:,} bytes of tensors")
-    out(forecast_text(prospect.forecast, prospect.basis.sample is not None))
+    out(forecast_text(prospect.forecast, prospect.evidence.sample is not None))

@@ -1,16 +1,18 @@
 """`inspect`: what any checkpoint or artifact holds, whoever made it."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from phiquant.errors import ArtifactError, InputError
+from phiquant.errors import ArtifactError
 from phiquant.evaluation.manifest import Manifest, read_manifest
 from phiquant.evaluation.size import bytes_on_disk
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.source import locate
 from phiquant.targets.table import targets
 from phiquant.targets.target import StoredEntry
 
@@ -80,13 +82,14 @@ class Inspection:
         }
 
 
-def inspect(path: Path) -> Inspection:
-    """Look at the checkpoint or artifact at `path`, a directory or a file; reads headers only.
+def inspect(path: str | os.PathLike[str]) -> Inspection:
+    """Look at a checkpoint or an artifact; reads headers only.
 
-    Raises ArtifactError or CheckpointError for files that are broken, or no Phi model's.
+    `path` is a directory or a file, or a model's name as `quantize` takes it. Raises ArtifactError
+    or CheckpointError for files that are broken, or no Phi model's, InputError where nothing is
+    there.
     """
-    if not path.exists():
-        raise InputError(f"expected a checkpoint or an artifact at {path}, found nothing")
+    path = Path(path) if Path(path).exists() else locate(path).directory
     record = read_manifest(path) if path.is_dir() else None
     for target in targets():
         if target.recognises(path):

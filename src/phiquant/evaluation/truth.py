@@ -5,15 +5,16 @@ head (12 kB a token). The logits of one window are made from them whenever they 
 for the price of one matrix product, and nothing needs to be spilled to the disk.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.text import Sample, Tokens, cut, shipped_text
 from phiquant.evaluation.variant import Variant
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
+from phiquant.phi.source import locate
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.progress import OnProgress, Progress, ignore
 from phiquant.quantization.grid import Floats
@@ -36,7 +37,7 @@ class ReferenceFigures:
     @classmethod
     def measure(
         cls,
-        checkpoint: Checkpoint | Path,
+        checkpoint: Checkpoint | str | os.PathLike[str],
         settings: Settings | None = None,
         on_progress: OnProgress = ignore,
     ) -> "ReferenceFigures":
@@ -45,8 +46,9 @@ class ReferenceFigures:
         Raises InputError where the checkpoint, its tokenizer or the text will not do.
         """
         settings = settings or Settings()
-        if isinstance(checkpoint, Path):
-            checkpoint = Checkpoint.open(checkpoint)
+        if not isinstance(checkpoint, Checkpoint):
+            source = locate(checkpoint)
+            checkpoint = Checkpoint.open(source.directory, source.name)
         tokenizer = checkpoint.tokenizer
         text = settings.text or shipped_text()
         windows = cut(tokenizer.encode(text.content), settings.window, settings.windows)

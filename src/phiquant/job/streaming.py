@@ -22,7 +22,7 @@ from phiquant.planning.plan import PlanRow
 from phiquant.progress import OnProgress, Progress
 from phiquant.quantization.bands import WEIGHTS_PER_BAND
 from phiquant.quantization.grid import Floats, Parts
-from phiquant.targets.target import Writer
+from phiquant.targets.writing import Writer
 
 BAND = WEIGHTS_PER_BAND
 """Weights in a band, which one core works on at a time."""

@@ -4,6 +4,7 @@ The table is family.toml. Factors of LongRoPE are placeholders there (sizes depe
 number), so an outline from here is for planning and never for making an artifact.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -13,8 +14,8 @@ from typing import Any
 
 from phiquant.phi.architecture import ARCHITECTURE
 from phiquant.phi.config import read_architecture
-from phiquant.phi.outline import Outline, assumed_survey
-from phiquant.phi.source import Source
+from phiquant.phi.outline import Outline, assumed_survey, read_outline
+from phiquant.phi.source import Source, locate
 
 TABLE = Path(__file__).parent / "family.toml"
 
@@ -30,6 +31,15 @@ def known_model(word: str) -> Outline | None:
     """The model that `word` names: a hub id, or its last part, in whatever case."""
     wanted = word.removeprefix("microsoft/").lower()
     return next((one for name, one in family().items() if name.lower() == wanted), None)
+
+
+def find_outline(model: str | os.PathLike[str], revision: str | None = None) -> Outline:
+    """The outline of a directory, of a published Phi, or of a hub id (one small file fetched)."""
+    word = os.fspath(model)
+    known = known_model(word)
+    if known is not None and not Path(word).exists():
+        return known
+    return read_outline(locate(word, revision, wanted=("config.json",)))
 
 
 def _outline(entry: Mapping[str, Any]) -> Outline:

@@ -5,6 +5,7 @@ code. The hub's own cache, token and offline mode (`HF_HOME`, `HF_TOKEN`, `HF_HU
 apply.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,12 +43,15 @@ class Source:
     """The commit on the hub, where it is known."""
 
 
-def locate(model: str, revision: str | None = None, wanted: Sequence[str] = WANTED) -> Source:
+def locate(
+    model: str | os.PathLike[str], revision: str | None = None, wanted: Sequence[str] = WANTED
+) -> Source:
     """The directory for `model`, fetched from the hub if it is an id such as
     "microsoft/Phi-4-mini-instruct"; of such a one, the files that match `wanted`.
 
     Raises InputError if there is no such directory or model.
     """
+    model = os.fspath(model)
     path = _expanded(model)
     if path.is_dir():
         directory = path.resolve()

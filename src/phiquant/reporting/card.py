@@ -8,6 +8,7 @@ import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from phiquant.errors import InputError
 from phiquant.evaluation.check import Outcome
@@ -43,7 +44,7 @@ def card(directory: Path, manifest: Manifest, found: Verification | None = None)
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front_matter(manifest: Manifest, runtime: Target) -> str:
+def _front_matter(manifest: Manifest, runtime: Target[Any]) -> str:
     source = manifest.source
     lines = ["---"]
     if source.get("hub_id"):
@@ -68,7 +69,7 @@ def _yaml(value: object) -> str:
     return json.dumps(str(value), ensure_ascii=False)
 
 
-def _introduction(manifest: Manifest, runtime: Target) -> str:
+def _introduction(manifest: Manifest, runtime: Target[Any]) -> str:
     plan, name = manifest.plan, manifest.source.get("name")
     return (
         f"# {name} {plan['type']} for {runtime.title}\n\n"
@@ -85,7 +86,7 @@ def _source(manifest: Manifest) -> str:
     return f"{link} at revision {source['revision']}" if source.get("revision") else link
 
 
-def _running(directory: Path, runtime: Target) -> str:
+def _running(directory: Path, runtime: Target[Any]) -> str:
     try:
         command = runtime.command(directory)
     except InputError:  # damaged since it was made; the verification says how

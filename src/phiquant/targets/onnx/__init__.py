@@ -9,19 +9,25 @@ from pathlib import Path
 from phiquant.errors import MissingDependency
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import Plan
-from phiquant.recipe import Recipe
 from phiquant.targets.onnx.choices import choices, type_of
 from phiquant.targets.onnx.footprint import footprint
-from phiquant.targets.onnx.formats import DEFAULTS, GRIDS, OPTIONS, TYPES
+from phiquant.targets.onnx.formats import DEFAULTS, GRIDS, OPTIONS, TYPES, OnnxForm, read_form
 from phiquant.targets.onnx.planner import plan
-from phiquant.targets.target import Artifact, Runner, Target, Writer, WriterMemory
+from phiquant.targets.target import Artifact, Runner, Target, WriterMemory
+from phiquant.targets.tokenizer_files import read_tokenizer_files
+from phiquant.targets.writing import Writer
 
 
-def _writer(made: Plan, checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> Writer:
+def _writer(made: Plan, checkpoint: Checkpoint, form: OnnxForm, directory: Path) -> Writer:
     _need_onnx_ir("writing an ONNX artifact")
     from phiquant.targets.onnx.writer import OnnxWriter
 
-    return OnnxWriter(made, checkpoint, recipe, directory)
+    return OnnxWriter(made, checkpoint, form, directory)
+
+
+def _prepare(checkpoint: Checkpoint) -> tuple[str, ...]:
+    read_tokenizer_files(checkpoint)
+    return ()
 
 
 def _open(path: Path) -> Artifact:
@@ -65,10 +71,11 @@ TARGET = Target(
     grids=GRIDS,
     types=TYPES,
     defaults=DEFAULTS,
+    read=read_form,
     plan=plan,
     choices=choices,
     type_of=type_of,
-    writer=_writer,
+    new_writer=_writer,
     writing=WriterMemory(fixed=38 << 20, a_token=110),
     footprint=footprint,
     recognises=_recognises,
@@ -76,6 +83,7 @@ TARGET = Target(
     runner=_runner,
     library="onnx",
     command=_command,
+    prepare=_prepare,
     options=OPTIONS,
     apart=True,
 )

@@ -12,7 +12,7 @@ Source: onnxruntime's bfc_arena (kNextPowerOfTwo), onnxruntime-genai's kv_cache 
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.planning.footprint import Footprint, Use, cached_values, looked_up
 from phiquant.planning.plan import Plan
-from phiquant.targets.onnx.formats import LAST_ONLY, ON_CPU
+from phiquant.targets.onnx.formats import ON_CPU, OnnxForm
 
 RUNTIME = 66 << 20
 """Python with the libraries that are touched (fitted)."""
@@ -21,11 +21,10 @@ A_TOKEN = 600
 ARENA = 2
 
 
-def footprint(plan: Plan, architecture: Architecture, use: Use) -> Footprint:
+def footprint(plan: Plan, form: OnnxForm, architecture: Architecture, use: Use) -> Footprint:
     """Peak memory of a plan's artifact in onnxruntime-genai."""
     wide = 4 if use.provider in ON_CPU else 2
-    last_only = LAST_ONLY in plan.notes
-    logits = 1 if last_only else use.prompt
+    logits = 1 if form.last_logits else use.prompt
     layer = 2 * architecture.hidden_size + 4 * architecture.intermediate_size
     cache = wide * cached_values(architecture) * use.context
     working = wide * (logits * architecture.vocabulary_size + ARENA * use.prompt * layer)

@@ -13,7 +13,7 @@ sequence of the batch:
 import onnx_ir as ir
 
 from phiquant.phi.architecture import Architecture
-from phiquant.targets.onnx.formats import ON_CPU, Form
+from phiquant.targets.onnx.formats import ON_CPU, OnnxForm
 from phiquant.targets.onnx.graph import CONTRIB, GraphBuilder
 from phiquant.targets.onnx.rotary import cache_rows, needs_positions, short_rows
 
@@ -27,7 +27,7 @@ class FusedForm:
         self,
         builder: GraphBuilder,
         architecture: Architecture,
-        form: Form,
+        form: OnnxForm,
         inputs: tuple[ir.Value, ir.Value, ir.Value | None],
     ) -> None:
         """`inputs` are the token ids, the attention mask, and the positions where they are fed."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.tokenizer.special_tokens import SpecialTokens
-from phiquant.targets.onnx.formats import ON_CPU, Form
+from phiquant.targets.onnx.formats import ON_CPU, OnnxForm
 from phiquant.targets.onnx.rotary import needs_positions
 
 SEARCH: Mapping[str, Any] = {
@@ -40,7 +40,7 @@ PROVIDER_OPTIONS: Mapping[str, Mapping[str, str]] = {
 
 def genai_config(
     architecture: Architecture,
-    form: Form,
+    form: OnnxForm,
     special: SpecialTokens,
     generation: Mapping[str, Any],
 ) -> bytes:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.targets.onnx.external import Wanted
-from phiquant.targets.onnx.formats import GRIDS, Form
+from phiquant.targets.onnx.formats import GRIDS, OnnxForm
 from phiquant.targets.onnx.graph import CONTRIB, DATA_TYPES, GraphBuilder
 from phiquant.targets.onnx.grids import BlockGrid
 
@@ -29,7 +29,7 @@ EMBEDDING = "model.embed_tokens"
 class Layout:
     """How the rows of a plan are stored: which form, and which matrices are transposed."""
 
-    form: Form
+    form: OnnxForm
     tied: bool
 
     def transposed(self, row: PlanRow) -> bool:
@@ -84,7 +84,7 @@ class Matrices:
     """Adds the products of one plan's matrices to a graph."""
 
     def __init__(
-        self, builder: GraphBuilder, plan: Plan, architecture: Architecture, form: Form
+        self, builder: GraphBuilder, plan: Plan, architecture: Architecture, form: OnnxForm
     ) -> None:
         self._builder = builder
         self._rows = {row.output: row for row in plan.rows}

@@ -8,15 +8,12 @@ from phiquant.errors import RequestError
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
-from phiquant.recipe import Recipe
 from phiquant.targets.onnx.formats import (
     FLOATS,
     GRIDS,
-    LAST_ONLY,
     Blocks,
-    Form,
+    OnnxForm,
     fitting_block,
-    read_form,
 )
 from phiquant.targets.onnx.rotary import cache_rows
 
@@ -26,12 +23,11 @@ GPU_NOTE = (
 )
 
 
-def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
+def plan(architecture: Architecture, survey: Survey, form: OnnxForm) -> Plan:
     """Every tensor of the artifact, in network order, the rotary caches last.
 
-    Raises RequestError for an unknown type or option, and where a weight does not fit FP16.
+    Raises RequestError where a weight does not fit FP16.
     """
-    form = read_form(recipe)
     rows = [_row(weight, form, architecture) for weight in architecture.weights()]
     _require_fp16_range(rows, survey)
     reason = f"cos and sin of the rotary embedding, {form.activations} as the activations"
@@ -43,11 +39,11 @@ def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
     if form.activations == "F16":
         notes.append(GPU_NOTE.format(provider=form.provider))
     if form.last_logits:
-        notes.append(LAST_ONLY)
+        notes.append("the graph gives the logits of the last position only")
     return Plan("onnx", form.type, tuple(rows), tuple(notes))
 
 
-def _row(weight: Weight, form: Form, architecture: Architecture) -> PlanRow:
+def _row(weight: Weight, form: OnnxForm, architecture: Architecture) -> PlanRow:
     grid, reason = _choose(weight, form, architecture)
     nbytes = sum(part.nbytes for part in GRIDS[grid].layout(weight.shape).values())
     output = weight.name.removesuffix(".weight")
@@ -56,7 +52,7 @@ def _row(weight: Weight, form: Form, architecture: Architecture) -> PlanRow:
     )
 
 
-def _choose(weight: Weight, form: Form, architecture: Architecture) -> tuple[str, str]:
+def _choose(weight: Weight, form: OnnxForm, architecture: Architecture) -> tuple[str, str]:
     """The grid and the reason for it."""
     if weight.role.is_norm:
         return form.activations, f"norm gains have the activations' type, {form.activations}"
@@ -77,7 +73,7 @@ def _choose(weight: Weight, form: Form, architecture: Architecture) -> tuple[str
 
 
 def _bits(
-    weight: Weight, form: Form, blocks: Blocks, architecture: Architecture
+    weight: Weight, form: OnnxForm, blocks: Blocks, architecture: Architecture
 ) -> tuple[int, str]:
     """Bits of one matrix and the reason for them."""
     everything = f"{form.type}: embedding, linear layers and head are quantized"
@@ -103,5 +99,5 @@ def _require_fp16_range(rows: list[PlanRow], survey: Survey) -> None:
         raise RequestError(
             f"FP16 ends at 65504, and {beyond[0]} reaches {survey.largest[beyond[0]]:g}"
             f"{f' ({len(beyond) - 1} more tensors do not fit either)' if beyond[1:] else ''}; "
-            "choose --precision fp32 --provider cpu"
+            "choose `precision=fp32` and `provider=cpu`"
         )

@@ -11,18 +11,17 @@ from dataclasses import replace
 
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import PlanRow
-from phiquant.recipe import Recipe
+from phiquant.targets.openvino.form import OpenVinoForm
 from phiquant.targets.openvino.formats import COMPRESSED, FLOAT_GRIDS, INTEGER_GRIDS, Compressed
 from phiquant.targets.openvino.parts import stored_parts
-from phiquant.targets.openvino.profiles import profile
 
 
-def choices(row: PlanRow, recipe: Recipe, survey: Survey) -> tuple[PlanRow, ...]:
+def choices(row: PlanRow, form: OpenVinoForm, survey: Survey) -> tuple[PlanRow, ...]:
     """`row` on every grid that it may have; none for what keeps its type."""
     if row.source is None or row.role is None or row.role.is_norm:
         return ()
     columns = row.shape[-1]
-    npu = profile(recipe).device == "NPU"
+    npu = form.device == "NPU"
     names = [
         kind.grid.name
         for kind in COMPRESSED.values()

@@ -13,14 +13,14 @@ from typing import Any
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.planning.plan import Plan
-from phiquant.targets.openvino.profiles import Profile
+from phiquant.targets.openvino.form import OpenVinoForm
 from phiquant.targets.tokenizer_files import read_tokenizer_files
 
 LEFT_OUT = ("auto_map", "_name_or_path", "vision_config")
 
 
 def text_files(
-    plan: Plan, asked: Profile, checkpoint: Checkpoint, tokenizer: Tokenizer
+    plan: Plan, form: OpenVinoForm, checkpoint: Checkpoint, tokenizer: Tokenizer
 ) -> dict[str, bytes]:
     """File name → content. Raises TokenizerError for a tokenizer that will not do."""
     taken = read_tokenizer_files(checkpoint)
@@ -34,7 +34,7 @@ def text_files(
     files = {
         "config.json": _json(config),
         "generation_config.json": _json(generation),
-        "openvino_config.json": _json(_openvino_config(plan, asked)),
+        "openvino_config.json": _json(_openvino_config(plan, form)),
     }
     templates = dict(special.chat_templates)
     if "default" in templates:
@@ -42,10 +42,10 @@ def text_files(
     return dict(taken.files) | files
 
 
-def _openvino_config(plan: Plan, asked: Profile) -> dict[str, Any]:
-    kind = asked.kind
+def _openvino_config(plan: Plan, form: OpenVinoForm) -> dict[str, Any]:
+    kind = form.kind
     if kind is None:
-        return {"dtype": asked.type, "input_info": None, "save_onnx_model": False}
+        return {"dtype": form.type, "input_info": None, "save_onnx_model": False}
     return {
         "dtype": f"int{kind.bits}",
         "input_info": None,
@@ -53,7 +53,7 @@ def _openvino_config(plan: Plan, asked: Profile) -> dict[str, Any]:
             "bits": kind.bits,
             "sym": kind.symmetric,
             "group_size": kind.group or -1,
-            "ratio": asked.ratio,
+            "ratio": form.ratio,
             "quant_method": "default",
             "weight_format": f"int{kind.bits}",
         },
