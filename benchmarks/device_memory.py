@@ -96,19 +96,14 @@ def peak() -> int:
 
 def in_gguf(path: Path, context: int, prompt: np.ndarray) -> None:
     """llama.cpp's defaults through its C functions."""
-    import llama_cpp as c
+    from peers.llama_library import open_llama
 
-    c.llama_backend_init()
+    llama = open_llama()
     (file,) = path.glob("*.gguf")
-    model = c.llama_model_load_from_file(str(file).encode(), c.llama_model_default_params())
-    settings = c.llama_context_default_params()
-    settings.n_ctx = context
-    state = c.llama_init_from_model(model, settings)
-    tokens = (c.llama_token * len(prompt))(*prompt.tolist())
-    assert c.llama_decode(state, c.llama_batch_get_one(tokens, len(prompt))) == 0
+    _, state = llama.load(str(file), context)
+    llama.decode(state, prompt.tolist())
     for _ in range(TOKENS):
-        one = (c.llama_token * 1)(100)
-        assert c.llama_decode(state, c.llama_batch_get_one(one, 1)) == 0
+        llama.decode(state, [100])
 
 
 def in_onnx(path: Path, context: int, prompt: np.ndarray) -> None:

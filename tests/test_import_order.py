@@ -29,7 +29,7 @@ ORDER = [
     "__main__",
 ]
 HEAVY = {"torch", "transformers"}
-OPTIONAL = {"gguf", "llama_cpp", "llama_cpp_py_sync", "mlx", "mlx_lm", "huggingface_hub"}
+OPTIONAL = {"gguf", "llama_cpp", "mlx", "mlx_lm", "huggingface_hub"}
 
 
 def room(path):

@@ -70,17 +70,16 @@ def test_providers_have_their_own_caches():
 RUN = """
 import re, sys
 from pathlib import Path
-import llama_cpp as c
+from phiquant.targets.gguf.library import library
 
 def peak():
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
-c.llama_backend_init()
+c = library().c
 model = c.llama_model_load_from_file(sys.argv[1].encode(), c.llama_model_default_params())
 for context in map(int, sys.argv[2:]):
-    settings = c.llama_context_default_params()
-    settings.n_ctx = context
-    state = c.llama_init_from_model(model, settings)
+    state = c.llama_init_from_model(model, library().context_parameters(n_ctx=context))
+    assert state
     print("PEAK", peak())
     c.llama_free(state)
 """
@@ -89,7 +88,6 @@ for context in map(int, sys.argv[2:]):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_the_cache_is_what_llama_cpp_allocates(tmp_path):
     """In the runtime itself: the same model with a long context and with a longer one."""
-    pytest.importorskip("llama_cpp")
     model = tiny_model(tmp_path / "tiny", num_hidden_layers=16, max_position_embeddings=65536,
                        original_max_position_embeddings=65536)  # fmt: skip
     (made,) = quantize(model, [Recipe("gguf")], tmp_path / "out")

@@ -23,7 +23,7 @@ from tiny_models import write_tiny_checkpoint
 from tiny_tokenizer import write_tiny_tokenizer
 
 RUNTIMES = {
-    "gguf": "llama_cpp",
+    "gguf": "gguf",
     "mlx": "mlx_lm",
     "onnx": "onnxruntime_genai",
     "openvino": "openvino_genai",
@@ -87,8 +87,6 @@ def write(plan, recipe, checkpoint, directory):
 
 
 def runtime_of(recipe):
-    if recipe.target == "gguf":
-        return pytest.importorskip("gguf")
     return pytest.importorskip(RUNTIMES[recipe.target])
 
 

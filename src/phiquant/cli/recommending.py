@@ -91,7 +91,7 @@ def _render(found: Recommendation) -> None:
     if found.chosen is None:
         out("Nothing fits as asked. Nearest:" if found.nearest else "Nothing fits, nor nearly.")
         for line in found.nearest:
-            out(f"- {line}")
+            out(f"- {in_options(line)}")
         return
     _explain(found, found.chosen)
 

@@ -85,7 +85,7 @@ def _fetch(hub_id: str, revision: str | None, wanted: Sequence[str]) -> Source:
             RevisionNotFoundError,
         )
     except ImportError as error:
-        raise MissingDependency("huggingface-hub", "hub", f"fetching {hub_id}") from error
+        raise MissingDependency("huggingface-hub", f"fetching {hub_id}") from error
     try:
         directory = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(wanted)))
     except GatedRepoError as error:

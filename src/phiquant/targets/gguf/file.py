@@ -202,5 +202,5 @@ def _type_sizes() -> dict[int, tuple[str, int, int]]:
     try:
         from gguf import GGML_QUANT_SIZES
     except ImportError as error:
-        raise MissingDependency("gguf", "gguf", "reading GGUF files") from error
+        raise MissingDependency("gguf", "reading GGUF files") from error
     return {int(kind): (kind.name, *size) for kind, size in GGML_QUANT_SIZES.items()}

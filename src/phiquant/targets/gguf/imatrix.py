@@ -182,7 +182,7 @@ def _gguf_bytes(entries: Mapping[str, InputSum], text: SummedText) -> bytes:
     try:
         from gguf import GGUFWriter
     except ImportError as error:
-        raise MissingDependency("gguf", "gguf", "writing GGUF files") from error
+        raise MissingDependency("gguf", "writing GGUF files") from error
     with tempfile.TemporaryDirectory() as scratch:  # the package writes to files only
         path = Path(scratch) / "imatrix.gguf"
         writer = GGUFWriter(path, ARCHITECTURE)

@@ -103,7 +103,7 @@ def _header(plan: Plan, fields: Mapping[str, object], directory: Path) -> bytes:
     try:
         from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFWriter
     except ImportError as error:
-        raise MissingDependency("gguf", "gguf", "writing GGUF files") from error
+        raise MissingDependency("gguf", "writing GGUF files") from error
     writer = GGUFWriter(None, ARCHITECTURE)
     writer.add_quantization_version(GGML_QUANT_VERSION)
     for key, value in fields.items():

@@ -51,7 +51,7 @@ def _need_onnx_ir(purpose: str) -> None:
     try:
         import onnx_ir  # noqa: F401
     except ImportError as error:
-        raise MissingDependency("onnx-ir", "onnx", purpose) from error
+        raise MissingDependency("onnx-ir", purpose) from error
 
 
 def _command(path: Path) -> str:

@@ -52,9 +52,7 @@ class OpenVinoRunner:
             import openvino_genai
             import openvino_tokenizers  # noqa: F401 (registers the tokenizers' operators)
         except ImportError as error:
-            raise MissingDependency(
-                "openvino-genai", "openvino", "running an OpenVINO artifact"
-            ) from error
+            raise MissingDependency("openvino-genai", "running an OpenVINO artifact") from error
         self._path = path if path.is_dir() else path.parent
         self._runtime = f"openvino {openvino.__version__}"
         try:

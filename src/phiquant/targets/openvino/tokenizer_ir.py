@@ -49,7 +49,7 @@ def _blocks() -> Any:  # noqa: ANN401 (a module without types)
         from openvino_tokenizers import tokenizer_pipeline
     except ImportError as error:
         raise MissingDependency(
-            "openvino-tokenizers", "openvino", "making an OpenVINO artifact's tokenizer"
+            "openvino-tokenizers", "making an OpenVINO artifact's tokenizer"
         ) from error
     return tokenizer_pipeline
 
