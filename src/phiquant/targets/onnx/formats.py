@@ -20,6 +20,8 @@ PROVIDERS = ("cpu", "mobile", "cuda", "dml", "webgpu")
 ON_CPU = ("cpu", "mobile")
 LAST_ONLY = "the graph gives the logits of the last position only"
 """What a plan notes of such a graph."""
+DEFAULT_CONTEXT = 4096
+"""Tokens that an artifact is set to serve where the request names no number: its `max_length`."""
 
 DEFAULTS: Mapping[Precision, str] = {
     "int4": "int4-b32",
@@ -86,6 +88,14 @@ class Form:
     qdq: bool
     embedding_bits: int
     last_logits: bool
+    context: int | None
+
+    def max_length(self, longest: int) -> int:
+        """The tokens of a sequence, prompt included, unless a caller of the runtime says otherwise.
+
+        `longest` is the number of the model's positions.
+        """
+        return min(DEFAULT_CONTEXT, longest) if self.context is None else self.context
 
     @property
     def blocks(self) -> Blocks | None:
@@ -120,6 +130,7 @@ def read_form(recipe: Recipe) -> Form:
         qdq=_choice(recipe, "qdq", ("true", "false"), "false") == "true",
         embedding_bits=int(_choice(recipe, "embedding", ("4", "8"), "4")),
         last_logits=_choice(recipe, "last_logits", ("true", "false"), "false") == "true",
+        context=recipe.context,
     )
     if form.type == "fp32" and provider in ("cuda", "dml") and form.fused:
         raise RequestError(

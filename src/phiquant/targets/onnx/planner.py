@@ -4,10 +4,14 @@ Every linear layer, the embedding and the head are quantized; a tied head shares
 matrix. Norm gains and the rotary caches have the type of the activations.
 """
 
+from collections.abc import Iterator
+
 from phiquant.errors import RequestError
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.phi.survey import Survey
+from phiquant.planning.footprint import cached_values
 from phiquant.planning.plan import Plan, PlanRow
+from phiquant.quantization.floats import FLOAT_TYPES
 from phiquant.recipe import Recipe
 from phiquant.targets.onnx.formats import (
     FLOATS,
@@ -24,14 +28,21 @@ GPU_NOTE = (
     "made for {provider}: FP16 activations; only that execution provider runs every operator at "
     "this precision"
 )
+CACHE_NOTE = (
+    "sequences may reach {tokens:,} tokens, the prompt included, for which onnxruntime-genai "
+    "allocates {megabytes:,.0f} MB of keys and values at once; `context` when it is made, or the "
+    "search option max_length when it is run, sets another number, up to {longest:,}"
+)
 
 
 def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
     """Every tensor of the artifact, in network order, the rotary caches last.
 
-    Raises RequestError for an unknown type or option, and where a weight does not fit FP16.
+    Raises RequestError for an unknown type or option, for a context beyond the model's, and where
+    a weight does not fit FP16.
     """
     form = read_form(recipe)
+    _require_context(form, architecture)
     rows = [_row(weight, form, architecture) for weight in architecture.weights()]
     _require_fp16_range(rows, survey)
     reason = f"cos and sin of the rotary embedding, {form.activations} as the activations"
@@ -39,12 +50,29 @@ def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
         shape = (cache_rows(architecture), architecture.rope.dimensions // 2)
         nbytes = GRIDS[form.activations].layout(shape)["weight"].nbytes
         rows.append(PlanRow(None, name, None, None, shape, form.activations, nbytes, reason))
-    notes = []
+    return Plan("onnx", form.type, tuple(rows), tuple(_notes(form, architecture)))
+
+
+def _require_context(form: Form, architecture: Architecture) -> None:
+    longest = architecture.max_positions
+    if form.context is not None and not 1 <= form.context <= longest:
+        raise RequestError(
+            f"expected a context of 1 to {longest} tokens, the model's maximum; found "
+            f"{form.context}"
+        )
+
+
+def _notes(form: Form, architecture: Architecture) -> Iterator[str]:
     if form.activations == "F16":
-        notes.append(GPU_NOTE.format(provider=form.provider))
+        yield GPU_NOTE.format(provider=form.provider)
     if form.last_logits:
-        notes.append(LAST_ONLY)
-    return Plan("onnx", form.type, tuple(rows), tuple(notes))
+        yield LAST_ONLY
+    if form.fused:
+        longest = architecture.max_positions
+        tokens = form.max_length(longest)
+        width = FLOAT_TYPES[form.activations].stored.itemsize
+        nbytes = cached_values(architecture) * tokens * width
+        yield CACHE_NOTE.format(tokens=tokens, megabytes=nbytes / 1e6, longest=longest)
 
 
 def _row(weight: Weight, form: Form, architecture: Architecture) -> PlanRow:
