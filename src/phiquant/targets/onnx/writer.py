@@ -22,6 +22,7 @@ from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.floats import FLOAT_TYPES, cast
 from phiquant.quantization.grid import Grid, Parts
 from phiquant.recipe import Recipe
+from phiquant.targets.client_config import client_config
 from phiquant.targets.onnx.decoder import build
 from phiquant.targets.onnx.external import FILE, Entry, arrange
 from phiquant.targets.onnx.formats import GRIDS, read_form
@@ -63,6 +64,7 @@ class OnnxWriter:
             "genai_config.json": genai_config(
                 self._architecture, form, tokenizer.special, generation
             ),
+            "config.json": (json.dumps(client_config(checkpoint), indent=2) + "\n").encode(),
             **tokenizer.files,
             "tokenizer.json": whole_words(tokenizer.files["tokenizer.json"], checkpoint.tokenizer),
         }
