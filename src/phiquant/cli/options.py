@@ -68,8 +68,9 @@ Types = Annotated[
 Context = Annotated[
     int | None,
     typer.Option(
-        help="Tokens the artifact is to serve, for runtimes that cannot switch LongRoPE's "
-        "factors while they run (mlx). Default: the original training length."
+        help="Tokens the artifact is to serve. mlx: which of LongRoPE's factors it has; default "
+        "the original training length. onnx: how long a sequence may get, for which "
+        "onnxruntime-genai allocates its cache; default 4096."
     ),
 ]
 Provider = Annotated[

@@ -7,6 +7,7 @@ from phiquant.cli.ending import Result
 from phiquant.cli.progress import shown
 from phiquant.cli.recommending import recipes_for
 from phiquant.cli.request import Asked
+from phiquant.cli.wording import in_options
 from phiquant.host.staging import check_destination
 from phiquant.job.prospect import Prospect, plan
 from phiquant.job.room import require_room
@@ -38,6 +39,6 @@ def _render(prospect: Prospect, every_row: bool) -> None:
     for made in prospect.plans:
         out(plan_rows(made) if every_row else plan_table(made))
         for note in made.notes:
-            out(f"Note: {note}")
+            out(f"Note: {in_options(note)}")
         out(f"{made.target} {made.type}: {made.nbytes:,} bytes of tensors")
     out(forecast_text(prospect.forecast, prospect.evidence.sample is not None))

@@ -7,6 +7,7 @@ from phiquant.cli.ending import Result, announce
 from phiquant.cli.progress import shown
 from phiquant.cli.recommending import recipes_for
 from phiquant.cli.request import Asked
+from phiquant.cli.wording import in_options
 from phiquant.job.making import Made, carry_out
 from phiquant.job.order import order
 from phiquant.job.prospect import Prospect, prepare
@@ -52,7 +53,7 @@ def _render(made: tuple[Made, ...], with_plans: bool) -> None:
         if with_plans:
             out(plan_table(one.plan))
         for note in one.plan.notes:
-            out(f"Note: {note}")
+            out(f"Note: {in_options(note)}")
         out(
             f"{one.path}: {one.plan.type}, {one.plan.nbytes / 1e6:,.1f} MB of tensors, "
             f"{one.plan.bits_per_weight:.2f} bits per weight"

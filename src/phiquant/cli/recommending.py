@@ -9,6 +9,7 @@ from rich.table import Table
 from phiquant.cli.console import out
 from phiquant.cli.ending import Result
 from phiquant.cli.request import Asked
+from phiquant.cli.wording import in_options
 from phiquant.errors import RequestError
 from phiquant.planning.precision import PRECISIONS, Precision
 from phiquant.recipe import Quality, Recipe

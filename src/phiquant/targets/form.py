@@ -78,3 +78,11 @@ class Request:
             if name.lower() == self.type.lower():
                 return name
         raise RequestError(f"expected another `type` than {self.type!r}: {known}")
+
+
+def check_context(context: int | None, longest: int) -> None:
+    """RequestError for a context of more tokens than the model has positions."""
+    if context is not None and context > longest:
+        raise RequestError(
+            f"expected `context` to be at most {longest}, the model's own, found {context}"
+        )

@@ -10,6 +10,7 @@ from phiquant.errors import MissingDependency
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import Plan
 from phiquant.targets.onnx.choices import choices, type_of
+from phiquant.targets.onnx.command import command
 from phiquant.targets.onnx.footprint import footprint
 from phiquant.targets.onnx.formats import DEFAULTS, GRIDS, OPTIONS, TYPES, OnnxForm, read_form
 from phiquant.targets.onnx.planner import plan
@@ -54,17 +55,6 @@ def _need_onnx_ir(purpose: str) -> None:
         raise MissingDependency("onnx-ir", purpose) from error
 
 
-def _command(path: Path) -> str:
-    return (
-        "python -c \"import onnxruntime_genai as og; model = og.Model('.'); "
-        "tokenizer = og.Tokenizer(model); options = og.GeneratorParams(model); "
-        "options.set_search_options(max_length=200); generator = og.Generator(model, options); "
-        "generator.append_tokens(tokenizer.encode('Why is the sky blue?'))\n"
-        "while not generator.is_done(): generator.generate_next_token()\n"
-        'print(tokenizer.decode(generator.get_sequence(0)))"'
-    )
-
-
 TARGET = Target(
     name="onnx",
     title="ONNX Runtime GenAI",
@@ -82,7 +72,7 @@ TARGET = Target(
     open=_open,
     runner=_runner,
     library="onnx",
-    command=_command,
+    command=command,
     prepare=_prepare,
     options=OPTIONS,
     apart=True,

@@ -57,7 +57,7 @@ def build(builder: GraphBuilder, plan: Plan, architecture: Architecture, form: O
     if form.fused:
         blocks = FusedForm(builder, architecture, form, (ids, mask, positions))
     else:
-        blocks = StandardForm(builder, architecture, (ids, mask))
+        blocks = StandardForm(builder, architecture, (ids, mask), pasts[0][0])
     matrices = Matrices(builder, plan, architecture, form)
     hidden = _layers(builder, architecture, blocks, matrices, (ids, pasts))
     length: int | str = "sequence_length"

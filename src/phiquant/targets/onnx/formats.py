@@ -19,6 +19,8 @@ from phiquant.targets.onnx.grids import BITS, BLOCKS, FLOAT_GRIDS, BlockGrid
 FLOATS: Mapping[str, str] = {"fp16": "F16", "fp32": "F32"}
 PROVIDERS = ("cpu", "mobile", "cuda", "dml", "webgpu")
 ON_CPU = ("cpu", "mobile")
+DEFAULT_CONTEXT = 4096
+"""Tokens that an artifact is set to serve where the request names no number: its `max_length`."""
 
 DEFAULTS: Mapping[Precision, str] = {
     "int4": "int4-b32",
@@ -85,6 +87,7 @@ class OnnxForm:
     qdq: bool
     embedding_bits: int
     last_logits: bool
+    context: int | None
     divides = False
 
     @property
@@ -98,6 +101,13 @@ class OnnxForm:
             "last_logits": (str(self.last_logits).lower(), "false"),
         }
         return {name: word for name, (word, usual) in words.items() if word != usual}
+
+    def max_length(self, longest: int) -> int:
+        """The tokens of a sequence, prompt included, unless a caller of the runtime says otherwise.
+
+        `longest` is the number of the model's positions.
+        """
+        return min(DEFAULT_CONTEXT, longest) if self.context is None else self.context
 
     @property
     def blocks(self) -> Blocks | None:
@@ -138,6 +148,7 @@ def read_form(request: Request) -> OnnxForm:
         qdq=request.flag("qdq"),
         embedding_bits=int(request.choice("embedding", ("4", "8"), "4")),
         last_logits=request.flag("last_logits"),
+        context=request.context,
     )
     if form.type == "fp32" and provider in ("cuda", "dml") and form.fused:
         raise RequestError(

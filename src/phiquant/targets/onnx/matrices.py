@@ -150,7 +150,7 @@ class Matrices:
         parts = [weight, b.weight(f"{row.output}.scales")]
         if not grid.symmetric:
             parts.append(b.weight(f"{row.output}.zero_points"))
-        return b(
+        product = b(
             "MatMulNBits",
             x,
             *parts,
@@ -162,6 +162,7 @@ class Matrices:
             block_size=grid.block,
             accuracy_level=self._form.accuracy_level,
         )
+        return b.known(product, "batch_size", "sequence_length", rows)
 
     def _gather_blocks(self, ids: ir.Value, row: PlanRow, grid: BlockGrid, name: str) -> ir.Value:
         b = self._builder
@@ -173,7 +174,7 @@ class Matrices:
         ]
         if not grid.symmetric:
             parts.append(b.weight(f"{row.output}.zero_points"))
-        return b(
+        gathered = b(
             "GatherBlockQuantized",
             *parts,
             name=f"{name}/GatherBlockQuantized",
@@ -183,6 +184,7 @@ class Matrices:
             gather_axis=0,
             quantize_axis=1,
         )
+        return b.known(gathered, "batch_size", "sequence_length", row.shape[1])
 
     def _gather_standard(self, ids: ir.Value, row: PlanRow, grid: BlockGrid, name: str) -> ir.Value:
         """Gather codes and parameters, then dequantize what was gathered."""
@@ -190,7 +192,7 @@ class Matrices:
         across = self._layout.transposed(row)
         axis = 1 if across else 0
         parts = [
-            b("Gather", b.weight(f"{row.output}.{part}"), ids, axis=axis, name=f"{name}/{part}")
+            b("Gather", self._apart(row, part), ids, axis=axis, name=f"{name}/{part}")
             for part in grid.layout(row.shape)
         ]
         rows = b(
@@ -203,6 +205,17 @@ class Matrices:
         if across:
             return b("Transpose", rows, perm=[1, 2, 0], name=f"{name}/Transpose")
         return rows
+
+    def _apart(self, row: PlanRow, part: str) -> ir.Value:
+        """A part of the embedding that no other node reads.
+
+        A tied head has the same bytes under their own name: ONNX Runtime makes MatMulNBits only of
+        weights that the product alone reads, and would dequantize the whole head for each token.
+        """
+        name = f"{row.output}.{part}"
+        if not self._architecture.tied_head:
+            return self._builder.weight(name)
+        return self._builder.alias(name, f"{name}.rows")
 
     def _dequantized(self, output: str, grid: BlockGrid, name: str, axis: int) -> ir.Value:
         b = self._builder

@@ -15,18 +15,18 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.tokenizer.special_tokens import read_document
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.floats import FLOAT_TYPES, cast
 from phiquant.quantization.grid import Grid, Parts
+from phiquant.targets.client_config import client_config
 from phiquant.targets.onnx.decoder import build
 from phiquant.targets.onnx.external import FILE, Entry, arrange
 from phiquant.targets.onnx.formats import GRIDS, OnnxForm
 from phiquant.targets.onnx.genai_config import genai_config
-from phiquant.targets.onnx.graph import DATA_TYPES, GraphBuilder
+from phiquant.targets.onnx.graph import DATA_TYPES, GraphBuilder, typed
 from phiquant.targets.onnx.grids import BlockGrid, unpack_codes
 from phiquant.targets.onnx.matrices import Layout
 from phiquant.targets.onnx.rotary import cache_bands
@@ -57,10 +57,11 @@ class OnnxWriter:
         model = builder.model({ARCHITECTURE_KEY: json.dumps(asdict(self._architecture))})
         generation = read_document(checkpoint.directory / "generation_config.json")
         self._files = {
-            "model.onnx": ir.to_proto(model).SerializeToString(),
+            "model.onnx": typed(model).SerializeToString(),
             "genai_config.json": genai_config(
                 self._architecture, form, tokenizer.special, generation
             ),
+            "config.json": (json.dumps(client_config(checkpoint), indent=2) + "\n").encode(),
             **tokenizer.files,
             "tokenizer.json": whole_words(tokenizer.files["tokenizer.json"], checkpoint.tokenizer),
         }

@@ -10,10 +10,10 @@ no more than form.
 from collections.abc import Collection
 from math import prod
 
-from phiquant.errors import RequestError
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
+from phiquant.targets.form import check_context
 from phiquant.targets.openvino.form import OpenVinoForm
 from phiquant.targets.openvino.formats import FLOATS, Compressed, fitting_group
 from phiquant.targets.openvino.parts import stored_parts
@@ -28,11 +28,7 @@ def plan(architecture: Architecture, survey: Survey, form: OpenVinoForm) -> Plan
 
     Raises RequestError for a context beyond the model's.
     """
-    if form.context is not None and form.context > architecture.max_positions:
-        raise RequestError(
-            f"the model is made for {architecture.max_positions} tokens, and `context` asks for "
-            f"{form.context}"
-        )
+    check_context(form.context, architecture.max_positions)
     kept = _backed_up(architecture, form, survey)
     rows = tuple(_row(weight, form, survey, kept) for weight in architecture.weights())
     return Plan("openvino", form.type, rows, _notes(architecture))

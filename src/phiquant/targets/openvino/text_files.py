@@ -1,9 +1,9 @@
 """The text files of an OpenVINO artifact: the checkpoint's own where the tools read those.
 
-`config.json` is the checkpoint's without anything that would have code imported;
-`generation_config.json` names every token that ends a text; `openvino_config.json` says to
-optimum-intel what the weights are. The tokenizer's files are there for optimum-intel, whose
-pipelines take transformers' tokenizer; openvino_genai takes the two tokenizer models.
+`config.json` is the one for clients (see `client_config`); `generation_config.json` names every
+token that ends a text; `openvino_config.json` says to optimum-intel what the weights are. The
+tokenizer's files are there for optimum-intel, whose pipelines take transformers' tokenizer;
+openvino_genai takes the two tokenizer models.
 """
 
 import json
@@ -13,10 +13,9 @@ from typing import Any
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.planning.plan import Plan
+from phiquant.targets.client_config import client_config
 from phiquant.targets.openvino.form import OpenVinoForm
 from phiquant.targets.tokenizer_files import read_tokenizer_files
-
-LEFT_OUT = ("auto_map", "_name_or_path", "vision_config")
 
 
 def text_files(
@@ -29,10 +28,8 @@ def text_files(
     generation = json.loads(taken.files.get("generation_config.json", b"{}"))
     generation |= {role: number for role, number in roles.items() if number is not None}
     generation |= {"eos_token_id": list(special.ends)}
-    config = {key: value for key, value in checkpoint.config.items() if key not in LEFT_OUT}
-    config |= {"eos_token_id": list(special.ends)} if special.ends else {}
     files = {
-        "config.json": _json(config),
+        "config.json": _json(client_config(checkpoint)),
         "generation_config.json": _json(generation),
         "openvino_config.json": _json(_openvino_config(plan, form)),
     }
