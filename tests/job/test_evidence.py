@@ -11,7 +11,7 @@ from phiquant.errors import InputError, RequestError
 from phiquant.job.pipeline import plan, quantize
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.recipe import CalibrationText, ImatrixFiles, Recipe
-from phiquant.targets.gguf.imatrix import Text, read_imatrix, write_imatrix
+from phiquant.targets.gguf.imatrix import ImatrixDataset, read_imatrix, write_imatrix
 
 TEXT = CalibrationText(sequences=4, length=32)
 TARGETS = ("gguf", "mlx", "onnx", "openvino")
@@ -71,7 +71,7 @@ def test_the_older_encoding_weighs_alike_and_has_no_means(made, tmp_path):
     quantize(model, recipes[:1], tmp_path / "text", text=TEXT, imatrix=files)
     entries = read_imatrix(root / "x.gguf")
     squares = {name: replace(one, plain=None) for name, one in entries.items()}
-    write_imatrix(tmp_path / "squares.gguf", squares, Text("text", TEXT.length))
+    write_imatrix(tmp_path / "squares.gguf", squares, ImatrixDataset("text", TEXT.length))
     for name in ("x.dat", "squares.gguf"):
         files = ImatrixFiles(read=tmp_path / name)
         quantize(model, recipes[:1], tmp_path / "by" / name, imatrix=files)

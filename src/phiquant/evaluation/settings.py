@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from phiquant.evaluation.text import Text
+from phiquant.evaluation.text import EvaluationText
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The defaults take a minute or two for a model of 0.1 billion parameters on two cores."""
 
-    text: Text | None = None
+    text: EvaluationText | None = None
     """None is the text that the package ships."""
     window: int = 256
     """Tokens in a window."""

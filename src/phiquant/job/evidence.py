@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from phiquant.calibration.text import Sample, SampleRecord, sample_of
+from phiquant.calibration.text import CalibrationSample, SampleRecord, sample_of
 from phiquant.errors import RequestError
 from phiquant.host.staging import check_destination
 from phiquant.phi.checkpoint import Checkpoint
@@ -25,7 +25,7 @@ BALANCED_SEQUENCES = 32
 class Basis:
     """The sample, where one is needed; the importance matrix that was read; where to write one."""
 
-    sample: Sample | None = None
+    sample: CalibrationSample | None = None
     importance: Importance | None = None
     imatrix: Path | None = None
 

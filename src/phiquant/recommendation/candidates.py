@@ -10,7 +10,7 @@ from phiquant.phi.outline import Outline
 from phiquant.planning.footprint import Footprint, Use, looked_up
 from phiquant.planning.plan import Plan
 from phiquant.recipe import Precision, Recipe
-from phiquant.recommendation.losses import Loss, Measured, loss_of
+from phiquant.recommendation.losses import Loss, VerifiedArtifact, loss_of
 from phiquant.targets.table import target
 
 
@@ -87,7 +87,7 @@ class Ruled:
 
 
 def candidates(
-    outline: Outline, device: Device, wish: Wish, measured: Sequence[Measured] = ()
+    outline: Outline, device: Device, wish: Wish, measured: Sequence[VerifiedArtifact] = ()
 ) -> tuple[tuple[Candidate, ...], tuple[Ruled, ...]]:
     """Everything that could run, and what is ruled out without looking at sizes."""
     found: list[Candidate] = []

@@ -18,7 +18,7 @@ import numpy as np
 from phiquant.errors import InputError
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.quantization.inputs import Inputs
-from phiquant.targets.gguf.imatrix import Entry, Text, read_imatrix, write_imatrix
+from phiquant.targets.gguf.imatrix import ImatrixDataset, ImatrixEntry, read_imatrix, write_imatrix
 from phiquant.targets.gguf.tensors import WHOLE_MODEL, tensor_name, tensor_name_of
 
 SLACK = 1e-3
@@ -75,9 +75,9 @@ def read_importance(path: Path, architecture: Architecture) -> Importance:
     return Importance(path.name, inputs, tuple(absent))
 
 
-def write_importance(path: Path, entries: Mapping[str, Entry], text: Text) -> None:
+def write_importance(path: Path, entries: Mapping[str, ImatrixEntry], text: ImatrixDataset) -> None:
     """Write `entries` by checkpoint name to `path` for llama.cpp; see `write_imatrix`."""
-    named: dict[str, Entry] = {}
+    named: dict[str, ImatrixEntry] = {}
     for name, entry in entries.items():
         stored = tensor_name_of(name)
         assert stored is not None
@@ -92,7 +92,7 @@ def _has_inputs(weight: Weight, architecture: Architecture) -> bool:
     return not weight.role.is_norm
 
 
-def _entry(entries: Mapping[str, Entry], weight: Weight) -> Entry | None:
+def _entry(entries: Mapping[str, ImatrixEntry], weight: Weight) -> ImatrixEntry | None:
     """The weight's entry, if it has seen anything."""
     names = [tensor_name(weight)]
     if weight.role is Role.EMBEDDING:
@@ -101,7 +101,7 @@ def _entry(entries: Mapping[str, Entry], weight: Weight) -> Entry | None:
     return found[0] if found else None
 
 
-def _checked(path: Path, weight: Weight, entry: Entry) -> Inputs:
+def _checked(path: Path, weight: Weight, entry: ImatrixEntry) -> Inputs:
     columns, name = weight.shape[1], tensor_name(weight)
     if entry.sums.size != columns:
         raise InputError(

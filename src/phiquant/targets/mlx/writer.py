@@ -20,7 +20,7 @@ from phiquant.targets.mlx.formats import DTYPE_NAMES, FLOATS, GRIDS, affine_type
 from phiquant.targets.mlx.longrope import served_lengths
 from phiquant.targets.mlx.model_config import artifact_config, quantization_entry
 from phiquant.targets.mlx.planner import stored_as
-from phiquant.targets.mlx.shards import INDEX, StoredPart, arrange, index_json
+from phiquant.targets.mlx.shards import INDEX, ShardTensor, arrange, index_json
 from phiquant.targets.streamed_file import StreamedFile
 from phiquant.targets.tokenizer_files import read_tokenizer_files
 
@@ -51,7 +51,7 @@ class MlxWriter:
             entry = quantization_entry(kind, matrices)
             self._config |= {"quantization": entry, "quantization_config": entry}
         self._stack = ExitStack()
-        self._places: dict[str, tuple[StreamedFile, StoredPart]] = {}
+        self._places: dict[str, tuple[StreamedFile, ShardTensor]] = {}
         self._missing = {part.name: part.layout.nbytes for s in self._shards for part in s.parts}
 
     def __enter__(self) -> Self:

@@ -19,7 +19,7 @@ from phiquant.phi.survey import Survey
 from phiquant.planning.plan import PlanRow
 from phiquant.recipe import Recipe
 from phiquant.targets.onnx.formats import GRIDS, ON_CPU, Blocks, Form, read_form
-from phiquant.targets.onnx.grids import BITS, BLOCKS, BlockGrid
+from phiquant.targets.onnx.grids import BITS, BLOCKS, BlockwiseGrid
 
 
 def choices(row: PlanRow, recipe: Recipe, survey: Survey) -> tuple[PlanRow, ...]:
@@ -42,7 +42,7 @@ def type_of(rows: Sequence[PlanRow]) -> str:
     weights: Counter[str] = Counter()
     for row in rows:
         grid = GRIDS[row.grid]
-        if isinstance(grid, BlockGrid):
+        if isinstance(grid, BlockwiseGrid):
             weights[grid.name] += row.weights
     return weights.most_common(1)[0][0] if weights else f"fp{rows[0].grid[1:]}"
 

@@ -16,7 +16,7 @@ from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.recipe import Recipe
 from phiquant.targets.openvino.formats import FLOATS, Compressed, fitting_group
-from phiquant.targets.openvino.parts import stored_parts
+from phiquant.targets.openvino.parts import stored_constants
 from phiquant.targets.openvino.profiles import Profile, profile
 
 TABLES = (Role.EMBEDDING, Role.HEAD)
@@ -77,7 +77,7 @@ def _row(weight: Weight, asked: Profile, survey: Survey, backed_up: Collection[s
     grid, reason = _choose(weight, asked, survey, weight.name in backed_up)
     output = weight.name.removesuffix(".weight")
     row = PlanRow(weight.name, output, weight.role, weight.layer, weight.shape, grid, 0, reason)
-    nbytes = sum(part.nbytes for part in stored_parts(row))
+    nbytes = sum(part.nbytes for part in stored_constants(row))
     return PlanRow(
         weight.name, output, weight.role, weight.layer, weight.shape, grid, nbytes, reason
     )
