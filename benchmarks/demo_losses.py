@@ -58,7 +58,7 @@ HEAD = """\
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TypeLoss:
     """One type, as it came out on the demo model."""
 
     target: str
@@ -157,10 +157,10 @@ def let_load_on_cpu(path: Path) -> None:
         (path / MANIFEST).unlink()
 
 
-def row(form: Form, verified: dict[str, Any]) -> Row:
+def row(form: Form, verified: dict[str, Any]) -> TypeLoss:
     """The table's row, out of a verification's record."""
     mean, text = verified["figures"]["mean"], verified["text"]
-    return Row(
+    return TypeLoss(
         target=form.recipe.target,
         type=form.type,
         providers=form.providers,
@@ -173,12 +173,12 @@ def row(form: Form, verified: dict[str, Any]) -> Row:
     )
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[TypeLoss]) -> str:
     """The TOML file."""
     return "\n".join([HEAD, *_body(rows)]) + "\n"
 
 
-def _body(rows: Sequence[Row]) -> Iterator[str]:
+def _body(rows: Sequence[TypeLoss]) -> Iterator[str]:
     (text,) = {one.text for one in rows}
     yield f"# Text: {text}."
     for name in dict.fromkeys(one.target for one in rows):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from phiquant.errors import InputError, PhiquantError, RequestError, ResourceError
     from phiquant.evaluation.inspection import Inspection, inspect
     from phiquant.evaluation.settings import Settings
-    from phiquant.evaluation.text import Text
+    from phiquant.evaluation.text import EvaluationText
     from phiquant.evaluation.truth import ReferenceFigures
     from phiquant.evaluation.verification import Verification, verify
     from phiquant.job.making import Made, carry_out, quantize
@@ -37,6 +37,7 @@ __all__ = [
     "CalibrationText",
     "Checkpoint",
     "Device",
+    "EvaluationText",
     "ImatrixFiles",
     "InputError",
     "Inspection",
@@ -50,7 +51,6 @@ __all__ = [
     "RequestError",
     "ResourceError",
     "Settings",
-    "Text",
     "Verification",
     "Wish",
     "carry_out",
@@ -79,7 +79,7 @@ _HOMES = {
     "RequestError": "phiquant.errors",
     "ResourceError": "phiquant.errors",
     "Settings": "phiquant.evaluation.settings",
-    "Text": "phiquant.evaluation.text",
+    "EvaluationText": "phiquant.evaluation.text",
     "Verification": "phiquant.evaluation.verification",
     "Wish": "phiquant.recommendation.candidates",
     "carry_out": "phiquant.job.making",

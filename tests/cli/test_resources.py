@@ -120,7 +120,7 @@ import re, resource
 from pathlib import Path
 import phiquant.job.streaming as streaming
 
-def tight(shape, bands=streaming.bands, large=[]):
+def tight(shape, bands=streaming.core_bands, large=[]):
     if shape[0] < 10_000:
         return bands(shape)
     large.append(shape)
@@ -130,7 +130,7 @@ def tight(shape, bands=streaming.bands, large=[]):
     resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 20),) * 2)
     return [(0, shape[0])]
 
-streaming.bands = tight
+streaming.core_bands = tight
 """
 
 

@@ -14,7 +14,7 @@ from phiquant.job.prospect import plan
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.recipe import ImatrixFiles, Recipe
 from phiquant.targets.gguf.imatrix import read_imatrix, write_imatrix
-from phiquant.targets.importance import SummedText
+from phiquant.targets.importance import ImatrixDataset
 
 TEXT = CalibrationText(sequences=4, length=32)
 TARGETS = ("gguf", "mlx", "onnx", "openvino")
@@ -74,7 +74,7 @@ def test_the_older_encoding_weighs_alike_and_has_no_means(made, tmp_path):
     quantize(model, recipes[:1], tmp_path / "text", text=TEXT, imatrix=files)
     entries = read_imatrix(root / "x.gguf")
     squares = {name: replace(one, plain=None) for name, one in entries.items()}
-    write_imatrix(tmp_path / "squares.gguf", squares, SummedText("text", TEXT.length))
+    write_imatrix(tmp_path / "squares.gguf", squares, ImatrixDataset("text", TEXT.length))
     for name in ("x.dat", "squares.gguf"):
         files = ImatrixFiles(read=tmp_path / name)
         quantize(model, recipes[:1], tmp_path / "by" / name, imatrix=files)

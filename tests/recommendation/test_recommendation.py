@@ -15,7 +15,7 @@ from phiquant.phi.source import Source
 from phiquant.recipe import Recipe
 from phiquant.recommendation.candidates import Wish, bytes_a_token, candidates
 from phiquant.recommendation.choice import UNNOTICED, choose, good_enough, roomy
-from phiquant.recommendation.losses import layer_bits, loss_of, read_measured
+from phiquant.recommendation.losses import layer_bits, loss_of, read_verified
 from phiquant.recommendation.recommend import recommend
 from phiquant.targets.table import target
 from tiny_models import tiny_config, write_tiny_checkpoint
@@ -164,7 +164,7 @@ def test_losses_have_their_grounds(tmp_path):
     assert losses[0].basis == "interpolated"
     assert losses[-2].nats < UNNOTICED < losses[3].nats
     with pytest.raises(InputError, match="phiquant verify"):
-        read_measured([tmp_path])
+        read_verified([tmp_path])
 
 
 def test_a_loss_that_was_measured_on_the_model_counts(tmp_path):

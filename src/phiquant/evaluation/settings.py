@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from phiquant.errors import RequestError
-from phiquant.evaluation.text import Text
+from phiquant.evaluation.text import EvaluationText
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,7 @@ class Settings:
     Raises RequestError for sizes and limits that mean nothing.
     """
 
-    text: Text | None = None
+    text: EvaluationText | None = None
     """None is the text that the package ships."""
     window: int = 256
     """Tokens in a window."""

@@ -24,7 +24,7 @@ from phiquant.phi.architecture import Architecture, LongRope, Rope, Weight
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.fused import matrices
 from phiquant.phi.survey import Survey
-from phiquant.phi.weights import bands
+from phiquant.phi.weights import row_bands
 from phiquant.targets.form import Request
 from phiquant.targets.target import Artifact, Target
 
@@ -144,7 +144,7 @@ def _bands(weight: Weight) -> Iterator[tuple[int, int | None]]:
     if len(weight.shape) == 1:
         yield 0, None
     else:
-        yield from bands(*weight.shape)
+        yield from row_bands(*weight.shape)
 
 
 def check_extra(artifact: Artifact, target: Target[Any], checkpoint: Checkpoint) -> Check:

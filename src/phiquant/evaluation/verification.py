@@ -28,7 +28,7 @@ from phiquant.evaluation.structure import (
     check_metadata,
     check_weights,
 )
-from phiquant.evaluation.text import Sample
+from phiquant.evaluation.text import EvaluationSample
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.progress import OnProgress, Progress, ignore
@@ -44,7 +44,7 @@ class Verification:
     type: str
     against: str
     """The checkpoint's name."""
-    sample: Sample
+    sample: EvaluationSample
     checks: tuple[Check, ...]
     size: Size | None = None
     weight_errors: WeightErrors | None = None

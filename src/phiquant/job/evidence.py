@@ -8,7 +8,7 @@ means too, which few matrices have.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from phiquant.calibration.text import Sample, SampleRecord, sample_of
+from phiquant.calibration.text import CalibrationSample, SampleRecord, sample_of
 from phiquant.job.order import Order
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import Plan
@@ -24,7 +24,7 @@ BALANCED_SEQUENCES = 32
 class Evidence:
     """The sample, where one is needed; the importance matrix that was read; where to write one."""
 
-    sample: Sample | None = None
+    sample: CalibrationSample | None = None
     importance: Importance | None = None
     imatrix: Path | None = None
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from phiquant.calibration.input_sums import InputSums
 from phiquant.calibration.journal import Journal
-from phiquant.calibration.text import Sample
+from phiquant.calibration.text import CalibrationSample
 from phiquant.job.evidence import BALANCED_SEQUENCES, Evidence
 from phiquant.job.layerwise import Calibration, Wanted, calibrate
 from phiquant.job.streaming import Rounding
@@ -34,7 +34,7 @@ from phiquant.quantization.grid import Floats, Grid, Parts
 from phiquant.quantization.inputs import Inputs
 from phiquant.quantization.rescaling import Rescaled, even_factors
 from phiquant.recipe import Recipe
-from phiquant.targets.importance import InputSum, SummedText
+from phiquant.targets.importance import ImatrixDataset, ImatrixEntry
 from phiquant.targets.table import importance_files, target
 
 Roundings = Callable[[Recipe, PlanRow], Rounding]
@@ -122,7 +122,9 @@ def calibrated(
         shutil.rmtree(journal.directory)
 
 
-def gathered(checkpoint: Checkpoint, sample: Sample, on_progress: OnProgress) -> InputSums:
+def gathered(
+    checkpoint: Checkpoint, sample: CalibrationSample, on_progress: OnProgress
+) -> InputSums:
     """Means and squares of every matrix's inputs over the first sequences of the sample."""
     found = InputSums()
     windows = sample.tokens[:BALANCED_SEQUENCES]
@@ -131,11 +133,12 @@ def gathered(checkpoint: Checkpoint, sample: Sample, on_progress: OnProgress) ->
     return found
 
 
-def _write_imatrix(path: Path, found: InputSums, sample: Sample) -> None:
+def _write_imatrix(path: Path, found: InputSums, sample: CalibrationSample) -> None:
     entries = {
-        name: InputSum(sums.squares, sums.tokens, sums.plain) for name, sums in found.sums().items()
+        name: ImatrixEntry(sums.squares, sums.tokens, sums.plain)
+        for name, sums in found.sums().items()
     }
-    over = SummedText(sample.record.name, sample.record.length)
+    over = ImatrixDataset(sample.record.name, sample.record.length)
     importance_files().write(path, entries, over)
 
 
@@ -153,7 +156,7 @@ def wanted_for(recipe: Recipe, plan: Plan) -> Wanted:
 def _key(
     checkpoint: Checkpoint,
     asked: Sequence[tuple[Recipe, Plan]],
-    sample: Sample,
+    sample: CalibrationSample,
     method: Method,
 ) -> dict[str, object]:
     """What a journal is good for: the same weights, plans, text and method."""

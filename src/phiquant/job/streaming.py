@@ -122,7 +122,7 @@ def all_bands(checkpoint: Checkpoint, outlets: Sequence[Outlet]) -> Iterator[Ban
         if following is not None:
             checkpoint.read_ahead(following)
         tensor = checkpoint.tensors[name]
-        for first, last in bands(tensor.shape):
+        for first, last in core_bands(tensor.shape):
             nbytes = (last - first) * tensor.nbytes // tensor.shape[0]
             yield Band(name, first, last, nbytes, by_source[name])
 
@@ -146,7 +146,7 @@ def in_order(
             future.cancel()
 
 
-def bands(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+def core_bands(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     """Row ranges of at most BAND weights where a row allows it; a vector is one band."""
     step = shape[0] if len(shape) == 1 else max(1, BAND // shape[1])
     for first in range(0, shape[0], step):

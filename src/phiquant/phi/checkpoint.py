@@ -18,7 +18,7 @@ from phiquant.errors import CheckpointError
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import read_architecture, read_config
 from phiquant.phi.safetensors_file import (
-    StoredTensor,
+    SafetensorsTensor,
     map_file,
     read_ahead,
     read_header,
@@ -43,7 +43,7 @@ class Checkpoint:
     """What the model is called, for file names and cards."""
     config: Mapping[str, Any]
     architecture: Architecture
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, SafetensorsTensor]
     mapped: Mapping[Path, npt.NDArray[np.uint8]] = field(repr=False, compare=False)
     """The weight files, each mapped once: pages that were seen stay within reach."""
     _made: dict[Callable[..., object], object] = field(
@@ -151,7 +151,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     return mapping
 
 
-def _check_against_index(directory: Path, stored: Iterable[StoredTensor]) -> None:
+def _check_against_index(directory: Path, stored: Iterable[SafetensorsTensor]) -> None:
     places: dict[str, str] = {}
     for tensor in stored:
         if tensor.name in places:
@@ -175,7 +175,7 @@ def _check_against_index(directory: Path, stored: Iterable[StoredTensor]) -> Non
 
 
 def _check_against_architecture(
-    architecture: Architecture, tensors: Mapping[str, StoredTensor]
+    architecture: Architecture, tensors: Mapping[str, SafetensorsTensor]
 ) -> None:
     expected = {weight.name: weight for weight in architecture.weights()}
     missing = [name for name in expected if name not in tensors]

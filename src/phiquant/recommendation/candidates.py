@@ -12,7 +12,7 @@ from phiquant.planning.footprint import Footprint, Use, looked_up
 from phiquant.planning.plan import Plan
 from phiquant.planning.precision import PRECISIONS, Precision
 from phiquant.recipe import Recipe
-from phiquant.recommendation.losses import Loss, Measured, loss_of
+from phiquant.recommendation.losses import Loss, VerifiedArtifact, loss_of
 from phiquant.targets.table import target
 
 
@@ -106,7 +106,7 @@ class Ruled:
 
 
 def candidates(
-    outline: Outline, device: Device, wish: Wish, measured: Sequence[Measured] = ()
+    outline: Outline, device: Device, wish: Wish, measured: Sequence[VerifiedArtifact] = ()
 ) -> tuple[tuple[Candidate, ...], tuple[Ruled, ...]]:
     """Everything that could run, and what is ruled out without looking at sizes."""
     found: list[Candidate] = []

@@ -14,7 +14,7 @@ from phiquant.phi.outline import Outline
 from phiquant.recipe import Recipe
 from phiquant.recommendation.candidates import Candidate, Ruled, Wish, candidates
 from phiquant.recommendation.choice import choose, verdict
-from phiquant.recommendation.losses import read_measured
+from phiquant.recommendation.losses import read_verified
 from phiquant.recommendation.nearest import nearest
 
 
@@ -77,7 +77,7 @@ def recommend(
     outline = find_outline(model, revision)
     on = device if isinstance(device, Device) else find_device(os.fspath(device))
     asked = _within(wish or Wish(), outline, given=wish is not None)
-    found, ruled = candidates(outline, on, asked, read_measured([Path(one) for one in measured]))
+    found, ruled = candidates(outline, on, asked, read_verified([Path(one) for one in measured]))
     chosen = choose(found, asked)
     instead = () if chosen is not None else tuple(nearest(outline, on, asked, found))
     said = tuple(verdict(one, chosen, asked) for one in found)

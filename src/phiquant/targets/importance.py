@@ -46,7 +46,7 @@ def listed(names: list[str] | tuple[str, ...]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class InputSum:
+class ImatrixEntry:
     """One matrix: float32 sums of squares (columns,) over `count` tokens, or other units.
 
     `plain` are sums of the inputs themselves, where a file has them.
@@ -64,7 +64,7 @@ class InputSum:
 
 
 @dataclass(frozen=True, slots=True)
-class SummedText:
+class ImatrixDataset:
     """What the sums were taken over: a name, and tokens in each of its chunks."""
 
     name: str
@@ -81,5 +81,5 @@ class ImportanceFiles:
 
     read: Callable[[Path, Architecture], Importance]
     """What a file says about a model; InputError for one that is broken or another model's."""
-    write: Callable[[Path, Mapping[str, InputSum], SummedText], None]
+    write: Callable[[Path, Mapping[str, ImatrixEntry], ImatrixDataset], None]
     """Write sums by checkpoint name, whole or not at all."""

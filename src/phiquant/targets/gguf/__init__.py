@@ -16,7 +16,7 @@ from phiquant.targets.gguf.footprint import footprint
 from phiquant.targets.gguf.form import TYPES, GgufForm, read_form
 from phiquant.targets.gguf.locate import is_gguf
 from phiquant.targets.gguf.mixtures import BLOCK, DEFAULTS
-from phiquant.targets.importance import Importance, ImportanceFiles, InputSum, SummedText
+from phiquant.targets.importance import ImatrixDataset, ImatrixEntry, Importance, ImportanceFiles
 from phiquant.targets.target import Artifact, Runner, Target, WriterMemory
 from phiquant.targets.writing import Writer
 
@@ -84,7 +84,9 @@ def _read_importance(path: Path, architecture: Architecture) -> Importance:
     return read_importance(path, architecture)
 
 
-def _write_importance(path: Path, entries: Mapping[str, InputSum], text: SummedText) -> None:
+def _write_importance(
+    path: Path, entries: Mapping[str, ImatrixEntry], text: ImatrixDataset
+) -> None:
     from phiquant.targets.gguf.importance import write_importance
 
     write_importance(path, entries, text)

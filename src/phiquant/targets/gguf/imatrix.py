@@ -32,9 +32,9 @@ import numpy.typing as npt
 from phiquant.errors import InputError, MissingDependency
 from phiquant.host.staging import write_bytes
 from phiquant.quantization.grid import Floats
-from phiquant.targets.gguf.file import MAGIC, StoredTensor, read_gguf
+from phiquant.targets.gguf.file import MAGIC, GgufTensor, read_gguf
 from phiquant.targets.gguf.metadata import ARCHITECTURE
-from phiquant.targets.importance import InputSum, SummedText
+from phiquant.targets.importance import ImatrixDataset, ImatrixEntry
 
 LEGACY = ".dat"
 """The suffix that asks for the older encoding when a file is written; reading looks inside."""
@@ -44,7 +44,7 @@ LEAST_ENTRY = 4 + 1 + 4 + 4 + 4
 """Bytes of the smallest entry in the older encoding."""
 
 
-def read_imatrix(path: Path) -> dict[str, InputSum]:
+def read_imatrix(path: Path) -> dict[str, ImatrixEntry]:
     """The entries of the file at `path` by llama.cpp's tensor names, values as they are stored.
 
     Raises InputError for a file that is neither encoding or not sound, MissingDependency for
@@ -60,7 +60,7 @@ def read_imatrix(path: Path) -> dict[str, InputSum]:
         raise InputError(f"cannot read the importance matrix {path}: {error}") from error
 
 
-def write_imatrix(path: Path, entries: Mapping[str, InputSum], text: SummedText) -> None:
+def write_imatrix(path: Path, entries: Mapping[str, ImatrixEntry], text: ImatrixDataset) -> None:
     """Write `entries` by llama.cpp's tensor names, whole or not at all; the suffix `.dat` asks
     for the older encoding.
     """
@@ -69,7 +69,7 @@ def write_imatrix(path: Path, entries: Mapping[str, InputSum], text: SummedText)
     write_bytes(path, data)
 
 
-def _read_gguf(path: Path) -> dict[str, InputSum]:
+def _read_gguf(path: Path) -> dict[str, ImatrixEntry]:
     header = read_gguf(path)
     tensors = {tensor.name: tensor for tensor in header.tensors}
     names = {
@@ -87,7 +87,7 @@ def _read_gguf(path: Path) -> dict[str, InputSum]:
     return {name: _entry(path, name, tensors) for name in sorted(names)}
 
 
-def _entry(path: Path, name: str, tensors: Mapping[str, StoredTensor]) -> InputSum:
+def _entry(path: Path, name: str, tensors: Mapping[str, GgufTensor]) -> ImatrixEntry:
     found = [tensors.get(name + suffix) for suffix in (SUMS, COUNTS, PLAIN)]
     sums, counts, plain = (_values(path, tensor) if tensor else None for tensor in found)
     if sums is None or counts is None:
@@ -102,10 +102,10 @@ def _entry(path: Path, name: str, tensors: Mapping[str, StoredTensor]) -> InputS
         raise InputError(f"{path} counts {count} tokens for {name}; make it anew")
     if plain is not None and plain.size != sums.size:
         raise InputError(f"{path} has {plain.size} {PLAIN} of {name} and {sums.size} {SUMS}")
-    return InputSum(sums, round(count), plain)
+    return ImatrixEntry(sums, round(count), plain)
 
 
-def _values(path: Path, tensor: StoredTensor) -> Floats:
+def _values(path: Path, tensor: GgufTensor) -> Floats:
     if tensor.type != "F32":
         raise InputError(f"expected F32 for {tensor.name} in {path}, found {tensor.type}")
     stored = np.memmap(path, np.uint8, "r", tensor.offset, (tensor.nbytes,))
@@ -118,7 +118,7 @@ class _Legacy:
     def __init__(self, path: Path, data: npt.NDArray[np.uint8]) -> None:
         self._path, self._data, self._at = path, data, 0
 
-    def entries(self) -> Iterator[tuple[str, InputSum]]:
+    def entries(self) -> Iterator[tuple[str, ImatrixEntry]]:
         count = self._integer()
         if not 1 <= count <= len(self._data) // LEAST_ENTRY:
             raise self._error(f"{count} entries, which its {len(self._data)} bytes cannot be")
@@ -132,7 +132,7 @@ class _Legacy:
             if calls < 0 or columns < 1:
                 raise self._error(f"{calls} calls and {columns} columns for {name!r}")
             sums = self._take(4 * columns).view("<f4")
-            yield name, InputSum(sums, max(calls, 1))
+            yield name, ImatrixEntry(sums, max(calls, 1))
         if self._at < len(self._data):
             self._integer()
         if self._at < len(self._data):
@@ -164,7 +164,7 @@ class _Legacy:
         return self._take(length).tobytes().decode("utf-8", errors="replace")
 
 
-def _legacy_bytes(entries: Mapping[str, InputSum], text: SummedText) -> bytes:
+def _legacy_bytes(entries: Mapping[str, ImatrixEntry], text: ImatrixDataset) -> bytes:
     def counted(word: str) -> bytes:
         data = word.encode()
         return struct.pack("<i", len(data)) + data
@@ -178,7 +178,7 @@ def _legacy_bytes(entries: Mapping[str, InputSum], text: SummedText) -> bytes:
     return data + struct.pack("<i", calls) + counted(text.name)
 
 
-def _gguf_bytes(entries: Mapping[str, InputSum], text: SummedText) -> bytes:
+def _gguf_bytes(entries: Mapping[str, ImatrixEntry], text: ImatrixDataset) -> bytes:
     try:
         from gguf import GGUFWriter
     except ImportError as error:

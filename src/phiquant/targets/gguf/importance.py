@@ -19,7 +19,7 @@ from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.quantization.inputs import Inputs
 from phiquant.targets.gguf.imatrix import read_imatrix, write_imatrix
 from phiquant.targets.gguf.tensors import WHOLE_MODEL, tensor_name, tensor_name_of
-from phiquant.targets.importance import Importance, InputSum, SummedText, listed
+from phiquant.targets.importance import ImatrixDataset, ImatrixEntry, Importance, listed
 
 SLACK = 1e-3
 """By how much a squared mean may exceed the mean square, by the rounding of sums."""
@@ -52,9 +52,9 @@ def read_importance(path: Path, architecture: Architecture) -> Importance:
     return Importance(path.name, inputs, tuple(absent))
 
 
-def write_importance(path: Path, entries: Mapping[str, InputSum], text: SummedText) -> None:
+def write_importance(path: Path, entries: Mapping[str, ImatrixEntry], text: ImatrixDataset) -> None:
     """Write `entries` by checkpoint name to `path` for llama.cpp; see `write_imatrix`."""
-    named: dict[str, InputSum] = {}
+    named: dict[str, ImatrixEntry] = {}
     for name, entry in entries.items():
         stored = tensor_name_of(name)
         assert stored is not None
@@ -69,7 +69,7 @@ def _has_inputs(weight: Weight, architecture: Architecture) -> bool:
     return not weight.role.is_norm
 
 
-def _entry(entries: Mapping[str, InputSum], weight: Weight) -> InputSum | None:
+def _entry(entries: Mapping[str, ImatrixEntry], weight: Weight) -> ImatrixEntry | None:
     """The weight's entry, if it has seen anything."""
     names = [tensor_name(weight)]
     if weight.role is Role.EMBEDDING:
@@ -78,7 +78,7 @@ def _entry(entries: Mapping[str, InputSum], weight: Weight) -> InputSum | None:
     return found[0] if found else None
 
 
-def _checked(path: Path, weight: Weight, entry: InputSum) -> Inputs:
+def _checked(path: Path, weight: Weight, entry: ImatrixEntry) -> Inputs:
     columns, name = weight.shape[1], tensor_name(weight)
     if entry.sums.size != columns:
         raise InputError(

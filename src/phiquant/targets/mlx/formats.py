@@ -14,7 +14,7 @@ from phiquant.quantization.float_grid import FloatGrid
 from phiquant.quantization.floats import FLOAT_TYPES
 from phiquant.quantization.grid import Grid
 from phiquant.targets.form import Request
-from phiquant.targets.mlx.grids import BITS, GROUPS, AffineGrid
+from phiquant.targets.mlx.grids import BITS, GROUPS, GroupedAffineGrid
 
 FLOATS: Mapping[str, str] = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 """Float type → its element type in safetensors."""
@@ -65,7 +65,7 @@ AFFINE_GRIDS: Mapping[str, Affine] = {
 """Name of an affine grid → its bits and group."""
 
 GRIDS: Mapping[str, Grid] = {name: FloatGrid(FLOAT_TYPES[name]) for name in FLOATS.values()} | {
-    kind.grid_name(parameters): AffineGrid(kind.bits, kind.group, FLOAT_TYPES[parameters])
+    kind.grid_name(parameters): GroupedAffineGrid(kind.bits, kind.group, FLOAT_TYPES[parameters])
     for kind in AFFINE_GRIDS.values()
     for parameters in FLOATS.values()
 }

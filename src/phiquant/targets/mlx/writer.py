@@ -19,7 +19,7 @@ from phiquant.targets.mlx.formats import DTYPE_NAMES, FLOATS, GRIDS, MlxForm, af
 from phiquant.targets.mlx.longrope import served_lengths
 from phiquant.targets.mlx.model_config import artifact_config, quantization_entry
 from phiquant.targets.mlx.planner import stored_as
-from phiquant.targets.mlx.shards import INDEX, StoredPart, arrange, index_json
+from phiquant.targets.mlx.shards import INDEX, ShardTensor, arrange, index_json
 from phiquant.targets.streamed_file import StreamedFile
 from phiquant.targets.tokenizer_files import read_tokenizer_files
 
@@ -49,7 +49,7 @@ class MlxWriter:
             entry = quantization_entry(kind, matrices)
             self._config |= {"quantization": entry, "quantization_config": entry}
         self._stack = ExitStack()
-        self._places: dict[str, tuple[StreamedFile, StoredPart]] = {}
+        self._places: dict[str, tuple[StreamedFile, ShardTensor]] = {}
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:

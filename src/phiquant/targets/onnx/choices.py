@@ -18,7 +18,7 @@ from phiquant.phi.architecture import Role
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import PlanRow
 from phiquant.targets.onnx.formats import GRIDS, ON_CPU, Blocks, OnnxForm
-from phiquant.targets.onnx.grids import BITS, BLOCKS, BlockGrid
+from phiquant.targets.onnx.grids import BITS, BLOCKS, BlockwiseGrid
 
 
 def choices(row: PlanRow, form: OnnxForm, survey: Survey) -> tuple[PlanRow, ...]:
@@ -40,7 +40,7 @@ def type_of(rows: Sequence[PlanRow]) -> str:
     weights: Counter[str] = Counter()
     for row in rows:
         grid = GRIDS[row.grid]
-        if isinstance(grid, BlockGrid):
+        if isinstance(grid, BlockwiseGrid):
             weights[grid.name] += row.weights
     return weights.most_common(1)[0][0] if weights else f"fp{rows[0].grid[1:]}"
 

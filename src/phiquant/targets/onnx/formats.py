@@ -14,7 +14,7 @@ from phiquant.planning.precision import Precision
 from phiquant.quantization.floats import FLOAT_TYPES
 from phiquant.quantization.grid import Grid
 from phiquant.targets.form import Request
-from phiquant.targets.onnx.grids import BITS, BLOCKS, FLOAT_GRIDS, BlockGrid
+from phiquant.targets.onnx.grids import BITS, BLOCKS, FLOAT_GRIDS, BlockwiseGrid
 
 FLOATS: Mapping[str, str] = {"fp16": "F16", "fp32": "F32"}
 PROVIDERS = ("cpu", "mobile", "cuda", "dml", "webgpu")
@@ -58,7 +58,7 @@ GRIDS: Mapping[str, Grid] = {
         for bits in BITS
         for block in BLOCKS
         for symmetric in (False, True)
-        for grid in (BlockGrid(bits, block, symmetric, FLOAT_TYPES[parameters]),)
+        for grid in (BlockwiseGrid(bits, block, symmetric, FLOAT_TYPES[parameters]),)
     },
 }
 """Every grid that a plan of this target may name."""

@@ -20,7 +20,7 @@ from phiquant.planning.plan import Plan, PlanRow
 from phiquant.targets.onnx.external import Wanted
 from phiquant.targets.onnx.formats import GRIDS, OnnxForm
 from phiquant.targets.onnx.graph import CONTRIB, DATA_TYPES, GraphBuilder
-from phiquant.targets.onnx.grids import BlockGrid
+from phiquant.targets.onnx.grids import BlockwiseGrid
 
 EMBEDDING = "model.embed_tokens"
 
@@ -42,12 +42,12 @@ class Layout:
 
     def as_nbits(self, row: PlanRow) -> bool:
         """Whether the tensor is stored as MatMulNBits takes it."""
-        return self.form.fused and isinstance(GRIDS[row.grid], BlockGrid)
+        return self.form.fused and isinstance(GRIDS[row.grid], BlockwiseGrid)
 
     def wanted(self, row: PlanRow) -> list[Wanted]:
         """The stored tensors of a row."""
         grid = GRIDS[row.grid]
-        if not isinstance(grid, BlockGrid):
+        if not isinstance(grid, BlockwiseGrid):
             transposed = self.transposed(row)
             shape = row.shape[::-1] if transposed else row.shape
             return [Wanted(f"{row.output}.weight", DATA_TYPES[row.grid], shape, transposed)]
@@ -59,7 +59,7 @@ class Layout:
             for part, layout in parts.items()
         ]
 
-    def _standard(self, row: PlanRow, grid: BlockGrid) -> list[Wanted]:
+    def _standard(self, row: PlanRow, grid: BlockwiseGrid) -> list[Wanted]:
         codes = _code_type(grid)
         scales = DATA_TYPES[grid.kind.name]
         types = {"weight": codes, "scales": scales, "zero_points": codes}
@@ -73,7 +73,7 @@ class Layout:
         return found
 
 
-def _code_type(grid: BlockGrid) -> ir.DataType:
+def _code_type(grid: BlockwiseGrid) -> ir.DataType:
     """DequantizeLinear without zero points wants signed codes."""
     if grid.bits == 4:
         return ir.DataType.INT4 if grid.symmetric else ir.DataType.UINT4
@@ -110,9 +110,9 @@ class Matrices:
     def _product(self, x: ir.Value, row: PlanRow, name: str) -> ir.Value:
         b = self._builder
         grid = GRIDS[row.grid]
-        if isinstance(grid, BlockGrid) and self._form.fused:
+        if isinstance(grid, BlockwiseGrid) and self._form.fused:
             return self._nbits(x, row, grid, name)
-        if isinstance(grid, BlockGrid):
+        if isinstance(grid, BlockwiseGrid):
             weight = self._dequantized(row.output, grid, name, axis=0)
         else:
             weight = self._as_activations(b.weight(f"{row.output}.weight"), row)
@@ -127,7 +127,7 @@ class Matrices:
         b, row = self._builder, self._rows[EMBEDDING]
         grid = GRIDS[row.grid]
         name = "/model/embed_tokens"
-        if isinstance(grid, BlockGrid):
+        if isinstance(grid, BlockwiseGrid):
             if self._form.fused:
                 return self._gather_blocks(ids, row, grid, name)
             return self._gather_standard(ids, row, grid, name)
@@ -139,7 +139,7 @@ class Matrices:
             gathered = b("Gather", weight, ids, axis=0, name=f"{name}/Gather")
         return self._as_activations(gathered, row)
 
-    def _nbits(self, x: ir.Value, row: PlanRow, grid: BlockGrid, name: str) -> ir.Value:
+    def _nbits(self, x: ir.Value, row: PlanRow, grid: BlockwiseGrid, name: str) -> ir.Value:
         b = self._builder
         rows, columns = row.shape
         if row.role is Role.EMBEDDING:
@@ -164,7 +164,9 @@ class Matrices:
         )
         return b.known(product, "batch_size", "sequence_length", rows)
 
-    def _gather_blocks(self, ids: ir.Value, row: PlanRow, grid: BlockGrid, name: str) -> ir.Value:
+    def _gather_blocks(
+        self, ids: ir.Value, row: PlanRow, grid: BlockwiseGrid, name: str
+    ) -> ir.Value:
         b = self._builder
         shape = (row.shape[0], row.shape[1] * grid.bits // 8)
         parts = [
@@ -186,7 +188,9 @@ class Matrices:
         )
         return b.known(gathered, "batch_size", "sequence_length", row.shape[1])
 
-    def _gather_standard(self, ids: ir.Value, row: PlanRow, grid: BlockGrid, name: str) -> ir.Value:
+    def _gather_standard(
+        self, ids: ir.Value, row: PlanRow, grid: BlockwiseGrid, name: str
+    ) -> ir.Value:
         """Gather codes and parameters, then dequantize what was gathered."""
         b = self._builder
         across = self._layout.transposed(row)
@@ -217,7 +221,7 @@ class Matrices:
             return self._builder.weight(name)
         return self._builder.alias(name, f"{name}.rows")
 
-    def _dequantized(self, output: str, grid: BlockGrid, name: str, axis: int) -> ir.Value:
+    def _dequantized(self, output: str, grid: BlockwiseGrid, name: str, axis: int) -> ir.Value:
         b = self._builder
         names = ["weight", "scales"] if grid.symmetric else ["weight", "scales", "zero_points"]
         return b(

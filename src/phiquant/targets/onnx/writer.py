@@ -27,7 +27,7 @@ from phiquant.targets.onnx.external import FILE, Entry, arrange
 from phiquant.targets.onnx.formats import GRIDS, OnnxForm
 from phiquant.targets.onnx.genai_config import genai_config
 from phiquant.targets.onnx.graph import DATA_TYPES, GraphBuilder, typed
-from phiquant.targets.onnx.grids import BlockGrid, unpack_codes
+from phiquant.targets.onnx.grids import BlockwiseGrid, unpack_codes
 from phiquant.targets.onnx.matrices import Layout
 from phiquant.targets.onnx.rotary import cache_bands
 from phiquant.targets.onnx.transposed import MappedFile
@@ -80,7 +80,7 @@ class OnnxWriter:
         grid = GRIDS[row.grid]
         for part, array in parts.items():
             entry = self._entries[f"{row.output}.{part}"]
-            standard = isinstance(grid, BlockGrid) and not self._layout.as_nbits(row)
+            standard = isinstance(grid, BlockwiseGrid) and not self._layout.as_nbits(row)
             elements = _elements(array, part, grid, row.shape[1]) if standard else array
             self._put(entry, first, elements)
 
@@ -133,7 +133,7 @@ def _elements(
     array: npt.NDArray[np.generic], part: str, grid: Grid, columns: int
 ) -> npt.NDArray[np.generic]:
     """One element a code, as DequantizeLinear takes them: signed without zero points."""
-    assert isinstance(grid, BlockGrid)
+    assert isinstance(grid, BlockwiseGrid)
     if part == "scales":
         return array
     width = columns if part == "weight" else columns // grid.block

@@ -13,7 +13,7 @@ from phiquant.phi.survey import Survey
 from phiquant.planning.plan import PlanRow
 from phiquant.targets.openvino.form import OpenVinoForm
 from phiquant.targets.openvino.formats import COMPRESSED, FLOAT_GRIDS, INTEGER_GRIDS, Compressed
-from phiquant.targets.openvino.parts import stored_parts
+from phiquant.targets.openvino.parts import stored_constants
 
 
 def choices(row: PlanRow, form: OpenVinoForm, survey: Survey) -> tuple[PlanRow, ...]:
@@ -46,4 +46,4 @@ def type_of(rows: Sequence[PlanRow]) -> str:
 
 def _on(row: PlanRow, grid: str) -> PlanRow:
     moved = replace(row, grid=grid)
-    return replace(moved, nbytes=sum(part.nbytes for part in stored_parts(moved)))
+    return replace(moved, nbytes=sum(part.nbytes for part in stored_constants(moved)))

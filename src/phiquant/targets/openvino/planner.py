@@ -16,7 +16,7 @@ from phiquant.planning.plan import Plan, PlanRow
 from phiquant.targets.form import check_context
 from phiquant.targets.openvino.form import OpenVinoForm
 from phiquant.targets.openvino.formats import FLOATS, Compressed, fitting_group
-from phiquant.targets.openvino.parts import stored_parts
+from phiquant.targets.openvino.parts import stored_constants
 
 TABLES = (Role.EMBEDDING, Role.HEAD)
 ROLES = (Role.DOWN, Role.QKV, Role.ATTENTION_OUTPUT, Role.GATE_UP)
@@ -70,7 +70,7 @@ def _row(weight: Weight, form: OpenVinoForm, survey: Survey, backed_up: Collecti
     grid, reason = _choose(weight, form, survey, weight.name in backed_up)
     output = weight.name.removesuffix(".weight")
     row = PlanRow(weight.name, output, weight.role, weight.layer, weight.shape, grid, 0, reason)
-    nbytes = sum(part.nbytes for part in stored_parts(row))
+    nbytes = sum(part.nbytes for part in stored_constants(row))
     return PlanRow(
         weight.name, output, weight.role, weight.layer, weight.shape, grid, nbytes, reason
     )

@@ -20,7 +20,7 @@ from phiquant.quantization.nibbles import pack_run
 from phiquant.targets.openvino.form import OpenVinoForm
 from phiquant.targets.openvino.graph import build_graph
 from phiquant.targets.openvino.ir import arrange, serialize
-from phiquant.targets.openvino.parts import StoredPart
+from phiquant.targets.openvino.parts import StoredConstant
 from phiquant.targets.openvino.text_files import text_files
 from phiquant.targets.openvino.tokenizer_ir import proved_tokenizer
 from phiquant.targets.streamed_file import StreamedFile
@@ -58,7 +58,7 @@ class OpenVinoWriter:
         """Store the parts of `row` for the tensor's rows from `first` on."""
         assert self._binary is not None
         for name, array in parts.items():
-            stored, offset = self._layout.parts[StoredPart(row.output, name, "", ()).name]
+            stored, offset = self._layout.parts[StoredConstant(row.output, name, "", ()).name]
             if stored.element_type == "u4" and name == "zero_point":
                 self._gather(stored, offset, first, array)
                 continue
@@ -73,7 +73,7 @@ class OpenVinoWriter:
         return {self._binary.path.name: self._binary.hash}
 
     def _gather(
-        self, stored: StoredPart, offset: int, first: int, array: npt.NDArray[np.generic]
+        self, stored: StoredConstant, offset: int, first: int, array: npt.NDArray[np.generic]
     ) -> None:
         """Keep 4-bit zero points until all rows are there: rows may share bytes."""
         assert self._binary is not None
