@@ -66,23 +66,23 @@ class Request:
         return value
 
     def type_among(
-        self, types: Mapping[str, str], defaults: Mapping[Precision, str], known: str
+        self, types: Mapping[str, str], defaults: Mapping[Precision, str], runtime: str, choose: str
     ) -> str:
         """The type that is asked for, in whatever case, or the precision's default.
 
-        Raises RequestError with the sentence `known`, which says what types the target has.
+        Raises RequestError for a type that `runtime` does not have; `choose` names those it has.
         """
         if self.type is None:
             return defaults[self.precision]
         for name in types:
             if name.lower() == self.type.lower():
                 return name
-        raise RequestError(f"expected another `type` than {self.type!r}: {known}")
+        raise RequestError(f"{runtime} has no type {self.type!r}; choose {choose}")
 
 
 def check_context(context: int | None, longest: int) -> None:
     """RequestError for a context of more tokens than the model has positions."""
     if context is not None and context > longest:
         raise RequestError(
-            f"expected `context` to be at most {longest}, the model's own, found {context}"
+            f"expected `context` to be at most {longest} tokens, as the model has it, found {context}"
         )

@@ -24,5 +24,5 @@ class GgufForm:
 
 def read_form(request: Request) -> GgufForm:
     """The mixture that is asked for, by type or by precision; RequestError for an unknown one."""
-    known = f"llama.cpp's types that can be made here are {', '.join(MIXTURES)}"
-    return GgufForm(request.type_among(TYPES, DEFAULTS, known))
+    choose = f"among {', '.join(MIXTURES)}"
+    return GgufForm(request.type_among(TYPES, DEFAULTS, "llama.cpp", choose))

@@ -88,11 +88,11 @@ class MlxForm:
 
 def read_form(request: Request) -> MlxForm:
     """The form that is asked for; RequestError for a type that MLX does not have."""
-    known = (
-        f"MLX has bits among {', '.join(map(str, BITS))} and a group of "
+    choose = (
+        f"bits among {', '.join(map(str, BITS))} and a group of "
         f"{', '.join(map(str, GROUPS))} (as in 4bit-g64), or one of {', '.join(FLOATS)}"
     )
-    return MlxForm(request.type_among(TYPES, DEFAULTS, known), request.context)
+    return MlxForm(request.type_among(TYPES, DEFAULTS, "MLX", choose), request.context)
 
 
 def affine_type(name: str) -> Affine | None:

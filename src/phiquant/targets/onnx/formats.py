@@ -138,7 +138,8 @@ def read_form(request: Request) -> OnnxForm:
         type=request.type_among(
             TYPES,
             DEFAULTS,
-            f"ONNX has int4 or int8 with a block of {', '.join(map(str, BLOCKS))} (int4-b32, "
+            "ONNX",
+            f"int4 or int8 with a block of {', '.join(map(str, BLOCKS))} (int4-b32, "
             f"int4-b32-sym), or one of {', '.join(FLOATS)}",
         ),
         provider=provider,

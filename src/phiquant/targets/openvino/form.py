@@ -80,12 +80,12 @@ class OpenVinoForm:
 def read_form(request: Request) -> OpenVinoForm:
     """The form that is asked for; RequestError for what OpenVINO or the device does not have."""
     device = request.choice("ov_device", DEVICES, DEVICES[0])
-    known = (
-        f"OpenVINO has int4 or int8, sym or asym, and a group of {', '.join(map(str, GROUPS))} or "
+    choose = (
+        f"int4 or int8, sym or asym, and a group of {', '.join(map(str, GROUPS))} or "
         f"channel (as in int4-sym-g64), or one of {', '.join(FLOATS)}"
     )
     defaults = {**DEFAULTS, **NPU_DEFAULTS} if device == "NPU" else DEFAULTS
-    name = request.type_among(TYPES, defaults, known)
+    name = request.type_among(TYPES, defaults, "OpenVINO", choose)
     kind = compressed_type(name)
     if device == "NPU" and (kind is None or not kind.symmetric or kind.group not in (0, 128)):
         raise RequestError(
