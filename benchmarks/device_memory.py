@@ -136,7 +136,9 @@ def in_openvino(path: Path, _: int, prompt: np.ndarray) -> None:
     import openvino
     import openvino_genai
 
-    pipeline = openvino_genai.LLMPipeline(str(path), "CPU")
+    from phiquant.targets.openvino.running import properties
+
+    pipeline = openvino_genai.LLMPipeline(str(path), "CPU", **properties(path))
     given = openvino_genai.TokenizedInputs(
         openvino.Tensor(prompt[None].astype(np.int64)),
         openvino.Tensor(np.ones((1, len(prompt)), np.int64)),

@@ -24,7 +24,11 @@ Json = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 Model = Annotated[
-    str, typer.Argument(help="A checkpoint directory, or a Hugging Face id.", metavar="MODEL")
+    str,
+    typer.Argument(
+        help="A checkpoint directory, a Hugging Face id, or the address of its page.",
+        metavar="MODEL",
+    ),
 ]
 Outline = Annotated[
     str,

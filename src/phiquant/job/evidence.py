@@ -5,9 +5,11 @@ give. `balanced` needs mean squares, which a text gives and an importance matrix
 means too, which few matrices have.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.calibration.text import CalibrationSample, SampleRecord, sample_of
 from phiquant.job.order import Order
 from phiquant.phi.checkpoint import Checkpoint
@@ -27,6 +29,20 @@ class Evidence:
     sample: CalibrationSample | None = None
     importance: Importance | None = None
     imatrix: Path | None = None
+    text: CalibrationText = field(default_factory=CalibrationText)
+    """The text that was asked for."""
+
+    def as_json(self, recipe: Recipe) -> dict[str, Any] | None:
+        """What `recipe` was carried out by beside the weights, for its record; None if nothing."""
+        if recipe.quality == "fast" and recipe.budget is None:
+            return None
+        matrix = self.importance if recipe.quality == "balanced" else None
+        return {
+            "text": None if self.text.file is None else self.text.file.name,
+            "sequences": self.text.sequences,
+            "length": self.text.length,
+            "imatrix": None if matrix is None else matrix.name,
+        }
 
     def noted(self, recipe: Recipe, plan: Plan) -> Plan:
         """The plan of `recipe` with a sentence on what its roundings rest on."""
@@ -55,4 +71,5 @@ def read_evidence(checkpoint: Checkpoint, order: Order) -> Evidence:
     if files.read is not None:
         importance = importance_files().read(Path(files.read), checkpoint.architecture)
     sample = sample_of(checkpoint.tokenizer, order.text) if order.reads_text else None
-    return Evidence(sample, importance, None if files.write is None else Path(files.write))
+    write = None if files.write is None else Path(files.write)
+    return Evidence(sample, importance, write, order.text)

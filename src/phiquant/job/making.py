@@ -91,7 +91,8 @@ def carry_out(
         inside = [scratch / one.path.relative_to(output) for one in made]
         written = _write(checkpoint, made, inside, rounding, on_progress)
         for directory, one, known in zip(inside, made, written, strict=True):
-            manifest = Manifest.describe(source, hashes.result(), one.recipe, one.plan)
+            calibration = prospect.evidence.as_json(one.recipe)
+            manifest = Manifest.describe(source, hashes.result(), one.recipe, one.plan, calibration)
             write_records(directory, manifest, known)
     return made
 

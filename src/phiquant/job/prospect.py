@@ -23,6 +23,7 @@ from phiquant.job.protection import plan_of
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.family import find_outline
+from phiquant.phi.model_name import read_model_name
 from phiquant.phi.outline import Outline, has_weights
 from phiquant.phi.source import Source, locate
 from phiquant.phi.survey import Survey, survey
@@ -120,7 +121,7 @@ def prepare(
     """Read everything of `model` once, and plan. Raises RequestError or InputError."""
     outline = find_outline(model, revision)
     make_plans(outline.architecture, asked.recipes, outline.survey)  # refuses before the download
-    source = locate(model, outline.source.revision or revision)
+    source = locate(model, _pinned(model, outline, revision))
     checkpoint = Checkpoint.open(source.directory, source.name)
     surveyed, notes = _examine(checkpoint, asked.recipes, on_progress)
     architecture = checkpoint.architecture
@@ -129,12 +130,18 @@ def prepare(
     pairs = list(zip(asked.recipes, plans, strict=True))
     plans = within_budgets(checkpoint, pairs, surveyed, asked.text, on_progress)
     plans = tuple(
-        evidence.noted(recipe, plan).with_notes(said)
+        evidence.noted(recipe, plan.with_notes(checkpoint.notes)).with_notes(said)
         for recipe, plan, said in zip(asked.recipes, plans, notes, strict=True)
     )
     cost = _cost(architecture, asked.recipes, evidence)
     expected = forecast(plans, architecture.vocabulary_size, cost)
     return Prospect(source, architecture, surveyed, checkpoint, asked, plans, expected, evidence)
+
+
+def _pinned(model: str | os.PathLike[str], outline: Outline, revision: str | None) -> str | None:
+    """The commit whose configuration was read, so that the weights are of the same."""
+    fetched = read_model_name(model, revision).directory is None
+    return outline.source.revision or revision if fetched else revision
 
 
 def make_plans(

@@ -28,6 +28,9 @@ RAW_DTYPES: Mapping[str, np.dtype[np.generic]] = {
 }
 """Stored element type → NumPy view of it; BF16 is viewed as its 16 bits."""
 
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that a clone without Git LFS has in place of a large file."""
+
 
 @dataclass(frozen=True, slots=True)
 class SafetensorsTensor:
@@ -47,6 +50,8 @@ def read_header(path: Path) -> tuple[SafetensorsTensor, ...]:
 
     try:
         # Opened here first: the library calls a file that may not be read an absent one.
+        with path.open("rb") as file:
+            _refuse_pointer(path, file.read(len(POINTER)))
         with path.open("rb") as file, safe_open(path, framework="numpy"):
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))
@@ -67,6 +72,14 @@ def read_header(path: Path) -> tuple[SafetensorsTensor, ...]:
             SafetensorsTensor(name, entry["dtype"], shape, path, 8 + length + first, last - first)
         )
     return tuple(sorted(tensors, key=lambda tensor: tensor.offset))
+
+
+def _refuse_pointer(path: Path, head: bytes) -> None:
+    if head == POINTER:
+        raise CheckpointError(
+            f"{path.name} is a pointer that Git LFS left in place of the weights; fetch them with "
+            "`git lfs pull`, or download the model again"
+        )
 
 
 def map_file(path: Path) -> npt.NDArray[np.uint8]:

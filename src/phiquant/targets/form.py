@@ -84,5 +84,6 @@ def check_context(context: int | None, longest: int) -> None:
     """RequestError for a context of more tokens than the model has positions."""
     if context is not None and context > longest:
         raise RequestError(
-            f"expected `context` to be at most {longest} tokens, as the model has it, found {context}"
+            f"expected `context` to be at most {longest} tokens, what the model is made for; found "
+            f"{context}"
         )

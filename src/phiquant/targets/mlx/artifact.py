@@ -15,6 +15,7 @@ from typing import Any
 from phiquant.errors import ArtifactError, CheckpointError, ConfigError
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import read_config
+from phiquant.phi.listed import listed
 from phiquant.phi.safetensors_file import SafetensorsTensor, map_tensor, read_header
 from phiquant.quantization.grid import Floats, Grid
 from phiquant.targets.mlx.formats import AFFINE_GRIDS, FLOATS, GRIDS, Affine
@@ -160,9 +161,7 @@ def _read_matrices(
         grid = _grid_of(module, weight.shape, parts, config)
         matrices[weight.name] = _Matrix(weight.shape, grid, parts)
     if stored:
-        raise ArtifactError(
-            f"tensors that are no part of the network: {', '.join(sorted(stored)[:6])}"
-        )
+        raise ArtifactError(f"tensors that are no part of the network: {listed(sorted(stored))}")
     return matrices
 
 

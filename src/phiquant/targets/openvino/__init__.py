@@ -13,6 +13,7 @@ from phiquant.targets.openvino.footprint import footprint
 from phiquant.targets.openvino.form import OPTIONS, OpenVinoForm, read_form
 from phiquant.targets.openvino.formats import DEFAULTS, GRIDS, TYPES
 from phiquant.targets.openvino.planner import plan
+from phiquant.targets.openvino.running import command
 from phiquant.targets.target import Runner, Target, WriterMemory
 from phiquant.targets.writing import Writer
 
@@ -36,13 +37,6 @@ def _runner(path: Path) -> Runner:
     return OpenVinoRunner(path)
 
 
-def _command(path: Path) -> str:
-    return (
-        'python -c "import openvino_genai as g; '
-        "print(g.LLMPipeline('.', 'CPU').generate('Why is the sky blue?', max_new_tokens=200))\""
-    )
-
-
 TARGET = Target(
     name="openvino",
     title="OpenVINO",
@@ -60,7 +54,7 @@ TARGET = Target(
     open=open_artifact,
     runner=_runner,
     library="openvino",
-    command=_command,
+    command=command,
     prepare=_prepare,
     options=OPTIONS,
     apart=True,

@@ -64,14 +64,17 @@ class OpenVinoForm:
     def hints(self) -> Mapping[str, str]:
         """Runtime options for the model's `rt_info`.
 
-        Weights of 32 or 16 bits keep the cache at their own precision and have no activations
-        rounded. For compressed ones these are the CPU plugin's own defaults, said aloud.
+        Weights of 32 or 16 bits keep the cache at 16 bits and have no activations rounded. A cache
+        of "f16" is bfloat16 where the CPU plugin computes in that; "f32" there would not load with
+        paged attention, so an FP32 cache is the application's to ask for (see `running`). For
+        compressed weights these are the plugin's own defaults, said aloud.
         """
         scale = {"ACTIVATIONS_SCALE_FACTOR": "8.0"}  # keeps FP16 activations on a GPU finite
+        whole = {"KV_CACHE_PRECISION": "f16", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
         if self.type == "fp32":
-            return {"KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+            return whole
         if self.type == "fp16":
-            return scale | {"KV_CACHE_PRECISION": "f16", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+            return scale | whole
         if self.device == "NPU":
             return scale
         return scale | {"KV_CACHE_PRECISION": "u8", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}

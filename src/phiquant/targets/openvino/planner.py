@@ -17,6 +17,7 @@ from phiquant.targets.form import check_context
 from phiquant.targets.openvino.form import OpenVinoForm
 from phiquant.targets.openvino.formats import FLOATS, Compressed, fitting_group
 from phiquant.targets.openvino.parts import stored_constants
+from phiquant.targets.openvino.running import SINGLE_PRECISION
 
 TABLES = (Role.EMBEDDING, Role.HEAD)
 ROLES = (Role.DOWN, Role.QKV, Role.ATTENTION_OUTPUT, Role.GATE_UP)
@@ -31,7 +32,7 @@ def plan(architecture: Architecture, survey: Survey, form: OpenVinoForm) -> Plan
     check_context(form.context, architecture.max_positions)
     kept = _backed_up(architecture, form, survey)
     rows = tuple(_row(weight, form, survey, kept) for weight in architecture.weights())
-    return Plan("openvino", form.type, rows, _notes(architecture))
+    return Plan("openvino", form.type, rows, _notes(architecture, form))
 
 
 def sensitivity(weight: Weight, layers: int) -> tuple[int, int, int]:
@@ -114,9 +115,15 @@ def _fitted(weight: Weight, kind: Compressed, reason: str) -> tuple[str, str]:
     )
 
 
-def _notes(architecture: Architecture) -> tuple[str, ...]:
+def _notes(architecture: Architecture, form: OpenVinoForm) -> tuple[str, ...]:
     long = architecture.rope.long
     notes = []
+    if form.type == "fp32" and form.device == "CPU":
+        notes.append(
+            "on a processor with bfloat16 arithmetic OpenVINO computes in that, unless the "
+            "application passes the properties "
+            f"{' and '.join(f'{name}={value!r}' for name, value in SINGLE_PRECISION.items())}"
+        )
     if long is not None:
         notes.append(
             f"a generation that grows past {long.original_positions} tokens goes on with "

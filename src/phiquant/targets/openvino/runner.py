@@ -1,8 +1,9 @@
 """`OpenVinoRunner`: an artifact in OpenVINO for logits and in openvino_genai for generation.
 
 Logits are computed with float32 activations (INFERENCE_PRECISION_HINT): on a processor with
-bfloat16 arithmetic the plugin would round to that, whatever the artifact. All else is as the
-artifact's own `rt_info` has it. Generation takes openvino_genai's pipeline as it comes.
+bfloat16 arithmetic the plugin would round to that, whatever the artifact. Generation takes
+openvino_genai's pipeline. Both are given the properties that the artifact is to be run with
+(`running`); all else is as the artifact's own `rt_info` has it.
 """
 
 import os
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from phiquant.errors import ArtifactError, MissingDependency
 from phiquant.phi.config import read_architecture, read_config
 from phiquant.quantization.grid import Floats
+from phiquant.targets.openvino.running import properties
 from phiquant.targets.openvino.xml_reader import MODEL
 from phiquant.targets.target import Generation
 
@@ -54,7 +56,7 @@ class OpenVinoRunner:
         except ImportError as error:
             raise MissingDependency("openvino-genai", "running an OpenVINO artifact") from error
         self._path = path if path.is_dir() else path.parent
-        self._runtime = f"openvino {openvino.__version__}"
+        self._runtime = f"openvino {openvino.__version__} on a CPU"
         try:
             compiled = self._compile()
             self._tokenizer: Any = openvino_genai.Tokenizer(str(self._path))
@@ -77,7 +79,7 @@ class OpenVinoRunner:
 
     @property
     def runtime(self) -> str:
-        """OpenVINO's version."""
+        """OpenVINO's version, and the device: it is the CPU for artifacts of any device."""
         return self._runtime
 
     @property
@@ -142,7 +144,7 @@ class OpenVinoRunner:
                 ops.slice(product.input_value(0), *edges).output(0)
             )
             model.validate_nodes_and_infer_types()
-        settings = {"INFERENCE_PRECISION_HINT": "f32", **threads()}
+        settings = {"INFERENCE_PRECISION_HINT": "f32", **properties(self._path), **threads()}
         return core.compile_model(model, "CPU", settings)
 
     def step(
@@ -164,12 +166,13 @@ class OpenVinoRunner:
         import openvino_genai
 
         if self._pipeline is None:
-            self._pipeline = openvino_genai.LLMPipeline(str(self._path), "CPU", **threads())
+            given = {**properties(self._path), **threads()}
+            self._pipeline = openvino_genai.LLMPipeline(str(self._path), "CPU", **given)
         settings = self._pipeline.get_generation_config()
         settings.max_new_tokens = limit
         settings.do_sample = False
         settings.apply_chat_template = False
-        given = openvino_genai.TokenizedInputs(
+        inputs = openvino_genai.TokenizedInputs(
             openvino.Tensor(prompt[None].astype(np.int64)),
             openvino.Tensor(np.ones((1, len(prompt)), np.int64)),
         )
@@ -179,7 +182,7 @@ class OpenVinoRunner:
             times.append(time.perf_counter())
             return openvino_genai.StreamingStatus.RUNNING
 
-        result = self._pipeline.generate(given, settings, seen)
+        result = self._pipeline.generate(inputs, settings, seen)
         tokens = [int(token) for token in result.tokens[0]]
         stopped = bool(tokens) and tokens[-1] in settings.stop_token_ids
         if stopped:

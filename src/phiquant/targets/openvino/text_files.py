@@ -1,9 +1,9 @@
 """The text files of an OpenVINO artifact: the checkpoint's own where the tools read those.
 
 `config.json` is the one for clients (see `client_config`); `generation_config.json` names every
-token that ends a text; `openvino_config.json` says to optimum-intel what the weights are. The
-tokenizer's files are there for optimum-intel, whose pipelines take transformers' tokenizer;
-openvino_genai takes the two tokenizer models.
+token that ends a text; `openvino_config.json` says to optimum-intel what the weights are, and by
+which transformers the model was saved. The tokenizer's files are there for optimum-intel, whose
+pipelines take transformers' tokenizer; openvino_genai takes the two tokenizer models.
 """
 
 import json
@@ -12,14 +12,17 @@ from typing import Any
 
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
-from phiquant.planning.plan import Plan
 from phiquant.targets.client_config import client_config
 from phiquant.targets.openvino.form import OpenVinoForm
 from phiquant.targets.tokenizer_files import read_tokenizer_files
 
+TRANSFORMERS = "5.23.0"
+"""The version whose `Phi3ForCausalLM` the reference forward was compared with; for a checkpoint
+that does not say which version saved it."""
+
 
 def text_files(
-    plan: Plan, form: OpenVinoForm, checkpoint: Checkpoint, tokenizer: Tokenizer
+    form: OpenVinoForm, checkpoint: Checkpoint, tokenizer: Tokenizer
 ) -> dict[str, bytes]:
     """File name → content. Raises TokenizerError for a tokenizer that will not do."""
     taken = read_tokenizer_files(checkpoint)
@@ -31,7 +34,7 @@ def text_files(
     files = {
         "config.json": _json(client_config(checkpoint)),
         "generation_config.json": _json(generation),
-        "openvino_config.json": _json(_openvino_config(plan, form)),
+        "openvino_config.json": _json(_openvino_config(form, checkpoint.config)),
     }
     templates = dict(special.chat_templates)
     if "default" in templates:
@@ -39,23 +42,25 @@ def text_files(
     return dict(taken.files) | files
 
 
-def _openvino_config(plan: Plan, form: OpenVinoForm) -> dict[str, Any]:
+def _openvino_config(form: OpenVinoForm, config: Mapping[str, Any]) -> dict[str, Any]:
     kind = form.kind
-    if kind is None:
-        return {"dtype": form.type, "input_info": None, "save_onnx_model": False}
-    return {
-        "dtype": f"int{kind.bits}",
+    version = config.get("transformers_version")
+    content: dict[str, Any] = {
+        "dtype": form.type if kind is None else f"int{kind.bits}",
         "input_info": None,
-        "quantization_config": {
+        "save_onnx_model": False,
+        "transformers_version": version if isinstance(version, str) else TRANSFORMERS,
+    }
+    if kind is not None:
+        content["quantization_config"] = {
             "bits": kind.bits,
             "sym": kind.symmetric,
             "group_size": kind.group or -1,
             "ratio": form.ratio,
             "quant_method": "default",
-            "weight_format": f"int{kind.bits}",
-        },
-        "save_onnx_model": False,
-    }
+            "dtype": f"int{kind.bits}",
+        }
+    return content
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

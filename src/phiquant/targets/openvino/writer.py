@@ -21,6 +21,7 @@ from phiquant.targets.openvino.form import OpenVinoForm
 from phiquant.targets.openvino.graph import build_graph
 from phiquant.targets.openvino.ir import arrange, serialize
 from phiquant.targets.openvino.parts import StoredConstant
+from phiquant.targets.openvino.running import MAKER
 from phiquant.targets.openvino.text_files import text_files
 from phiquant.targets.openvino.tokenizer_ir import proved_tokenizer
 from phiquant.targets.streamed_file import StreamedFile
@@ -40,11 +41,13 @@ class OpenVinoWriter:
         architecture = checkpoint.architecture
         tokenizer = checkpoint.tokenizer
         self._directory = directory
-        self._files = text_files(plan, form, checkpoint, tokenizer)
+        self._files = text_files(form, checkpoint, tokenizer)
         self._tokenizer = checkpoint.once(proved_tokenizer)
         graph = build_graph(plan, architecture)
         for name, value in form.hints.items():
             graph.model.set_rt_info(value, ["runtime_options", name])
+        for name, value in (("type", form.type), ("device", form.device)):
+            graph.model.set_rt_info(value, [MAKER, name])
         self._layout = arrange(graph)
         self._binary: StreamedFile | None = None
         self._zeros: dict[str, npt.NDArray[np.uint8]] = {}
