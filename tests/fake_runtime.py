@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from phiquant.errors import ArtifactError
+from phiquant.evaluation.rendering import render
 from phiquant.phi.reference import Reference
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.targets.target import Generation, StoredEntry, Target, WriterMemory
@@ -60,6 +61,13 @@ class FakeRunner:
 
     def __exit__(self, *_):
         pass
+
+    @property
+    def chat_template(self):
+        return self.tokenizer.special.chat_template
+
+    def render(self, messages):
+        return render(self.chat_template, messages, dict(self.tokenizer.special.named)).text
 
     def tokenize(self, text):
         return self.tokenizer.encode(text)

@@ -26,6 +26,7 @@ WANTED = (
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
     "README.md",
     "LICENSE*",
 )

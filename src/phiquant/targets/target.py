@@ -66,6 +66,18 @@ class Runner(Protocol):
     def tokenize(self, text: str) -> list[int]:
         """The runtime's own tokenization of `text`, special tokens parsed, none added."""
 
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template as the artifact holds it for the runtime; None if it holds none."""
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        """The prompt that the runtime's own template engine makes of `messages` (turns with
+        `role` and `content`), up to where the assistant's next turn begins.
+
+        None if no such engine is installed. Raises ArtifactError, in the engine's words, where it
+        cannot render the artifact's template.
+        """
+
     def logits(self, tokens: npt.NDArray[np.int32], last: int | None = None) -> Floats:
         """Logits (tokens, vocabulary) of one sequence from an empty KV cache.
 

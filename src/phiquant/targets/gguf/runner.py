@@ -12,6 +12,7 @@ import ctypes
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,7 @@ from phiquant.targets.gguf.file import read_gguf
 from phiquant.targets.gguf.library import Library, floats_at, library, token_pointer
 from phiquant.targets.gguf.locate import gguf_files
 from phiquant.targets.gguf.metadata import ORIGINAL_CONTEXT
+from phiquant.targets.gguf.template_engine import render
 from phiquant.targets.target import Generation
 
 CONTEXT_STEP = 256
@@ -51,7 +53,7 @@ class GgufRunner:
         self._c = self._library.c
         self._context: Any = None
         self._size = 0
-        file = gguf_files(path)[0]
+        file = self._file = gguf_files(path)[0]
         _check_tokens(file)
         self._library.log.clear()
         parameters = self._c.llama_model_default_params()
@@ -113,6 +115,16 @@ class GgufRunner:
     def stops_at(self, token: int) -> bool:
         """Whether llama.cpp counts `token` among those that end a generation."""
         return bool(self._c.llama_vocab_is_eog(self._vocab, token))
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template in the file's metadata."""
+        found = read_gguf(self._file).fields.get("tokenizer.chat_template")
+        return found if isinstance(found, str) else None
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        """The prompt for `messages` by llama.cpp's own template engine; see `template_engine`."""
+        return render(self._file, messages)
 
     def logits(self, tokens: npt.NDArray[np.int32], last: int | None = None) -> Floats:
         """Logits (tokens, vocabulary), float32, of one sequence from an empty cache; of its

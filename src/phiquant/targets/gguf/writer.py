@@ -42,7 +42,7 @@ def open_writer(plan: Plan, checkpoint: Checkpoint, directory: Path) -> "GgufWri
     words = checkpoint.once(vocabulary_of)
     fields: dict[str, object] = {
         "general.type": "model",
-        "general.name": fitted_name(checkpoint.name, tokenizer.definition),
+        "general.name": fitted_name(checkpoint.name, tokenizer),
         "general.file_type": MIXTURES[plan.type].file_type,
         **dimension_fields(architecture),
         **dict(words.entries),

@@ -6,6 +6,7 @@ one.
 
 from pathlib import Path
 
+from phiquant.phi.tokenizer.chat_templates import DEFAULT
 from phiquant.phi.tokenizer.special_tokens import CompanionFiles
 
 QUESTION = "'Why is the sky blue?'"
@@ -31,5 +32,5 @@ print(tokenizer.decode(generator.get_sequence(0)[len(prompt):]))
 def command(path: Path) -> str:
     """The command that runs the artifact in `path`, typed there. Raises TokenizerError."""
     files = CompanionFiles.read(path)
-    has_template = files.chat_template or files.tokenizer_config.get("chat_template")
+    has_template = DEFAULT in dict(files.chat_templates)
     return f'python -c "{LINES.format(prompt=CONVERSATION if has_template else QUESTION)}"'

@@ -30,10 +30,9 @@ from phiquant.targets.onnx.graph import DATA_TYPES, GraphBuilder, typed
 from phiquant.targets.onnx.grids import BlockwiseGrid, unpack_codes
 from phiquant.targets.onnx.matrices import Layout
 from phiquant.targets.onnx.rotary import cache_bands
+from phiquant.targets.onnx.tokenizer_text import onnx_tokenizer_files
 from phiquant.targets.onnx.transposed import MappedFile
-from phiquant.targets.onnx.whole_words import whole_words
 from phiquant.targets.streamed_file import StreamedFile
-from phiquant.targets.tokenizer_files import read_tokenizer_files
 
 ARCHITECTURE_KEY = "phiquant.architecture"
 
@@ -48,7 +47,8 @@ class OnnxWriter:
         self._architecture = checkpoint.architecture
         self._directory = directory
         self._activations = form.activations
-        tokenizer = read_tokenizer_files(checkpoint)
+        tokenizer = onnx_tokenizer_files(checkpoint)
+        self.notes: tuple[str, ...] = tokenizer.notes
         self._layout = Layout(form, self._architecture.tied_head)
         wanted = [one for row in plan.rows for one in self._layout.wanted(row)]
         self._entries, self._size = arrange(wanted)
@@ -63,7 +63,6 @@ class OnnxWriter:
             ),
             "config.json": (json.dumps(client_config(checkpoint), indent=2) + "\n").encode(),
             **tokenizer.files,
-            "tokenizer.json": whole_words(tokenizer.files["tokenizer.json"], checkpoint.tokenizer),
         }
         self._file: StreamedFile | None = None
         self._mapped: MappedFile | None = None

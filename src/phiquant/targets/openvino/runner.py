@@ -8,6 +8,7 @@ openvino_genai's pipeline. Both are given the properties that the artifact is to
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -99,6 +100,22 @@ class OpenVinoRunner:
         """The runtime's tokens of `text`, special tokens parsed, none added."""
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
         return [int(token) for token in np.array(encoded.input_ids.data)[0]]
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template that openvino_genai found with the tokenizer."""
+        return self._tokenizer.chat_template or None
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        """The prompt for `messages` by openvino_genai's own template engine.
+
+        Raises ArtifactError for a template that it cannot render.
+        """
+        turns = [dict(message) for message in messages]
+        try:
+            return str(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True))
+        except Exception as error:  # openvino_genai raises whatever it meets
+            raise ArtifactError(f"openvino_genai does not render it: {error}") from error
 
     def logits(self, tokens: npt.NDArray[np.int32], last: int | None = None) -> Floats:
         """Logits (tokens, vocabulary) of one sequence from an empty KV cache; of its `last`

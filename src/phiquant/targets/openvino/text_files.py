@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.tokenizer.template_white_space import explicit_white_space
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.targets.client_config import client_config
 from phiquant.targets.openvino.form import OpenVinoForm
-from phiquant.targets.tokenizer_files import read_tokenizer_files
+from phiquant.targets.tokenizer_files import json_file, read_tokenizer_files
 
 TRANSFORMERS = "5.23.0"
 """The version whose `Phi3ForCausalLM` the reference forward was compared with; for a checkpoint
@@ -25,20 +26,17 @@ def text_files(
     form: OpenVinoForm, checkpoint: Checkpoint, tokenizer: Tokenizer
 ) -> dict[str, bytes]:
     """File name → content. Raises TokenizerError for a tokenizer that will not do."""
-    taken = read_tokenizer_files(checkpoint)
+    taken = read_tokenizer_files(checkpoint, explicit_white_space)
     special = tokenizer.special
     roles = {f"{role}_token_id": getattr(special, role) for role in ("bos", "pad")}
     generation = json.loads(taken.files.get("generation_config.json", b"{}"))
     generation |= {role: number for role, number in roles.items() if number is not None}
     generation |= {"eos_token_id": list(special.ends)}
     files = {
-        "config.json": _json(client_config(checkpoint)),
-        "generation_config.json": _json(generation),
-        "openvino_config.json": _json(_openvino_config(form, checkpoint.config)),
+        "config.json": json_file(client_config(checkpoint)),
+        "generation_config.json": json_file(generation),
+        "openvino_config.json": json_file(_openvino_config(form, checkpoint.config)),
     }
-    templates = dict(special.chat_templates)
-    if "default" in templates:
-        files["chat_template.jinja"] = templates["default"].encode()
     return dict(taken.files) | files
 
 
@@ -61,7 +59,3 @@ def _openvino_config(form: OpenVinoForm, config: Mapping[str, Any]) -> dict[str,
             "dtype": f"int{kind.bits}",
         }
     return content
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
