@@ -23,8 +23,7 @@ def _runner(path: Path) -> Runner:
 
 
 def _prepare(checkpoint: Checkpoint) -> tuple[str, ...]:
-    read_tokenizer_files(checkpoint)
-    return ()
+    return read_tokenizer_files(checkpoint).notes
 
 
 def _command(path: Path) -> str:

@@ -36,7 +36,6 @@ class MlxWriter:
         self._directory = directory
         self._shards = arrange(plan, GRIDS)
         self._tokenizer = read_tokenizer_files(checkpoint)
-        self.notes: tuple[str, ...] = self._tokenizer.notes
         self._config = artifact_config(
             checkpoint.config,
             architecture,

@@ -14,8 +14,8 @@ from phiquant.targets.onnx.command import command
 from phiquant.targets.onnx.footprint import footprint
 from phiquant.targets.onnx.formats import DEFAULTS, GRIDS, OPTIONS, TYPES, OnnxForm, read_form
 from phiquant.targets.onnx.planner import plan
+from phiquant.targets.onnx.tokenizer_text import onnx_tokenizer_files
 from phiquant.targets.target import Artifact, Runner, Target, WriterMemory
-from phiquant.targets.tokenizer_files import read_tokenizer_files
 from phiquant.targets.writing import Writer
 
 
@@ -27,8 +27,7 @@ def _writer(made: Plan, checkpoint: Checkpoint, form: OnnxForm, directory: Path)
 
 
 def _prepare(checkpoint: Checkpoint) -> tuple[str, ...]:
-    read_tokenizer_files(checkpoint)
-    return ()
+    return onnx_tokenizer_files(checkpoint).notes
 
 
 def _open(path: Path) -> Artifact:

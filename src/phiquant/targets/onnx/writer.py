@@ -33,6 +33,7 @@ from phiquant.targets.onnx.rotary import cache_bands
 from phiquant.targets.onnx.tokenizer_text import onnx_tokenizer_files
 from phiquant.targets.onnx.transposed import MappedFile
 from phiquant.targets.streamed_file import StreamedFile
+from phiquant.targets.tokenizer_files import json_file
 
 ARCHITECTURE_KEY = "phiquant.architecture"
 
@@ -48,7 +49,6 @@ class OnnxWriter:
         self._directory = directory
         self._activations = form.activations
         tokenizer = onnx_tokenizer_files(checkpoint)
-        self.notes: tuple[str, ...] = tokenizer.notes
         self._layout = Layout(form, self._architecture.tied_head)
         wanted = [one for row in plan.rows for one in self._layout.wanted(row)]
         self._entries, self._size = arrange(wanted)
@@ -61,7 +61,7 @@ class OnnxWriter:
             "genai_config.json": genai_config(
                 self._architecture, form, tokenizer.special, generation
             ),
-            "config.json": (json.dumps(client_config(checkpoint), indent=2) + "\n").encode(),
+            "config.json": json_file(client_config(checkpoint)),
             **tokenizer.files,
         }
         self._file: StreamedFile | None = None

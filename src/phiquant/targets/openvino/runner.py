@@ -20,6 +20,7 @@ from phiquant.errors import ArtifactError, MissingDependency
 from phiquant.phi.config import read_architecture, read_config
 from phiquant.quantization.grid import Floats
 from phiquant.targets.openvino.running import properties
+from phiquant.targets.openvino.signal_stack import kept_signal_stack
 from phiquant.targets.openvino.xml_reader import MODEL
 from phiquant.targets.target import Generation
 
@@ -59,8 +60,9 @@ class OpenVinoRunner:
         self._path = path if path.is_dir() else path.parent
         self._runtime = f"openvino {openvino.__version__} on a CPU"
         try:
-            compiled = self._compile()
-            self._tokenizer: Any = openvino_genai.Tokenizer(str(self._path))
+            with kept_signal_stack():
+                compiled = self._compile()
+                self._tokenizer: Any = openvino_genai.Tokenizer(str(self._path))
         except Exception as error:  # the runtime raises RuntimeError for whatever it meets
             raise ArtifactError(f"{self._runtime} does not load {path}: {error}") from error
         self._compiled: Any = compiled
@@ -141,7 +143,8 @@ class OpenVinoRunner:
             self._request.reset_state()
             whole: Floats = self.step(tokens[None], 0)[0]
             return whole
-        request = self._compile(last).create_infer_request()
+        with kept_signal_stack():
+            request = self._compile(last).create_infer_request()
         found: Floats = np.array(request.infer(_inputs(tokens[None], 0))["logits"][0], np.float32)
         return found
 
@@ -184,7 +187,8 @@ class OpenVinoRunner:
 
         if self._pipeline is None:
             given = {**properties(self._path), **threads()}
-            self._pipeline = openvino_genai.LLMPipeline(str(self._path), "CPU", **given)
+            with kept_signal_stack():
+                self._pipeline = openvino_genai.LLMPipeline(str(self._path), "CPU", **given)
         settings = self._pipeline.get_generation_config()
         settings.max_new_tokens = limit
         settings.do_sample = False

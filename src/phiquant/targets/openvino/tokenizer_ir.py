@@ -21,6 +21,7 @@ from phiquant.phi.tokenizer.splitting import SPACE, SpacePrefix, flat
 from phiquant.phi.tokenizer.template_white_space import explicit_white_space
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.phi.tokenizer.tokenizer_json import TokenizerKind
+from phiquant.targets.openvino.signal_stack import kept_signal_stack
 from phiquant.targets.tokenizer_files import left_out_templates
 
 LONGEST = 2**31 - 1
@@ -238,10 +239,11 @@ def check_parity(
     """Raise TokenizerError where the models disagree with the tokenizers library."""
     import openvino
 
-    core = openvino.Core()
-    encode, decode = (
-        core.compile_model(model, "CPU") for model in (models.tokenizer, models.detokenizer)
-    )
+    with kept_signal_stack():
+        core = openvino.Core()
+        encode, decode = (
+            core.compile_model(model, "CPU") for model in (models.tokenizer, models.detokenizer)
+        )
     added = [token.text for token in tokenizer.definition.added]
     framed = [f"{added[0]}one{added[-1]} two {added[len(added) // 2]}"] if added else []
     before, after = _frame(tokenizer)
