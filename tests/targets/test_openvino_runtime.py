@@ -15,7 +15,7 @@ from openvino_tiny import some_tokens, tiny_source, write_artifact
 from phiquant.errors import ArtifactError
 from phiquant.evaluation.figures import mean_divergence
 from phiquant.evaluation.settings import Settings
-from phiquant.evaluation.text import Text
+from phiquant.evaluation.text import EvaluationText
 from phiquant.evaluation.verification import verify
 from phiquant.phi.reference import Reference
 from phiquant.targets.openvino import TARGET
@@ -304,7 +304,7 @@ def test_the_last_logits_alone(made, length):
 
 def test_verification_crosses_the_boundary_of_longrope(made):
     checkpoint, path = made("LongRoPE", "int8-asym-channel")
-    text = Text("words", "Some words to be measured on, again and again. " * 40)
+    text = EvaluationText("words", "Some words to be measured on, again and again. " * 40)
     found = verify(path, checkpoint, Settings(text=text, window=32, windows=2, answer=8))
     outcomes = {check.name: check.outcome for check in found.checks}
     assert outcomes["LongRoPE"] == outcomes["runtime"] == "passed"

@@ -1,5 +1,6 @@
 """`inspect`: what any checkpoint or artifact holds, whoever made it."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from math import prod
@@ -84,11 +85,12 @@ class Inspection:
         }
 
 
-def inspect(path: str | Path) -> Inspection:
-    """Look at the checkpoint or artifact at `path`, a directory or a file; reads headers only.
+def inspect(path: str | os.PathLike[str]) -> Inspection:
+    """Look at a checkpoint or an artifact; reads headers only.
 
-    A model may also be named as in `phi.model_name`; if it is on the hub it is fetched. Raises
-    ArtifactError or CheckpointError for files that are broken, or no Phi model's.
+    `path` is a directory or a file, or a model's name as in `phi.model_name`; a model on the hub is
+    fetched. Raises ArtifactError or CheckpointError for files that are broken, or no Phi model's,
+    InputError where nothing is there.
     """
     path = _place(path)
     record = read_manifest(path) if path.is_dir() else None
@@ -113,7 +115,7 @@ def inspect(path: str | Path) -> Inspection:
     )
 
 
-def _place(path: str | Path) -> Path:
+def _place(path: str | os.PathLike[str]) -> Path:
     if Path(path).exists():
         return Path(path)
     try:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from phiquant.errors import CheckpointError
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.listed import listed
-from phiquant.phi.safetensors_file import StoredTensor
+from phiquant.phi.safetensors_file import SafetensorsTensor
 from phiquant.phi.weight_files import WeightFiles
 from phiquant.phi.widen import WEIGHT_DTYPES
 
@@ -20,7 +20,7 @@ LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 
 def check_agreement(
-    architecture: Architecture, tensors: Mapping[str, StoredTensor], files: WeightFiles
+    architecture: Architecture, tensors: Mapping[str, SafetensorsTensor], files: WeightFiles
 ) -> None:
     """Raise CheckpointError if a weight is missing, misshaped, of a type that is not read, or no
     part of the architecture. `files` are those that the tensors were read from.
@@ -39,7 +39,7 @@ def check_agreement(
 
 
 def _faults_of_names(
-    architecture: Architecture, tensors: Mapping[str, StoredTensor]
+    architecture: Architecture, tensors: Mapping[str, SafetensorsTensor]
 ) -> Iterator[str]:
     expected = {weight.name for weight in architecture.weights()}
     missing = [weight.name for weight in architecture.weights() if weight.name not in tensors]
@@ -76,7 +76,7 @@ def _common_prefix(missing: Collection[str], extra: Sequence[str]) -> tuple[str,
     return next(iter(prefixes.most_common(1)), ("", 0))
 
 
-def _layers_in(tensors: Mapping[str, StoredTensor]) -> int:
+def _layers_in(tensors: Mapping[str, SafetensorsTensor]) -> int:
     """The number of layers that have tensors; 0 if their numbers leave gaps."""
     numbers = {int(match[1]) for name in tensors if (match := LAYER.match(name))}
     return len(numbers) if numbers == set(range(len(numbers))) else 0
@@ -89,7 +89,7 @@ def _only_layers_differ(missing: Sequence[str], extra: Sequence[str]) -> bool:
 
 
 def _faults_of_shapes(
-    architecture: Architecture, tensors: Mapping[str, StoredTensor]
+    architecture: Architecture, tensors: Mapping[str, SafetensorsTensor]
 ) -> Iterator[str]:
     misshaped = [
         f"{weight.name} (expected {list(weight.shape)}, found {list(tensors[weight.name].shape)})"
@@ -100,7 +100,7 @@ def _faults_of_shapes(
         yield f"misshaped: {listed(misshaped)}"
 
 
-def _faults_of_types(tensors: Mapping[str, StoredTensor]) -> Iterator[str]:
+def _faults_of_types(tensors: Mapping[str, SafetensorsTensor]) -> Iterator[str]:
     mistyped = [
         f"{name} ({tensor.dtype})"
         for name, tensor in tensors.items()

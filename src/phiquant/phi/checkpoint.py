@@ -19,7 +19,7 @@ from phiquant.phi.agreement import check_agreement
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import read_architecture, read_config
 from phiquant.phi.model_name import name_directory
-from phiquant.phi.safetensors_file import StoredTensor, map_file, read_ahead, tensor_view
+from phiquant.phi.safetensors_file import SafetensorsTensor, map_file, read_ahead, tensor_view
 from phiquant.phi.tensor_names import architecture_names
 from phiquant.phi.tied_head import settle_head
 from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
@@ -39,7 +39,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     """The parsed config.json, corrected where the weights say otherwise (`tied_head`)."""
     architecture: Architecture
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, SafetensorsTensor]
     """By the architecture's names."""
     mapped: Mapping[Path, npt.NDArray[np.uint8]] = field(repr=False, compare=False)
     """The weight files, each mapped once: pages that were seen stay within reach."""

@@ -45,13 +45,13 @@ class ModelName:
     """The branch, tag or commit that was asked for; None for the newest state."""
 
 
-def read_model_name(model: str | Path, revision: str | None = None) -> ModelName:
+def read_model_name(model: str | os.PathLike[str], revision: str | None = None) -> ModelName:
     """What `model` names, at `revision` if that is given.
 
     Raises InputError for a word that names neither a directory nor a model on the hub, and
     RequestError for a revision that contradicts the address or cannot apply to a directory.
     """
-    word = str(model)
+    word = os.fspath(model)
     if (scheme := SCHEME.match(word)) is not None:
         return _address(word, scheme[1].lower(), word[scheme.end() :], revision)
     path = _expanded(word)

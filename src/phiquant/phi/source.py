@@ -5,6 +5,7 @@ code. The hub's own cache, token and offline mode (`HF_HOME`, `HF_TOKEN`, `HF_HU
 apply.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ WANTED = (
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
     "README.md",
     "LICENSE*",
 )
@@ -42,7 +44,7 @@ class Source:
 
 
 def locate(
-    model: str | Path, revision: str | None = None, wanted: Sequence[str] = WANTED
+    model: str | os.PathLike[str], revision: str | None = None, wanted: Sequence[str] = WANTED
 ) -> Source:
     """The directory of `model`, in any of the words that `model_name` lists.
 
@@ -67,7 +69,7 @@ def _fetch(hub_id: str, revision: str | None, wanted: Sequence[str]) -> Source:
             RevisionNotFoundError,
         )
     except ImportError as error:
-        raise MissingDependency("huggingface-hub", "hub", f"fetching {hub_id}") from error
+        raise MissingDependency("huggingface-hub", f"fetching {hub_id}") from error
     try:
         directory = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(wanted)))
     except GatedRepoError as error:

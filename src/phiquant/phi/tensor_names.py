@@ -12,7 +12,7 @@ from dataclasses import replace
 from phiquant.errors import CheckpointError
 from phiquant.phi import adapter
 from phiquant.phi.listed import listed
-from phiquant.phi.safetensors_file import StoredTensor
+from phiquant.phi.safetensors_file import SafetensorsTensor
 
 WRAPPERS: Mapping[str, str] = {
     "_orig_mod": "torch.compile",
@@ -31,8 +31,8 @@ EMBEDDING, INNER = "embed_tokens.weight", "model."
 
 
 def architecture_names(
-    stored: Iterable[StoredTensor],
-) -> tuple[dict[str, StoredTensor], tuple[str, ...]]:
+    stored: Iterable[SafetensorsTensor],
+) -> tuple[dict[str, SafetensorsTensor], tuple[str, ...]]:
     """The tensors by the architecture's names, in the order given, and notes on what was undone.
 
     Raises CheckpointError for an adapter that is not merged, and where two stored names come to
@@ -57,7 +57,7 @@ def architecture_names(
     return kept, tuple(notes)
 
 
-def _refuse_adapter(tensors: Mapping[str, StoredTensor]) -> None:
+def _refuse_adapter(tensors: Mapping[str, SafetensorsTensor]) -> None:
     parts = [name for name in tensors if adapter.TENSORS.search(name)]
     if parts:
         raise CheckpointError(
@@ -67,13 +67,16 @@ def _refuse_adapter(tensors: Mapping[str, StoredTensor]) -> None:
 
 
 def _renamed(
-    tensors: Mapping[str, StoredTensor], plain: Callable[[str], str], what: str, notes: list[str]
-) -> dict[str, StoredTensor]:
+    tensors: Mapping[str, SafetensorsTensor],
+    plain: Callable[[str], str],
+    what: str,
+    notes: list[str],
+) -> dict[str, SafetensorsTensor]:
     """The tensors by their plain names; `notes` gets a sentence if any was called otherwise."""
     changed = [name for name in tensors if plain(name) != name]
     if not changed:
         return dict(tensors)
-    renamed: dict[str, StoredTensor] = {}
+    renamed: dict[str, SafetensorsTensor] = {}
     for name, tensor in tensors.items():
         if plain(name) in renamed:
             raise CheckpointError(

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.phi.architecture import Architecture
-from phiquant.phi.safetensors_file import StoredTensor, tensor_view
-from phiquant.phi.weights import bands
+from phiquant.phi.safetensors_file import SafetensorsTensor, tensor_view
+from phiquant.phi.weights import row_bands
 from phiquant.phi.widen import WEIGHT_DTYPES, widen
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -27,12 +27,12 @@ class Settled:
     """The architecture with the head that the weights give it, and the tensors that it has."""
 
     architecture: Architecture
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, SafetensorsTensor]
     notes: tuple[str, ...] = ()
 
 
 def settle_head(
-    architecture: Architecture, tensors: Mapping[str, StoredTensor], mapped: Mapped
+    architecture: Architecture, tensors: Mapping[str, SafetensorsTensor], mapped: Mapped
 ) -> Settled:
     """Decide between a tied and an untied head; reads both matrices if both are stored.
 
@@ -53,7 +53,7 @@ def settle_head(
     return Settled(replace(architecture, tied_head=False), tensors, (note,))
 
 
-def _as_embedding(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+def _as_embedding(tensors: Mapping[str, SafetensorsTensor]) -> dict[str, SafetensorsTensor]:
     """The same tensors in the same order, the head under the embedding's name."""
     renamed = (
         replace(one, name=EMBEDDING) if one.name == HEAD else one for one in tensors.values()
@@ -62,7 +62,10 @@ def _as_embedding(tensors: Mapping[str, StoredTensor]) -> dict[str, StoredTensor
 
 
 def _equal(
-    architecture: Architecture, embedding: StoredTensor, head: StoredTensor, mapped: Mapped
+    architecture: Architecture,
+    embedding: SafetensorsTensor,
+    head: SafetensorsTensor,
+    mapped: Mapped,
 ) -> bool:
     """Whether both are tables of the vocabulary with the same values, whatever a zero's sign."""
     shape = (architecture.vocabulary_size, architecture.hidden_size)
@@ -73,5 +76,5 @@ def _equal(
     one, other = (tensor_view(mapped[tensor.path], tensor) for tensor in (embedding, head))
     return all(
         np.array_equal(widen(one[low:high], embedding.dtype), widen(other[low:high], head.dtype))
-        for low, high in bands(*shape)
+        for low, high in row_bands(*shape)
     )

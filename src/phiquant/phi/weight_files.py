@@ -16,7 +16,7 @@ from typing import Any
 from phiquant.errors import CheckpointError
 from phiquant.phi.adapter import MERGE, is_adapter_file
 from phiquant.phi.listed import listed
-from phiquant.phi.safetensors_file import StoredTensor, read_header
+from phiquant.phi.safetensors_file import SafetensorsTensor, read_header
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -70,7 +70,7 @@ def find_weight_files(directory: Path, config: Mapping[str, Any]) -> WeightFiles
     return WeightFiles(directory, tuple(files))
 
 
-def read_tensors(files: WeightFiles) -> tuple[StoredTensor, ...]:
+def read_tensors(files: WeightFiles) -> tuple[SafetensorsTensor, ...]:
     """The tensors of all files, in the order of the files.
 
     Raises CheckpointError for a file that is not sound, a tensor in two files, and an index that
@@ -160,7 +160,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     return mapping
 
 
-def _places(stored: Iterable[StoredTensor]) -> dict[str, str]:
+def _places(stored: Iterable[SafetensorsTensor]) -> dict[str, str]:
     """The file of every tensor, by its name. Raises CheckpointError for a tensor in two files."""
     places: dict[str, str] = {}
     for tensor in stored:

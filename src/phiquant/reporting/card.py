@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.errors import InputError
 from phiquant.evaluation.check import Outcome
 from phiquant.evaluation.manifest import Manifest
 from phiquant.evaluation.verification import Verification
 from phiquant.phi.architecture import Role
 from phiquant.phi.fused import PARTS
-from phiquant.recipe import CalibrationText
 from phiquant.reporting.units import size
 from phiquant.reporting.verdict import figure_rows, measured
 from phiquant.targets.table import target
@@ -49,7 +49,7 @@ def card(directory: Path, manifest: Manifest, found: Verification | None = None)
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front_matter(manifest: Manifest, runtime: Target) -> str:
+def _front_matter(manifest: Manifest, runtime: Target[Any]) -> str:
     source = manifest.source
     lines = ["---"]
     if source.get("hub_id"):
@@ -74,7 +74,7 @@ def _yaml(value: object) -> str:
     return json.dumps(str(value), ensure_ascii=False)
 
 
-def _introduction(manifest: Manifest, runtime: Target) -> str:
+def _introduction(manifest: Manifest, runtime: Target[Any]) -> str:
     plan, name = manifest.plan, manifest.source.get("name")
     return (
         f"# {name} {plan['type']} for {runtime.title}\n\n"
@@ -91,7 +91,7 @@ def _source(manifest: Manifest) -> str:
     return f"{link} at revision {source['revision']}" if source.get("revision") else link
 
 
-def _running(directory: Path, runtime: Target) -> str:
+def _running(directory: Path, runtime: Target[Any]) -> str:
     try:
         command = runtime.command(directory)
     except InputError:  # damaged since it was made; the verification says how

@@ -20,6 +20,7 @@ from phiquant.planning.footprint import (
     multiplied_weights,
 )
 from phiquant.planning.plan import Plan
+from phiquant.targets.openvino.form import OpenVinoForm
 
 RUNTIME = 130 << 20
 """Python with the libraries that are touched (fitted)."""
@@ -31,7 +32,7 @@ BLOCK = 32
 CACHE = {"fp32": ("f32", 4), "fp16": ("f16", 2)}
 
 
-def footprint(plan: Plan, architecture: Architecture, use: Use) -> Footprint:
+def footprint(plan: Plan, form: OpenVinoForm, architecture: Architecture, use: Use) -> Footprint:
     """Peak memory of a plan's artifact in openvino_genai."""
     kind, width = CACHE.get(plan.type, ("u8", 1))
     on_cpu = use.provider == "cpu"

@@ -8,6 +8,7 @@ openvino_genai's pipeline. Both are given the properties that the artifact is to
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +20,7 @@ from phiquant.errors import ArtifactError, MissingDependency
 from phiquant.phi.config import read_architecture, read_config
 from phiquant.quantization.grid import Floats
 from phiquant.targets.openvino.running import properties
+from phiquant.targets.openvino.signal_stack import kept_signal_stack
 from phiquant.targets.openvino.xml_reader import MODEL
 from phiquant.targets.target import Generation
 
@@ -54,14 +56,13 @@ class OpenVinoRunner:
             import openvino_genai
             import openvino_tokenizers  # noqa: F401 (registers the tokenizers' operators)
         except ImportError as error:
-            raise MissingDependency(
-                "openvino-genai", "openvino", "running an OpenVINO artifact"
-            ) from error
+            raise MissingDependency("openvino-genai", "running an OpenVINO artifact") from error
         self._path = path if path.is_dir() else path.parent
         self._runtime = f"openvino {openvino.__version__} on a CPU"
         try:
-            compiled = self._compile()
-            self._tokenizer: Any = openvino_genai.Tokenizer(str(self._path))
+            with kept_signal_stack():
+                compiled = self._compile()
+                self._tokenizer: Any = openvino_genai.Tokenizer(str(self._path))
         except Exception as error:  # the runtime raises RuntimeError for whatever it meets
             raise ArtifactError(f"{self._runtime} does not load {path}: {error}") from error
         self._compiled: Any = compiled
@@ -102,6 +103,22 @@ class OpenVinoRunner:
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
         return [int(token) for token in np.array(encoded.input_ids.data)[0]]
 
+    @property
+    def chat_template(self) -> str | None:
+        """The template that openvino_genai found with the tokenizer."""
+        return self._tokenizer.chat_template or None
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        """The prompt for `messages` by openvino_genai's own template engine.
+
+        Raises ArtifactError for a template that it cannot render.
+        """
+        turns = [dict(message) for message in messages]
+        try:
+            return str(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True))
+        except Exception as error:  # openvino_genai raises whatever it meets
+            raise ArtifactError(f"openvino_genai does not render it: {error}") from error
+
     def logits(self, tokens: npt.NDArray[np.int32], last: int | None = None) -> Floats:
         """Logits (tokens, vocabulary) of one sequence from an empty KV cache; of its `last`
         tokens only, where that is given.
@@ -126,7 +143,8 @@ class OpenVinoRunner:
             self._request.reset_state()
             whole: Floats = self.step(tokens[None], 0)[0]
             return whole
-        request = self._compile(last).create_infer_request()
+        with kept_signal_stack():
+            request = self._compile(last).create_infer_request()
         found: Floats = np.array(request.infer(_inputs(tokens[None], 0))["logits"][0], np.float32)
         return found
 
@@ -169,7 +187,8 @@ class OpenVinoRunner:
 
         if self._pipeline is None:
             given = {**properties(self._path), **threads()}
-            self._pipeline = openvino_genai.LLMPipeline(str(self._path), "CPU", **given)
+            with kept_signal_stack():
+                self._pipeline = openvino_genai.LLMPipeline(str(self._path), "CPU", **given)
         settings = self._pipeline.get_generation_config()
         settings.max_new_tokens = limit
         settings.do_sample = False

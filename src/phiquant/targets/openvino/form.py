@@ -9,8 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from phiquant.errors import RequestError
-from phiquant.recipe import Recipe
-from phiquant.targets.openvino.formats import Compressed, compressed_type, requested_type
+from phiquant.planning.precision import Precision
+from phiquant.targets.form import Request
+from phiquant.targets.openvino.formats import (
+    DEFAULTS,
+    FLOATS,
+    TYPES,
+    Compressed,
+    compressed_type,
+)
+from phiquant.targets.openvino.grids import GROUPS
 
 DEVICES = ("CPU", "GPU", "NPU")
 OPTIONS: Mapping[str, str] = {
@@ -18,16 +26,29 @@ OPTIONS: Mapping[str, str] = {
     "ratio": "int4: the share of the layers' weights that gets 4 bits, 0 to 1; the most "
     "sensitive layers get the backup, 8 bits per channel. Default: 1",
 }
-NPU_DEFAULTS: Mapping[str, str] = {"int4": "int4-sym-g128", "int8": "int8-sym-channel"}
+NPU_DEFAULTS: Mapping[Precision, str] = {"int4": "int4-sym-g128", "int8": "int8-sym-channel"}
 
 
 @dataclass(frozen=True, slots=True)
-class Profile:
-    """A request, checked: the type, the device, the share of weights with the type's own bits."""
+class OpenVinoForm:
+    """The type, the device, and the share of the layers' weights with the type's own bits."""
 
     type: str
     device: str
     ratio: float
+    context: int | None
+    """Tokens that the artifact is to serve; it must be no more than the model is made for."""
+
+    @property
+    def given(self) -> Mapping[str, str]:
+        """The options that are not at their defaults."""
+        words = {"ov_device": (self.device, DEVICES[0]), "ratio": (f"{self.ratio:g}", "1")}
+        return {name: word for name, (word, usual) in words.items() if word != usual}
+
+    @property
+    def divides(self) -> bool:
+        """Whether a ratio divides the layers between 4 and 8 bits."""
+        return self.ratio != 1
 
     @property
     def kind(self) -> Compressed | None:
@@ -59,31 +80,25 @@ class Profile:
         return scale | {"KV_CACHE_PRECISION": "u8", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "32"}
 
 
-def profile(recipe: Recipe) -> Profile:
-    """What `recipe` asks for; RequestError for what cannot be."""
-    device = recipe.option("ov_device", "CPU").upper()
-    if device not in DEVICES:
-        raise RequestError(f"expected a device among {', '.join(DEVICES)}, found {device!r}")
-    name = requested_type(recipe)
-    if device == "NPU" and recipe.type is None:
-        name = NPU_DEFAULTS.get(recipe.precision, name)
+def read_form(request: Request) -> OpenVinoForm:
+    """The form that is asked for; RequestError for what OpenVINO or the device does not have."""
+    device = request.choice("ov_device", DEVICES, DEVICES[0])
+    choose = (
+        f"int4 or int8, sym or asym, and a group of {', '.join(map(str, GROUPS))} or "
+        f"channel (as in int4-sym-g64), or one of {', '.join(FLOATS)}"
+    )
+    defaults = {**DEFAULTS, **NPU_DEFAULTS} if device == "NPU" else DEFAULTS
+    name = request.type_among(TYPES, defaults, "OpenVINO", choose)
     kind = compressed_type(name)
     if device == "NPU" and (kind is None or not kind.symmetric or kind.group not in (0, 128)):
         raise RequestError(
             f"an NPU takes symmetric weights in groups of 128 or per channel only, and {name} is "
-            "not that; choose int4-sym-g128, int4-sym-channel, int8-sym-g128 or int8-sym-channel"
+            "not that; choose `type` int4-sym-g128, int4-sym-channel, int8-sym-g128 or "
+            "int8-sym-channel"
         )
-    return Profile(name, device, _ratio(recipe, kind))
-
-
-def _ratio(recipe: Recipe, kind: Compressed | None) -> float:
-    word = recipe.option("ratio", "1")
-    try:
-        ratio = float(word)
-    except ValueError:
-        ratio = -1.0
-    if not 0 <= ratio <= 1:
-        raise RequestError(f"expected a ratio from 0 to 1, found {word!r}")
+    ratio = request.share("ratio", 1.0)
     if ratio != 1 and (kind is None or kind.bits != 4):
-        raise RequestError("a ratio divides layers between 4 and 8 bits; it needs an int4 type")
-    return ratio
+        raise RequestError(
+            f"`ratio` divides layers between 4 and 8 bits; it needs an int4 type, found {name}"
+        )
+    return OpenVinoForm(name, device, ratio, request.context)
