@@ -1,6 +1,12 @@
 """What holds for the whole run of the tests."""
 
+import os
 import sys
+
+# llama.cpp's threads wait for each other in a loop that asks again and again. With other work on
+# the same cores, that takes the time from the thread that they wait for; here they sleep instead.
+# OpenMP reads this once, when it is loaded, in this process and in those that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_unconfigure(config):

@@ -96,7 +96,7 @@ def fake_target(artifact, runner):
             raise runner
         return runner
 
-    def plan(architecture, survey, recipe):
+    def plan(architecture, survey, form):
         rows = tuple(
             PlanRow(w.name, w.name, w.role, w.layer, w.shape, "FAKE", 2 * int(np.prod(w.shape)), "")
             for w in architecture.weights()
@@ -109,17 +109,19 @@ def fake_target(artifact, runner):
         grids={},
         types={},
         defaults={},
+        read=lambda request: None,
         plan=plan,
-        choices=lambda row, recipe, survey: (),
+        choices=lambda row, form, survey: (),
         footprint=None,
         type_of=lambda rows: "fake",
-        writer=None,
+        new_writer=None,
         writing=WriterMemory(fixed=0, a_token=0),
         recognises=lambda path: (path / "weights.fake").is_file(),
         open=lambda path: artifact,
         runner=load,
         library="fake",
         command=lambda path: "fake run .",
+        prepare=lambda checkpoint: (),
     )
 
 

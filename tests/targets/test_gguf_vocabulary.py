@@ -169,7 +169,7 @@ def test_a_name_like_phi_3_is_fatal_without_its_tokens(tmp_path: Path) -> None:
     write_tiny_tokenizer(tmp_path, SIZE, "bpe")
     tokenizer = read_tokenizer(tmp_path, SIZE)
     write_vocabulary_file(tmp_path / "a.gguf", vocabulary(tokenizer, SIZE), "tiny-phi3")
-    with pytest.raises(RuntimeError, match="unordered_map"):
+    with pytest.raises(RuntimeError, match=r"unordered_map|_Map_base"):
         LlamaVocabulary(tmp_path / "a.gguf")
     assert fitted_name("tiny-phi3 Phi-3", tokenizer) == "tiny-phi 3 Phi 3"
     for pair in load(tmp_path, SIZE, "tiny-phi3"):

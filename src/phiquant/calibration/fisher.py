@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from phiquant.calibration.hidden_states import Mode
 from phiquant.calibration.journal import Journal
@@ -26,10 +25,8 @@ from phiquant.host.threads import for_each
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.phi.block import Block, rms_norm_backward
 from phiquant.phi.linear import embed, rms_norm
-from phiquant.phi.weights import Floats, WeightSource
+from phiquant.phi.weights import Floats, Tokens, WeightSource
 from phiquant.quantization.feedback.rounder import ROWS
-
-Tokens = npt.NDArray[np.int32]
 
 TOKENS = 1 << 13
 """Tokens of the sample that are taken, at most, but one sequence at least. Twice as many made no

@@ -7,10 +7,10 @@ A block of the network is four linear layers, each of which takes what the one b
     GATE_UP           norm(h)                    → silu(gate) * up
     DOWN              silu(gate) * up            → h += ·
 
-`Stream` holds h, (tokens, hidden), and what attention or SwiGLU left for the next layer, (tokens,
-width), in mapped files: they are not memory that the job needs, and only a chunk of sequences is
-worked on at a time. Weights are handed in layer by layer, so that the same sample can go through
-the original and through several quantized networks side by side.
+`HiddenStates` holds h, (tokens, hidden), and what attention or SwiGLU left for the next layer,
+(tokens, width), in mapped files: they are not memory that the job needs, and only a chunk of
+sequences is worked on at a time. Weights are handed in layer by layer, so that the same sample can
+go through the original and through several quantized networks side by side.
 
 h has two files that take turns: block k reads file k % 2, and file (k + 1) % 2 holds what leaves
 it. A job that was killed within a block finds the block's input as it was.
@@ -22,16 +22,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from phiquant.host.threads import for_each, multiply
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.phi.attention import attend
 from phiquant.phi.linear import multiply_by_silu, rms_norm
 from phiquant.phi.rope import rotate, rotation
-from phiquant.phi.weights import Floats
-
-Tokens = npt.NDArray[np.int32]
+from phiquant.phi.weights import Floats, Tokens
 
 Mode = Literal["r+", "w+"]
 
@@ -50,7 +47,7 @@ class Chunk:
     last: int
 
 
-class Stream:
+class HiddenStates:
     """`sequences` (count, length) of token ids at some point of a network."""
 
     def __init__(

@@ -17,9 +17,10 @@ from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import Verification, verify
 from phiquant.host.staging import staged
-from phiquant.job.pipeline import Made, quantize
+from phiquant.job.making import Made, quantize
+from phiquant.planning.precision import PRECISIONS, Precision
 from phiquant.progress import OnProgress, ignore
-from phiquant.recipe import PRECISIONS, Precision, Recipe
+from phiquant.recipe import Recipe
 from phiquant.reporting.records import record_verification
 from phiquant.targets.table import targets
 

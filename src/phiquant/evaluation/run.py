@@ -10,7 +10,7 @@ from phiquant.evaluation.arithmetic import Parity, check_parity, measure_parity
 from phiquant.evaluation.boundary import check_boundary
 from phiquant.evaluation.chat import check_chat
 from phiquant.evaluation.check import Check, Outcome, failed, passed
-from phiquant.evaluation.figures import Measured, measure
+from phiquant.evaluation.figures import TextMeasurement, measure
 from phiquant.evaluation.metrics import Divergence
 from phiquant.evaluation.parity import check_spacing, check_tokens
 from phiquant.evaluation.settings import Settings
@@ -18,13 +18,14 @@ from phiquant.evaluation.size import layer_bits
 from phiquant.evaluation.stopping import check_generation, check_rule
 from phiquant.evaluation.stress import STRESS, spaced, tight
 from phiquant.evaluation.structure import serves_only
-from phiquant.evaluation.text import Tokens, shipped_text
+from phiquant.evaluation.text import shipped_text
 from phiquant.evaluation.thresholds import Limit, limit_for
 from phiquant.evaluation.truth import ReferenceFigures, hidden_states
 from phiquant.evaluation.window import check_window
 from phiquant.phi.reference import Reference
 from phiquant.phi.tokenizer.chat import chat_prompt
 from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
+from phiquant.phi.weights import Tokens
 from phiquant.progress import OnProgress, Progress
 from phiquant.targets.target import Artifact, Generation, Runner
 
@@ -145,7 +146,7 @@ def _prompt_tokens(prompt: str, tokenizer: Tokenizer) -> Tokens:
 
 def _measure(
     runner: Runner, decoded: Reference, truth: ReferenceFigures, on_progress: OnProgress
-) -> Measured:
+) -> TextMeasurement:
     """The figures, from the runtime; from the reference over its weights where it is slow."""
     ends, windows = truth.tokenizer.special.ends, truth.windows
     if runner.slow:

@@ -21,11 +21,11 @@ def check_destination(destination: Path) -> None:
     """DestinationError if `destination` exists, or its parent cannot take it."""
     if os.path.lexists(destination):
         raise DestinationError(
-            f"the destination {destination} exists already; choose another with -o, or remove it"
+            f"the destination {destination} exists already; choose another `output`, or remove it"
         )
     parent = _nearest(destination.parent)
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise DestinationError(f"cannot write into {parent}; choose another destination with -o")
+        raise DestinationError(f"cannot write into {parent}; choose another `output`")
 
 
 def free_bytes(destination: Path) -> int:

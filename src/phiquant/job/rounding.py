@@ -21,8 +21,8 @@ import numpy as np
 
 from phiquant.calibration.input_sums import InputSums
 from phiquant.calibration.journal import Journal
-from phiquant.calibration.text import Sample
-from phiquant.job.evidence import BALANCED_SEQUENCES, Basis
+from phiquant.calibration.text import CalibrationSample
+from phiquant.job.evidence import BALANCED_SEQUENCES, Evidence
 from phiquant.job.layerwise import Calibration, Wanted, calibrate
 from phiquant.job.streaming import Rounding
 from phiquant.phi.checkpoint import Checkpoint
@@ -34,9 +34,8 @@ from phiquant.quantization.grid import Floats, Grid, Parts
 from phiquant.quantization.inputs import Inputs
 from phiquant.quantization.rescaling import Rescaled, even_factors
 from phiquant.recipe import Recipe
-from phiquant.targets.gguf.imatrix import Entry, Text
-from phiquant.targets.gguf.importance import write_importance
-from phiquant.targets.table import target
+from phiquant.targets.importance import ImatrixDataset, ImatrixEntry
+from phiquant.targets.table import importance_files, target
 
 Roundings = Callable[[Recipe, PlanRow], Rounding]
 """How a row of the artifact of a recipe is rounded."""
@@ -71,7 +70,7 @@ def kept(journal: Journal, artifact: str, row: PlanRow, grid: Grid) -> Rounding:
 def calibrated(
     checkpoint: Checkpoint,
     asked: Sequence[tuple[Recipe, Plan]],
-    basis: Basis,
+    evidence: Evidence,
     output: Path,
     on_progress: OnProgress,
 ) -> Iterator[Roundings]:
@@ -81,12 +80,12 @@ def calibrated(
     after anything else the same request finds it and goes on. An importance matrix is written
     when the block ends well.
     """
-    sample = basis.sample
+    sample = evidence.sample
     inputs: Mapping[str, Inputs] = {}
     found = journal = None
-    if basis.importance is not None:
-        inputs = basis.importance.inputs
-    elif any(recipe.quality == "balanced" for recipe, _ in asked) or basis.imatrix is not None:
+    if evidence.importance is not None:
+        inputs = evidence.importance.inputs
+    elif any(recipe.quality == "balanced" for recipe, _ in asked) or evidence.imatrix is not None:
         assert sample is not None
         found = gathered(checkpoint, sample, on_progress)
         inputs = found.inputs()
@@ -95,7 +94,7 @@ def calibrated(
         networks["balanced"] = Rescaled(checkpoint, even_factors(checkpoint, inputs))
     best = [(recipe, plan) for recipe, plan in asked if recipe.quality == "best"]
     if sample is not None and best:
-        method = Method(rescaling=best[0][0].rescaling)  # they agree: see `pipeline.make_plans`
+        method = Method(rescaling=best[0][0].rescaling)  # they agree: see `order`
         journal = Journal(
             output.parent / f".{output.name}.calibration", _key(checkpoint, best, sample, method)
         )
@@ -117,13 +116,15 @@ def calibrated(
         return rescaled(network, row.source, grid, met)
 
     yield rounding
-    if basis.imatrix is not None and found is not None and sample is not None:
-        _write_imatrix(basis.imatrix, found, sample)
+    if evidence.imatrix is not None and found is not None and sample is not None:
+        _write_imatrix(evidence.imatrix, found, sample)
     if journal is not None:
         shutil.rmtree(journal.directory)
 
 
-def gathered(checkpoint: Checkpoint, sample: Sample, on_progress: OnProgress) -> InputSums:
+def gathered(
+    checkpoint: Checkpoint, sample: CalibrationSample, on_progress: OnProgress
+) -> InputSums:
     """Means and squares of every matrix's inputs over the first sequences of the sample."""
     found = InputSums()
     windows = sample.tokens[:BALANCED_SEQUENCES]
@@ -132,11 +133,13 @@ def gathered(checkpoint: Checkpoint, sample: Sample, on_progress: OnProgress) ->
     return found
 
 
-def _write_imatrix(path: Path, found: InputSums, sample: Sample) -> None:
+def _write_imatrix(path: Path, found: InputSums, sample: CalibrationSample) -> None:
     entries = {
-        name: Entry(sums.squares, sums.tokens, sums.plain) for name, sums in found.sums().items()
+        name: ImatrixEntry(sums.squares, sums.tokens, sums.plain)
+        for name, sums in found.sums().items()
     }
-    write_importance(path, entries, Text(sample.record.name, sample.record.length))
+    over = ImatrixDataset(sample.record.name, sample.record.length)
+    importance_files().write(path, entries, over)
 
 
 def _has_codes(recipe: Recipe, plan: Plan) -> bool:
@@ -153,7 +156,7 @@ def wanted_for(recipe: Recipe, plan: Plan) -> Wanted:
 def _key(
     checkpoint: Checkpoint,
     asked: Sequence[tuple[Recipe, Plan]],
-    sample: Sample,
+    sample: CalibrationSample,
     method: Method,
 ) -> dict[str, object]:
     """What a journal is good for: the same weights, plans, text and method."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from phiquant.errors import TokenizerError
+from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.tokenizer.chat_templates import DEFAULT
 from phiquant.phi.tokenizer.splitting import SPACE, SpacePrefix
 from phiquant.phi.tokenizer.template_white_space import explicit_white_space
@@ -48,6 +49,11 @@ class Vocabulary:
     float32."""
     deviations: tuple[str, ...]
     """In a sentence each, where llama.cpp cannot do what the tokenizer does."""
+
+
+def vocabulary_of(checkpoint: Checkpoint) -> Vocabulary:
+    """`vocabulary` of a checkpoint, for `Checkpoint.once`."""
+    return vocabulary(checkpoint.tokenizer, checkpoint.architecture.vocabulary_size)
 
 
 def vocabulary(tokenizer: Tokenizer, vocabulary_size: int) -> Vocabulary:

@@ -50,7 +50,7 @@ class MlxRunner:
             import mlx_lm
             from mlx_lm.utils import load
         except ImportError as error:
-            raise MissingDependency("mlx-lm", "mlx", "running an MLX artifact") from error
+            raise MissingDependency("mlx-lm[cpu]", "running an MLX artifact") from error
         if not path.is_dir():  # mlx_lm would take it for the name of a model to download
             raise ArtifactError(f"expected an MLX artifact's directory, found none at {path}")
         if (path / "config.json").is_file() and "model_file" in read_config(path):

@@ -33,9 +33,7 @@ class OnnxRunner:
             import onnxruntime
             import onnxruntime_genai
         except ImportError as error:
-            raise MissingDependency(
-                "onnxruntime-genai", "onnx", "running an ONNX artifact"
-            ) from error
+            raise MissingDependency("onnxruntime-genai", "running an ONNX artifact") from error
         if not (path / "genai_config.json").is_file():
             raise ArtifactError(f"expected an ONNX artifact's directory, found none at {path}")
         self._path = path

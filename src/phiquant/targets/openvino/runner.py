@@ -1,8 +1,9 @@
 """`OpenVinoRunner`: an artifact in OpenVINO for logits and in openvino_genai for generation.
 
 Logits are computed with float32 activations (INFERENCE_PRECISION_HINT): on a processor with
-bfloat16 arithmetic the plugin would round to that, whatever the artifact. All else is as the
-artifact's own `rt_info` has it. Generation takes openvino_genai's pipeline as it comes.
+bfloat16 arithmetic the plugin would round to that, whatever the artifact. Generation takes
+openvino_genai's pipeline. Both are given the properties that the artifact is to be run with
+(`running`); all else is as the artifact's own `rt_info` has it.
 """
 
 import os
@@ -18,6 +19,8 @@ import numpy.typing as npt
 from phiquant.errors import ArtifactError, MissingDependency
 from phiquant.phi.config import read_architecture, read_config
 from phiquant.quantization.grid import Floats
+from phiquant.targets.openvino.running import properties
+from phiquant.targets.openvino.signal_stack import kept_signal_stack
 from phiquant.targets.openvino.xml_reader import MODEL
 from phiquant.targets.target import Generation
 
@@ -53,14 +56,13 @@ class OpenVinoRunner:
             import openvino_genai
             import openvino_tokenizers  # noqa: F401 (registers the tokenizers' operators)
         except ImportError as error:
-            raise MissingDependency(
-                "openvino-genai", "openvino", "running an OpenVINO artifact"
-            ) from error
+            raise MissingDependency("openvino-genai", "running an OpenVINO artifact") from error
         self._path = path if path.is_dir() else path.parent
-        self._runtime = f"openvino {openvino.__version__}"
+        self._runtime = f"openvino {openvino.__version__} on a CPU"
         try:
-            compiled = self._compile()
-            self._tokenizer: Any = openvino_genai.Tokenizer(str(self._path))
+            with kept_signal_stack():
+                compiled = self._compile()
+                self._tokenizer: Any = openvino_genai.Tokenizer(str(self._path))
         except Exception as error:  # the runtime raises RuntimeError for whatever it meets
             raise ArtifactError(f"{self._runtime} does not load {path}: {error}") from error
         self._compiled: Any = compiled
@@ -80,7 +82,7 @@ class OpenVinoRunner:
 
     @property
     def runtime(self) -> str:
-        """OpenVINO's version."""
+        """OpenVINO's version, and the device: it is the CPU for artifacts of any device."""
         return self._runtime
 
     @property
@@ -141,7 +143,8 @@ class OpenVinoRunner:
             self._request.reset_state()
             whole: Floats = self.step(tokens[None], 0)[0]
             return whole
-        request = self._compile(last).create_infer_request()
+        with kept_signal_stack():
+            request = self._compile(last).create_infer_request()
         found: Floats = np.array(request.infer(_inputs(tokens[None], 0))["logits"][0], np.float32)
         return found
 
@@ -161,7 +164,7 @@ class OpenVinoRunner:
                 ops.slice(product.input_value(0), *edges).output(0)
             )
             model.validate_nodes_and_infer_types()
-        settings = {"INFERENCE_PRECISION_HINT": "f32", **threads()}
+        settings = {"INFERENCE_PRECISION_HINT": "f32", **properties(self._path), **threads()}
         return core.compile_model(model, "CPU", settings)
 
     def step(
@@ -183,12 +186,14 @@ class OpenVinoRunner:
         import openvino_genai
 
         if self._pipeline is None:
-            self._pipeline = openvino_genai.LLMPipeline(str(self._path), "CPU", **threads())
+            given = {**properties(self._path), **threads()}
+            with kept_signal_stack():
+                self._pipeline = openvino_genai.LLMPipeline(str(self._path), "CPU", **given)
         settings = self._pipeline.get_generation_config()
         settings.max_new_tokens = limit
         settings.do_sample = False
         settings.apply_chat_template = False
-        given = openvino_genai.TokenizedInputs(
+        inputs = openvino_genai.TokenizedInputs(
             openvino.Tensor(prompt[None].astype(np.int64)),
             openvino.Tensor(np.ones((1, len(prompt)), np.int64)),
         )
@@ -198,7 +203,7 @@ class OpenVinoRunner:
             times.append(time.perf_counter())
             return openvino_genai.StreamingStatus.RUNNING
 
-        result = self._pipeline.generate(given, settings, seen)
+        result = self._pipeline.generate(inputs, settings, seen)
         tokens = [int(token) for token in result.tokens[0]]
         stopped = bool(tokens) and tokens[-1] in settings.stop_token_ids
         if stopped:

@@ -21,6 +21,7 @@ from phiquant.phi.tokenizer.splitting import SPACE, SpacePrefix, flat
 from phiquant.phi.tokenizer.template_white_space import explicit_white_space
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.phi.tokenizer.tokenizer_json import TokenizerKind
+from phiquant.targets.openvino.signal_stack import kept_signal_stack
 from phiquant.targets.tokenizer_files import left_out_templates
 
 LONGEST = 2**31 - 1
@@ -51,7 +52,7 @@ def _blocks() -> Any:  # noqa: ANN401 (a module without types)
         from openvino_tokenizers import tokenizer_pipeline
     except ImportError as error:
         raise MissingDependency(
-            "openvino-tokenizers", "openvino", "making an OpenVINO artifact's tokenizer"
+            "openvino-tokenizers", "making an OpenVINO artifact's tokenizer"
         ) from error
     return tokenizer_pipeline
 
@@ -248,10 +249,11 @@ def check_parity(
     """Raise TokenizerError where the models disagree with the tokenizers library."""
     import openvino
 
-    core = openvino.Core()
-    encode, decode = (
-        core.compile_model(model, "CPU") for model in (models.tokenizer, models.detokenizer)
-    )
+    with kept_signal_stack():
+        core = openvino.Core()
+        encode, decode = (
+            core.compile_model(model, "CPU") for model in (models.tokenizer, models.detokenizer)
+        )
     added = [token.text for token in tokenizer.definition.added]
     framed = [f"{added[0]}one{added[-1]} two {added[len(added) // 2]}"] if added else []
     before, after = _frame(tokenizer)

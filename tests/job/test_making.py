@@ -12,7 +12,7 @@ import pytest
 import phiquant.job.streaming
 from command_line import environment, tiny_model
 from phiquant.errors import RequestError
-from phiquant.job.pipeline import quantize
+from phiquant.job.making import quantize
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.config import read_architecture
 from phiquant.recipe import Recipe
@@ -21,7 +21,7 @@ from tiny_models import tiny_config, to_bf16_bits
 MEASURED = """
 import re, sys, threading, time
 from pathlib import Path
-from phiquant.job.pipeline import quantize
+from phiquant.job.making import quantize
 from phiquant.recipe import Recipe
 
 def anonymous():
