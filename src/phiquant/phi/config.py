@@ -6,13 +6,13 @@ A field that the mathematics needs is never guessed: its absence is an error tha
 The rules are those of transformers' `Phi3Config` and `_compute_longrope_parameters`.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from phiquant.errors import ConfigError
+from phiquant.host import foreign
 from phiquant.phi import adapter
 from phiquant.phi.architecture import ARCHITECTURE, Architecture, LongRope, Rope
 
@@ -23,6 +23,8 @@ LARGEST_COUNT = 2**31 - 1
 """What the runtimes can count to."""
 MOST_LAYERS = 10_000
 """Far beyond any model; a lying number would have its tensors listed one by one."""
+MOST_IDS = 1 << 21
+"""The same of vocabularies, whose tokens are listed one by one."""
 LEAST, GREATEST = 2.0**-126, 3.4e38
 """Real numbers are stored as float32: the range in which it has its full precision."""
 
@@ -32,20 +34,14 @@ Config = Mapping[str, Any]
 def read_config(directory: Path) -> dict[str, Any]:
     """The parsed `config.json` of `directory`; ConfigError if absent or no JSON object."""
     path = directory / "config.json"
-    if not path.is_file() and (directory / adapter.CONFIG).is_file():
+    if not foreign.present(path) and foreign.present(directory / adapter.CONFIG):
         raise ConfigError(f"{directory} holds an adapter and no model; {adapter.MERGE}")
-    if not path.is_file():
+    if not foreign.present(path):
         raise ConfigError(
             f"expected a checkpoint with a config.json in {directory}, found none; "
             "give the directory that holds config.json and the *.safetensors files"
         )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid JSON ({error}); download it again") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{path} should hold a JSON object, found a {type(config).__name__}")
-    return config
+    return foreign.read_object(path, foreign.CONFIG, directory)
 
 
 def read_architecture(config: Config) -> Architecture:
@@ -63,9 +59,7 @@ def read_architecture(config: Config) -> Architecture:
     if config.get("head_dim") is None and hidden % heads:
         raise ConfigError(f"hidden_size {hidden} is no multiple of num_attention_heads {heads}")
     head_size = _count(config, "head_dim", default=hidden // heads)
-    layers = _count(config, "num_hidden_layers")
-    if layers > MOST_LAYERS:
-        raise ConfigError(f"num_hidden_layers should be at most {MOST_LAYERS}, found {layers}")
+    layers = _count(config, "num_hidden_layers", most=MOST_LAYERS)
     max_positions = _count(config, "max_position_embeddings")
     window = config.get("sliding_window")
     return Architecture(
@@ -75,7 +69,7 @@ def read_architecture(config: Config) -> Architecture:
         kv_heads=kv_heads,
         head_size=head_size,
         intermediate_size=_count(config, "intermediate_size"),
-        vocabulary_size=_count(config, "vocab_size"),
+        vocabulary_size=_count(config, "vocab_size", most=MOST_IDS),
         norm_epsilon=_positive(config, "rms_norm_eps"),
         tied_head=bool(config.get("tie_word_embeddings", False)),
         max_positions=max_positions,
@@ -89,9 +83,10 @@ def _require_phi3(config: Config) -> None:
     name = names[0] if isinstance(names, list) and names else None
     if name != ARCHITECTURE and not (name is None and config.get("model_type") == "phi3"):
         found = name or config.get("model_type") or "no architecture at all"
+        told = found if isinstance(found, str) else _short(found)
         raise ConfigError(
             f"expected a {ARCHITECTURE} checkpoint (Phi-3, Phi-3.5-mini, Phi-4, Phi-4-mini), "
-            f"found {found}; other architectures are not covered"
+            f"found {told}; other architectures are not covered"
         )
     if config.get("quantization_config") or config.get("quantization"):
         raise ConfigError(
@@ -99,7 +94,9 @@ def _require_phi3(config: Config) -> None:
         )
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
-        raise ConfigError(f"expected hidden_act 'silu', found {activation!r}; it is not covered")
+        raise ConfigError(
+            f"expected hidden_act 'silu', found {_short(activation)}; it is not covered"
+        )
     if config.get("attention_bias") or config.get("mlp_bias"):
         raise ConfigError("expected linear layers without biases, found biases in the config")
 
@@ -107,10 +104,10 @@ def _require_phi3(config: Config) -> None:
 def _read_rope(config: Config, head_size: int, max_positions: int) -> Rope:
     nested = config.get("rope_parameters")
     if nested is not None and not isinstance(nested, Mapping):
-        raise ConfigError(f"rope_parameters should be an object, found {nested!r}")
+        raise ConfigError(f"rope_parameters should be an object, found {_short(nested)}")
     scaling = config.get("rope_scaling")
     if scaling is not None and not isinstance(scaling, Mapping):
-        raise ConfigError(f"rope_scaling should be an object or null, found {scaling!r}")
+        raise ConfigError(f"rope_scaling should be an object or null, found {_short(scaling)}")
     merged = {
         key: config[key]
         for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
@@ -130,7 +127,7 @@ def _read_rope(config: Config, head_size: int, max_positions: int) -> Rope:
     if kind == "default":
         return Rope(theta, dimensions)
     if kind not in LONGROPE_NAMES:
-        raise ConfigError(f"expected rope type 'default' or 'longrope', found {kind!r}")
+        raise ConfigError(f"expected rope type 'default' or 'longrope', found {_short(kind)}")
     return Rope(theta, dimensions, _read_longrope(config, merged, dimensions, max_positions))
 
 
@@ -171,7 +168,7 @@ def _factors(config: Config, key: str, length: int) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
-def _count(config: Config, key: str, default: int | None = None) -> int:
+def _count(config: Config, key: str, default: int | None = None, most: int = LARGEST_COUNT) -> int:
     value = config.get(key)
     if value is None:
         value = default
@@ -179,8 +176,8 @@ def _count(config: Config, key: str, default: int | None = None) -> int:
         raise ConfigError(f"the config has no {key}, which is needed; restore the original config")
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"{key} should be a positive integer, found {_short(value)}")
-    if value > LARGEST_COUNT:
-        raise ConfigError(f"{key} should be below 2^31, found {_short(value)}")
+    if value > most:
+        raise ConfigError(f"{key} should be at most {most}, found {_short(value)}")
     return value
 
 
@@ -204,8 +201,5 @@ def _is_positive(value: object) -> bool:
 
 def _short(value: object) -> str:
     """A value by another hand, in a sentence: it may be long."""
-    try:
-        shown = repr(value)
-    except ValueError:  # Python does not print numbers of thousands of digits
-        return "a number of thousands of digits"
+    shown = repr(value)
     return shown if len(shown) <= 60 else f"{shown[:60]}…"

@@ -1,4 +1,7 @@
-"""Names in a sentence: the first few, and how many more there are."""
+"""Names in a sentence: the first few, and how many more there are.
+
+Sentences go into records, which are UTF-8; the names of files need not be.
+"""
 
 from collections.abc import Sequence
 
@@ -7,5 +10,5 @@ def listed(names: Sequence[str], limit: int = 3) -> str:
     """`names`, separated by commas; of more than `limit`, the first ones and the number of the
     rest.
     """
-    shown = ", ".join(names[:limit])
+    shown = ", ".join(name.encode(errors="replace").decode() for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

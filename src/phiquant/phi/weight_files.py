@@ -6,7 +6,6 @@ that has none of these is read whole, without adapters. What lies beside the cho
 part of the model, and a note says so.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from phiquant.errors import CheckpointError
+from phiquant.host import foreign
 from phiquant.phi.adapter import MERGE, is_adapter_file
 from phiquant.phi.listed import listed
 from phiquant.phi.safetensors_file import SafetensorsTensor, read_header
@@ -38,7 +38,7 @@ class WeightFiles:
         taken = {path.name for path in self.paths}
         beside = [path.name for path in _tensor_files(self.directory) if path.name not in taken]
         index = self.directory / INDEX
-        if self.index is None and index.is_file() and beside:
+        if self.index is None and foreign.present(index) and beside:
             beside.insert(0, INDEX)
         if not beside:
             return ()
@@ -59,9 +59,9 @@ def find_weight_files(directory: Path, config: Mapping[str, Any]) -> WeightFiles
     named = config.get("transformers_weights")
     if isinstance(named, str):
         return _named(directory, named)
-    if (directory / SINGLE).is_file():
+    if foreign.present(directory / SINGLE):
         return WeightFiles(directory, (directory / SINGLE,))
-    if (directory / INDEX).is_file():
+    if foreign.present(directory / INDEX):
         return _indexed(directory, directory / INDEX)
     files = [path for path in _tensor_files(directory) if not is_adapter_file(path.name)]
     if not files:
@@ -76,7 +76,7 @@ def read_tensors(files: WeightFiles) -> tuple[SafetensorsTensor, ...]:
     Raises CheckpointError for a file that is not sound, a tensor in two files, and an index that
     says otherwise than the files.
     """
-    stored = [tensor for path in files.paths for tensor in read_header(path)]
+    stored = [tensor for path in files.paths for tensor in read_header(path, files.directory)]
     places = _places(stored)
     if files.index is not None:
         expected = _weight_map(files.index)
@@ -96,7 +96,7 @@ def _tensor_files(directory: Path) -> list[Path]:
 
 def _named(directory: Path, name: str) -> WeightFiles:
     path = directory / name
-    if Path(name).name != name or not path.is_file():
+    if not foreign.is_plain_name(name) or not foreign.present(path):
         raise CheckpointError(
             f"transformers_weights in config.json names {name!r}, and {directory} has no such "
             "file; download it, or take the field out"
@@ -108,7 +108,7 @@ def _indexed(directory: Path, index: Path) -> WeightFiles:
     names = sorted(set(_weight_map(index).values()))
     if not names:
         raise CheckpointError(f"{index.name} names no files; download it again")
-    missing = [name for name in names if not (directory / name).is_file()]
+    missing = [name for name in names if not foreign.present(directory / name)]
     if missing:
         raise CheckpointError(
             f"{index.name} names {listed(missing)}, not in {directory}; download what is missing"
@@ -148,13 +148,10 @@ def _check_shards(files: Sequence[Path]) -> None:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        mapping = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{index.name} has no readable weight_map ({error})") from error
+    mapping = foreign.read_object(index, foreign.WEIGHT_INDEX, index.parent).get("weight_map")
     if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
         raise CheckpointError(f"{index.name}: weight_map should map tensor names to file names")
-    outside = [name for name in mapping.values() if Path(name).name != name]
+    outside = [name for name in set(mapping.values()) if not foreign.is_plain_name(name)]
     if outside:
         raise CheckpointError(f"{index.name} names files outside its directory: {listed(outside)}")
     return mapping

@@ -18,19 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from phiquant.host import foreign
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.tokenizer.chat_templates import DEFAULT
 from phiquant.phi.tokenizer.documents import read_document
 from phiquant.phi.tokenizer.special_tokens import SpecialTokens
 
-COPIED = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-)
+COPIED: Mapping[str, foreign.FileKind] = {
+    "tokenizer.json": foreign.TOKENIZER,
+    "tokenizer.model": foreign.TOKENIZER_MODEL,
+    "special_tokens_map.json": foreign.TOKENIZER_SETTINGS,
+    "added_tokens.json": foreign.TOKENIZER_SETTINGS,
+    "vocab.json": foreign.VOCABULARY,
+    "merges.txt": foreign.VOCABULARY,
+}
 """Copied byte by byte where the checkpoint has them."""
 
 TOKEN_LISTS = ("additional_special_tokens", "extra_special_tokens")
@@ -79,7 +80,9 @@ def read_tokenizer_files(
     directory, tokenizer = checkpoint.directory, checkpoint.tokenizer
     special = tokenizer.special
     files = {
-        name: (directory / name).read_bytes() for name in COPIED if (directory / name).is_file()
+        name: foreign.read_bytes(directory / name, kind, directory)
+        for name, kind in COPIED.items()
+        if foreign.present(directory / name)
     }
     if "tokenizer.json" not in files:
         files["tokenizer.json"] = tokenizer.document.encode()

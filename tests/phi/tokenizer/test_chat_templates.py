@@ -100,5 +100,5 @@ def test_what_is_no_template_is_refused_in_a_sentence(tmp_path, stored):
 
 def test_a_file_that_is_no_text(tmp_path):
     (tmp_path / "chat_template.jinja").write_bytes(b"caf\xe9")
-    with pytest.raises(TokenizerError, match=r"UTF-8 text in chat_template\.jinja"):
+    with pytest.raises(TokenizerError, match=r"UTF-8 text in .*chat_template\.jinja"):
         read_chat_templates(tmp_path, None)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from phiquant.errors import TokenizerError
+from phiquant.host import foreign
 from phiquant.phi.tokenizer.template_white_space import plain_line_ends
 
 DEFAULT = "default"
@@ -23,6 +24,8 @@ FURTHER_FILES = "additional_chat_templates"
 
 Templates = tuple[tuple[str, str], ...]
 
+MOST = 64
+"""Templates of one model."""
 ROLES = ("system", "user", "assistant")
 PUT_TOGETHER = re.compile(r"""<\|\s*(?:['"]|\{\{)""")
 """A role's token in the making: `'<|' + message['role'] + '|>'`, `<|{{ message.role }}|>`."""
@@ -35,6 +38,13 @@ def read_chat_templates(directory: Path, stored: object) -> Templates:
     are no text.
     """
     named = dict(_files(directory)) or dict(_stored(stored))
+    if len(named) > MOST:
+        raise TokenizerError(f"expected at most {MOST} chat templates, found {len(named)}")
+    longest, most = max(map(len, named.values()), default=0), foreign.TEMPLATE.most
+    if most is not None and longest > most:
+        raise TokenizerError(
+            f"expected chat templates of at most {most:,} characters, found one of {longest:,}"
+        )
     texts = {name: plain_line_ends(text) for name, text in named.items()}
     return tuple(sorted(texts.items(), key=lambda item: (item[0] != DEFAULT, item[0])))
 
@@ -48,20 +58,11 @@ def written_tokens(template: str, tokens: Iterable[str]) -> frozenset[str]:
 
 
 def _files(directory: Path) -> Iterator[tuple[str, str]]:
-    if (directory / FILE).is_file():
-        yield DEFAULT, _text(directory / FILE)
-    for path in sorted((directory / FURTHER_FILES).glob("*.jinja")):
-        yield path.name.removesuffix(".jinja"), _text(path)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise TokenizerError(
-            f"expected UTF-8 text in {path.name}, found other bytes at {error.start}; "
-            "download it again"
-        ) from error
+    if foreign.present(directory / FILE):
+        yield DEFAULT, foreign.read_text(directory / FILE, foreign.TEMPLATE, directory)
+    further = sorted((directory / FURTHER_FILES).glob("*.jinja"))
+    for path in further[: MOST + 1]:
+        yield path.stem, foreign.read_text(path, foreign.TEMPLATE, directory)
 
 
 def _stored(stored: object) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from phiquant.errors import TokenizerError
+from phiquant.host import foreign
 
 LARGEST = 2**31
 """Whole numbers are below this in the runtimes."""
@@ -137,16 +138,11 @@ def read_document(path: Path) -> dict[str, Any]:
 
     Raises TokenizerError for what is no JSON object, and for a field of the wrong kind.
     """
-    if not path.is_file():
+    if not foreign.present(path):
         return {}
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(
-            f"{path.name} is not valid JSON ({error}); download it again"
-        ) from error
-    if not isinstance(document, dict):
-        raise TokenizerError(f"{path.name} should hold a JSON object; download it again")
+    whole = path.name == "tokenizer.json"
+    kind = foreign.TOKENIZER if whole else foreign.TOKENIZER_SETTINGS
+    document = foreign.read_object(path, kind, path.parent)
     _check_fields(path.name, document)
     return document
 

@@ -13,15 +13,25 @@ which is little enough to read here, rather than to depend on a compiled package
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from phiquant.errors import TokenizerError
+from phiquant.host.wire import Value, fields
+from phiquant.phi.tokenizer.limits import check_pieces, counted
 from phiquant.phi.tokenizer.splitting import SPACE
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+KINDS = range(1, 7)
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = KINDS
 BPE = 2
+MODEL = "tokenizer.model"
+MOST_PIECES = 300_000
+"""Phi-3 has 32,000; each takes some microseconds to read."""
+MOST_FIELDS = 1000
+"""Of a piece or of a specification, which have some dozens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +51,11 @@ def read_sentencepiece(data: bytes) -> SentencePieceModel:
     neither of which a Phi model has.
     """
     try:
-        fields = list(_fields(data))
-        pieces = [_piece(value) for number, value in fields if number == 1]
-        trainer = _merged(fields, 2)
-        normalizer = _merged(fields, 3)
-    except (IndexError, struct.error, ValueError, TypeError) as error:
+        message = list(fields(memoryview(data), MOST_PIECES))
+        pieces = [_piece(value) for number, value in message if number == 1]
+        trainer = _merged(message, 2)
+        normalizer = _merged(message, 3)
+    except (struct.error, ValueError) as error:
         raise TokenizerError(
             f"tokenizer.model is no SentencePiece model ({error}); download it again"
         ) from error
@@ -62,6 +72,13 @@ def read_sentencepiece(data: bytes) -> SentencePieceModel:
             "only models that take text as it is are supported, as Phi-3's does"
         )
     texts, scores, types = zip(*pieces, strict=True)
+    check_pieces(texts, (), MODEL)
+    ((text, count),) = Counter(texts).most_common(1)
+    if count > 1:
+        raise TokenizerError(
+            f"tokenizer.model has the piece {text!r:.40} {count} times; every piece must have one "
+            "id: download it again"
+        )
     return SentencePieceModel(texts, scores, types, bool(normalizer.get(3, 1)))
 
 
@@ -78,12 +95,7 @@ def as_tokenizer_json(model: SentencePieceModel, added: Sequence[dict[str, Any]]
         )
         if kind in (NORMAL, USER_DEFINED, UNUSED)
     }
-    merges = [
-        (piece[:cut], piece[cut:])
-        for piece in sorted(mergeable, key=mergeable.__getitem__)
-        for cut in range(1, len(piece))
-        if piece[:cut] in mergeable and piece[cut:] in mergeable
-    ]
+    merges = list(counted(_merges(mergeable), MODEL))
     unknown = next(
         (p for p, t in zip(model.pieces, model.types, strict=True) if t == UNKNOWN), None
     )
@@ -128,6 +140,14 @@ def as_tokenizer_json(model: SentencePieceModel, added: Sequence[dict[str, Any]]
     }
 
 
+def _merges(mergeable: Mapping[str, tuple[float, int]]) -> Iterator[tuple[str, str]]:
+    """Every pair of pieces that makes a piece, those of the best pieces first."""
+    for piece in sorted(mergeable, key=mergeable.__getitem__):
+        for cut in range(1, len(piece)):
+            if piece[:cut] in mergeable and piece[cut:] in mergeable:
+                yield piece[:cut], piece[cut:]
+
+
 def _added(number: int, piece: str, *, special: bool) -> dict[str, Any]:
     return {
         "id": number,
@@ -140,65 +160,31 @@ def _added(number: int, piece: str, *, special: bool) -> dict[str, Any]:
     }
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The (number, value) pairs of one message; fixed-width values stay bytes."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        match key & 7:
-            case 0:
-                value, at = _varint(data, at)
-                yield key >> 3, value
-                continue
-            case 1:
-                size = 8
-            case 2:
-                size, at = _varint(data, at)
-            case 5:
-                size = 4
-            case wire:
-                raise ValueError(f"wire type {wire} at byte {at}")
-        if at + size > len(data):
-            raise ValueError(f"{size} bytes expected at byte {at}, {len(data) - at} left")
-        yield key >> 3, data[at : at + size]
-        at += size
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Seven bits a byte, lowest first, the high bit set on all but the last."""
-    value = shift = 0
-    while True:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
-def _piece(data: int | bytes) -> tuple[str, float, int]:
+def _piece(message: Value) -> tuple[str, float, int]:
     piece, score, kind = "", 0.0, NORMAL
-    for number, value in _fields(_as_bytes(data)):
+    for number, value in fields(_bytes(message), MOST_FIELDS):
         if number == 1:
-            piece = _as_bytes(value).decode("utf-8")
+            piece = _bytes(value).tobytes().decode("utf-8")
         elif number == 2:
-            (score,) = struct.unpack("<f", _as_bytes(value))
+            (score,) = struct.unpack("<f", _bytes(value))
         elif number == 3 and isinstance(value, int):
             kind = value
+    if not piece or not isfinite(score) or kind not in KINDS:
+        raise ValueError(f"the piece {piece!r:.40} with the score {score} and the type {kind}")
     return piece, score, kind
 
 
-def _merged(fields: Sequence[tuple[int, int | bytes]], number: int) -> dict[int, int | bytes]:
+def _merged(message: Sequence[tuple[int, Value]], number: int) -> dict[int, Value]:
     """The last value of each field of the embedded message `number`."""
     return {
         inner: value
-        for outer, data in fields
+        for outer, data in message
         if outer == number
-        for inner, value in _fields(_as_bytes(data))
+        for inner, value in fields(_bytes(data), MOST_FIELDS)
     }
 
 
-def _as_bytes(value: int | bytes) -> bytes:
-    if not isinstance(value, bytes):
+def _bytes(value: Value) -> memoryview:
+    if isinstance(value, int):
         raise ValueError("a number where text or a message was expected")
     return value

@@ -163,9 +163,10 @@ def _role(files: CompanionFiles, role: str, ids: Mapping[str, int]) -> int | Non
                 "the files belong to different models, download them again"
             )
         return ids[text]
+    held = set(ids.values())
     for document in (files.generation_config, files.config):
         numbers = [number for number in _numbers(document, role) if number >= 0]
-        known = [number for number in numbers if number in ids.values()]
+        known = [number for number in numbers if number in held]
         if known:
             return known[0]
     return None

@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+from phiquant.phi.tokenizer.expressions import GPT_2_EXPRESSION
+
 SPACE = "▁"
 """What SentencePiece writes for a space."""
-
-GPT_2_EXPRESSION = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""What a `ByteLevel` step with `use_regex` splits by."""
 
 
 class SpacePrefix(StrEnum):

@@ -19,6 +19,7 @@ from typing import Any
 
 from phiquant.errors import TokenizerError
 from phiquant.phi.tokenizer.documents import is_count
+from phiquant.phi.tokenizer.limits import check_pieces, check_steps, counted
 from phiquant.phi.tokenizer.splitting import (
     SpacePrefix,
     expressions,
@@ -113,12 +114,14 @@ def _definition(
             f"expected a byte-pair encoding (BPE) tokenizer, as every Phi model has; "
             f"tokenizer.json holds a {model['type']} model, which is not supported"
         )
+    check_steps(document)
     steps = list(flat(document.get("pre_tokenizer"), "pretokenizers"))
     normalizers = list(flat(document.get("normalizer"), "normalizers"))
     kind = _kind(steps, document, bool(model.get("byte_fallback")))
     added = tuple(_added_token(token) for token in document.get("added_tokens") or ())
+    check_pieces(model["vocab"], (token.text for token in added))
     pieces = _pieces(model["vocab"], added, vocabulary_size)
-    merges = tuple(_pair(merge) for merge in _list(model["merges"]))
+    merges = tuple(counted(_pair(merge) for merge in _list(model["merges"])))
     ranked: tuple[float, ...] = ()
     if kind is TokenizerKind.SENTENCEPIECE:
         by_piece = scores if scores is not None else _scores_of(merges)

@@ -21,26 +21,14 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 
 from phiquant.errors import TokenizerError
-from phiquant.phi.tokenizer.splitting import GPT_2_EXPRESSION
+from phiquant.phi.tokenizer.expressions import (
+    GPT_2_EXPRESSION,
+    GPT_4_EXPRESSION,
+    GPT_4O_EXPRESSION,
+    QWEN_2_EXPRESSION,
+)
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.phi.tokenizer.tokenizer_json import Definition
-
-GPT_4_EXPRESSION = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""Phi-4 (14B) and its reasoning variants, after GPT-4's cl100k_base."""
-
-GPT_4O_EXPRESSION = (
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""Phi-4-mini, after GPT-4o's o200k_base."""
-
-QWEN_2_EXPRESSION = GPT_4_EXPRESSION.replace(r"\p{N}{1,3}", r"\p{N}")
 
 NAMES: dict[tuple[tuple[str, ...], bool], str] = {
     ((GPT_4_EXPRESSION,), False): "dbrx",

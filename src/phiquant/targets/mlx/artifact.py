@@ -13,10 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from phiquant.errors import ArtifactError, CheckpointError, ConfigError
+from phiquant.host import foreign
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import read_config
 from phiquant.phi.listed import listed
-from phiquant.phi.safetensors_file import SafetensorsTensor, map_tensor, read_header
+from phiquant.phi.safetensors_file import (
+    SafetensorsTensor,
+    map_tensor,
+    read_header,
+    read_metadata,
+)
 from phiquant.quantization.grid import Floats, Grid
 from phiquant.targets.mlx.formats import AFFINE_GRIDS, FLOATS, GRIDS, Affine
 from phiquant.targets.mlx.grids import BITS, GROUPS
@@ -29,7 +35,7 @@ AFFINE_PARTS = ("weight", "scales", "biases")
 
 def recognises(path: Path) -> bool:
     """Whether `path` is a directory with MLX weights: quantized ones, or marked as MLX's."""
-    if not (path / "config.json").is_file():
+    if not path.is_dir() or not foreign.present(path / "config.json"):
         return False
     try:
         config = read_config(path)
@@ -39,18 +45,10 @@ def recognises(path: Path) -> bool:
     if isinstance(quantization, Mapping):
         return "group_size" in quantization
     first = next(iter(sorted(path.glob("model*.safetensors"))), None)
-    return first is not None and _format_of(first) == "mlx"
-
-
-def _format_of(path: Path) -> str | None:
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata: Mapping[str, str] = file.metadata() or {}
-    except (SafetensorError, OSError):
-        return None
-    return metadata.get("format")
+        return first is not None and read_metadata(first, path).get("format") == "mlx"
+    except CheckpointError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +140,7 @@ def _read_matrices(
         raise ArtifactError(f"found no model*.safetensors in {path}; is the artifact complete?")
     stored: dict[str, SafetensorsTensor] = {}
     for file in files:
-        try:
-            tensors = read_header(file)
-        except CheckpointError as error:
-            raise ArtifactError(str(error)) from error
+        tensors = read_header(file, path, foreign.STORED)
         twice = [tensor.name for tensor in tensors if tensor.name in stored]
         if twice:
             raise ArtifactError(f"{twice[0]} is stored in two files of {path}")

@@ -8,13 +8,14 @@ as one match makes it stop; to the tokenizers library it means the same as no st
 
 import json
 
+from phiquant.phi.tokenizer.expressions import ALL_TEXT_EXPRESSION
 from phiquant.phi.tokenizer.splitting import flat
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.phi.tokenizer.tokenizer_json import TokenizerKind
 
 WHOLE = {
     "type": "Split",
-    "pattern": {"Regex": r"[\s\S]+"},
+    "pattern": {"Regex": ALL_TEXT_EXPRESSION},
     "behavior": "Isolated",
     "invert": False,
 }

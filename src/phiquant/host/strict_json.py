@@ -1,0 +1,130 @@
+"""JSON and TOML by other hands, parsed to values that nothing later stumbles over.
+
+What a parser of Python's would take and a later step could not: numbers of thousands of digits, NaN
+and infinities, a key that is given twice (another reader may take the other value), halves of
+surrogate pairs, which are no characters, values nested more deeply than code that walks them can
+follow, and more values than there is memory for. All are refused here, with ValueError: a phrase
+that says what was found.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from math import inf, isfinite
+from typing import Any
+
+DEEPEST = 64
+"""Lists and objects within one another; the files read here have at most eight."""
+MOST_MARKS = 3 << 19
+"""Commas, colons and opening brackets. A tokenizer of 200,000 tokens has a million; a value takes
+110 bytes at most for each of its marks."""
+MOST_DIGITS = 64
+"""Of a whole number. `model_max_length` has 31 in many a tokenizer_config.json."""
+LONGEST_REAL = 1100
+"""Characters of a real number: more than the exact decimals of any float have."""
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def parse_json(text: str) -> Any:  # noqa: ANN401 (any JSON value)
+    """The value that `text` holds; ValueError for what is no JSON or not fit to be worked with."""
+    _check_marks(sum(text.count(mark) for mark in ",:[{"))
+    try:
+        value = json.loads(
+            text,
+            parse_int=_whole,
+            parse_float=_real,
+            parse_constant=_no_number,
+            object_pairs_hook=_unique,
+        )
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    _check_depth(value)
+    if SURROGATE.search(text):
+        _check_characters(value)
+    return value
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table that `text` holds; ValueError for what is no TOML or not fit to be worked with."""
+    _check_marks(sum(text.count(mark) for mark in ",=[{."))
+    try:
+        table = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    _check_depth(table)
+    for number in _leaves(table):
+        if isinstance(number, float) and not isfinite(number):
+            raise ValueError(f"{number} is no number that can be worked with")
+        if isinstance(number, int) and abs(number) >= 10**MOST_DIGITS:
+            raise ValueError(_TOO_LONG)
+    return table
+
+
+_TOO_DEEP = f"values are nested more than {DEEPEST} deep"
+_TOO_LONG = f"a number has more than {MOST_DIGITS} digits"
+
+
+def _check_marks(count: int) -> None:
+    if count > MOST_MARKS:
+        raise ValueError(f"it holds more than {MOST_MARKS} values")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(_TOO_LONG)
+    return int(digits)
+
+
+def _real(digits: str) -> float:
+    number = float(digits) if len(digits) <= LONGEST_REAL else inf
+    if not isfinite(number):
+        raise ValueError(f"{digits:.40} is beyond every number that can be worked with")
+    return number
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number in JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice:.40} is given twice in one object")
+    return found
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [inner for outer in level for inner in _inside(outer) if _is_outer(inner)]
+        if not level:
+            return
+    raise ValueError(_TOO_DEEP)
+
+
+def _is_outer(value: object) -> bool:
+    return isinstance(value, dict | list)
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _leaves(value: object) -> Iterator[object]:
+    for inner in _inside(value):
+        if _is_outer(inner):
+            yield from _leaves(inner)
+        else:
+            yield inner
+
+
+def _check_characters(value: object) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair, which is no character") from None
