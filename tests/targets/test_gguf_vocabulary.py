@@ -136,9 +136,10 @@ def test_phi_3_swallows_white_space_after_special_tokens(writer: Any, tmp_path: 
     else:
         size = writer(tmp_path)
     chat = "<|system|>\n Be brief.<|end|>\n<|user|>\n\t hi there <|end|> \n<|assistant|>\n"
-    for name in ("my model", "Phi-3.5-mini-instruct"):
+    for name in ("my model", "Phi 3.5 Mini Instruct"):
         for pair in load(tmp_path, size, name):
             agree(pair, (chat, "<s> x</s> y<unk> z<|endoftext|>  w", " <|user|> "))
+    assert fitted_name("Phi 3.5 Mini Instruct", pair.tokenizer) == "Phi-3.5 Mini Instruct"
     path = tmp_path / "plain.gguf"
     write_vocabulary_file(path, pair.written, "my model")
     with LlamaVocabulary(path) as llama:  # the name is what does it

@@ -12,7 +12,7 @@ import pytest
 from phiquant.errors import TokenizerError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.tokenizer.documents import read_document
-from phiquant.recipe import Recipe
+from phiquant.targets.form import Request
 from phiquant.targets.gguf.vocabulary import vocabulary
 from phiquant.targets.gguf.white_space import fitted_name
 from phiquant.targets.onnx.formats import read_form
@@ -85,7 +85,7 @@ def taken(directory):
     fitted_name("name", tokenizer)
     onnx = onnx_tokenizer_files(checkpoint)
     generation = read_document(directory / "generation_config.json")
-    form = read_form(Recipe("onnx"))
+    form = read_form(Request())
     config = genai_config(checkpoint.architecture, form, onnx.special, generation)
     files = {**onnx.files, "genai_config.json": config}
     return {"onnx": files, "mlx": read_tokenizer_files(checkpoint).files}

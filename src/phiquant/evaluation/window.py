@@ -14,11 +14,11 @@ import numpy as np
 from phiquant.evaluation.boundary import LAST, NEARER, obstacle
 from phiquant.evaluation.check import Check, Outcome, failed, passed
 from phiquant.evaluation.figures import mean_divergence
-from phiquant.evaluation.text import Tokens
+from phiquant.evaluation.reconfigured import Reconfigured
 from phiquant.evaluation.thresholds import Limit
-from phiquant.evaluation.variant import Variant
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.reference import Reference
+from phiquant.phi.weights import Tokens
 from phiquant.quantization.grid import Floats
 from phiquant.targets.target import Artifact, Runner
 
@@ -90,6 +90,6 @@ def _distances(runner: Runner, artifact: Artifact, window: int, sequence: Tokens
 def _last_logits(
     artifact: Artifact, architecture: Architecture, sequence: Tokens, last: int
 ) -> Floats:
-    forward = Reference(Variant(artifact, architecture))
+    forward = Reference(Reconfigured(artifact, architecture))
     (hidden,) = forward.hidden_states([sequence])
     return forward.head(hidden[-last:])
