@@ -134,22 +134,22 @@ def tensor(name="t", extents=(32,), kind=0, offset=0):
 PADDING = b"\0" * 256
 
 MALICIOUS = {
-    "empty": (b"", "cannot read"),
+    "empty": (b"", "it is empty"),
     "bad magic": (header(magic=b"GGML") + PADDING, "starts with"),
     "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 0) + PADDING, "version"),
     "old version": (header(version=1) + PADDING, "version 1"),
     "cut inside the counts": (header()[:12], "inside its header"),
     "2^63 tensors": (header(tensors=1 << 63) + PADDING, "claims"),
     "2^40 fields": (header(fields=1 << 40) + PADDING, "claims"),
-    "endless key": (header(fields=1) + struct.pack("<Q", 1 << 62) + PADDING, "inside its header"),
+    "endless key": (header(fields=1) + struct.pack("<Q", 1 << 62) + PADDING, "more than 256"),
     "unknown value type": (header(fields=1) + text("k") + struct.pack("<I", 99) + PADDING, "99"),
     "endless array": (
         header(fields=1) + text("k") + struct.pack("<IIQ", 9, 0, 1 << 40) + PADDING,
-        "elements in k",
+        "elements in .k",
     ),
     "endless strings": (
         header(fields=1) + text("k") + struct.pack("<IIQ", 9, 8, 1 << 40) + PADDING,
-        "elements in k",
+        "elements in .k",
     ),
     "nested array": (
         header(fields=1) + text("k") + struct.pack("<IIQ", 9, 9, 1) + PADDING,

@@ -426,7 +426,7 @@ def test_missing_merges_are_stated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "steps",
     [
-        [split(r"\w+|\s+"), LEVEL],
+        [split(r"\p{N}{1,3}"), LEVEL],
         [split(GPT_4_EXPRESSION), DIGITS, LEVEL],
         [split(GPT_4_EXPRESSION) | {"behavior": "MergedWithNext"}, LEVEL],
         [{"type": "Whitespace"}, LEVEL],

@@ -273,7 +273,7 @@ def test_gguf_that_is_cut_off_or_of_another_type_is_refused(tmp_path):
 
 def test_a_path_that_cannot_be_read_is_refused(tmp_path):
     for path in (tmp_path / "absent", tmp_path):
-        with pytest.raises(InputError, match="cannot read"):
+        with pytest.raises(InputError, match=r"cannot read|found a directory"):
             read_imatrix(path)
 
 

@@ -10,7 +10,6 @@ Sequences begin with the begin-of-sequence token where the tokenizer adds one, a
 does: its place soaks up attention and has activations like no other.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -22,6 +21,8 @@ import numpy as np
 
 from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.errors import InputError
+from phiquant.host import foreign
+from phiquant.host.strict_json import parse_json
 from phiquant.phi.tokenizer.chat import Message, chat_text
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.phi.weights import Tokens
@@ -45,6 +46,9 @@ MIXTURE = (
 """The corpora of the shipped text, and how many of 128 sequences come from each."""
 
 GOLDEN = (5**0.5 - 1) / 2
+
+LONGEST_COUNTED = 1 << 20
+"""Characters of a text that are encoded to tell how many tokens it has."""
 
 CHARACTERS_PER_TOKEN = 16
 """More than a token has on average in any text: a longer file is not encoded whole."""
@@ -83,6 +87,10 @@ def shipped_sample(tokenizer: Tokenizer, sequences: int, length: int) -> Calibra
         for name, weight in MIXTURE
     ]
     chosen = tuple(_in_turns(corpora, sequences))
+    if not chosen:
+        raise InputError(
+            f"the shipped text has no sequence of {length} tokens; ask for shorter sequences"
+        )
     return _sample(chosen, SHIPPED, shipped_hash(), length)
 
 
@@ -93,23 +101,17 @@ def read_sample(path: Path, tokenizer: Tokenizer, sequences: int, length: int) -
     Raises InputError where the file cannot be read so, or has not one whole sequence.
     """
     begin = _begin(tokenizer, sequences, length)
-    try:
-        data = path.read_bytes()
-        text = data.decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read the calibration text {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"expected UTF-8 text in {path}, found other bytes at {error.start}; "
-            "convert it with iconv first"
-        ) from error
+    data = foreign.read_bytes(path, foreign.TEXT)
+    text = foreign.decoded(data, path, foreign.TEXT, "utf-8-sig")
     if path.suffix == ".jsonl":
         text = "".join(_documents(text, path, tokenizer))
     chosen = tuple(_at_even_distances(text, tokenizer.encode, begin, sequences, length))
     if not chosen:
+        found = len(tokenizer.encode(text[:LONGEST_COUNTED]))
+        more = " or some more" if len(text) > LONGEST_COUNTED else ""
         raise InputError(
-            f"expected at least {length} tokens in {path}, found {len(tokenizer.encode(text))}; "
-            "give a longer text or ask for shorter sequences"
+            f"expected at least {length} tokens in {path}, found {found}{more}; give a longer text "
+            "or ask for shorter sequences"
         )
     return _sample(chosen, path.name, sha256(data).hexdigest(), length)
 
@@ -163,29 +165,31 @@ def _documents(text: str, path: Path, tokenizer: Tokenizer) -> Iterator[str]:
         if not line.strip():
             continue
         try:
-            yield _document(json.loads(line), special)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            yield _document(parse_json(line), special)
+        except (ValueError, TypeError) as error:
             raise InputError(
                 f'expected {{"text": …}} or {{"messages": [{{"role": …, "content": …}}, …]}} in '
-                f"line {number} of {path}, found something else ({error!r}); correct the line or "
+                f"line {number} of {path}, found something else ({error}); correct the line or "
                 "take it out"
             ) from error
 
 
-def _document(record: dict[str, object], special: set[str]) -> str:
+def _document(record: object, special: set[str]) -> str:
+    if not isinstance(record, dict):
+        raise TypeError("no object")
     if "messages" in record:
         messages = record["messages"]
         if not isinstance(messages, list):
             raise TypeError("messages is no list")
         return chat_text([_message(entry) for entry in messages], special)
-    text = record["text"]
+    text = record.get("text")
     if not isinstance(text, str):
         raise TypeError("text is no string")
     return text + "\n\n"
 
 
 def _message(entry: object) -> Message:
-    if not isinstance(entry, dict) or not isinstance(entry["role"], str):
+    if not isinstance(entry, dict) or not isinstance(entry.get("role"), str):
         raise TypeError("a message has no role")
     if not isinstance(entry.get("content"), str | None):
         raise TypeError("content is no string")

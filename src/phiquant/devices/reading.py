@@ -5,16 +5,21 @@ of the shipped tables states. `engines` lists names from data/engines.toml, or, 
 of tables `[engine.NAME]` in the same file.
 """
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from phiquant.devices.device import CLASSES, Absent, Device, Engine, Refusal
 from phiquant.errors import InputError
+from phiquant.host import foreign
+from phiquant.host.shown import shown
+from phiquant.host.strict_json import parse_toml
 from phiquant.planning.precision import PRECISIONS, Precision
 
 Table = Mapping[str, Any]
+
+MOST_ALIKE = 8
+"""Devices in a row of which each is `like` the next."""
 
 DEVICE_FIELDS = {
     "title": str,
@@ -39,16 +44,17 @@ ENGINE_EXTRAS = {"options": dict, "refuses": list, "most_context": int}
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The parsed file; InputError if it cannot be read or is no TOML."""
+    text = foreign.read_text(path, foreign.TABLE)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from error
+        return parse_toml(text)
+    except ValueError as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from None
 
 
-def read_engines(document: Table, where: str) -> dict[str, Engine]:
+def read_engines(document: object, where: str) -> dict[str, Engine]:
     """The engines of a parsed file, by name. Raises InputError."""
+    if not isinstance(document, dict):
+        raise InputError(f"{where}: engine should be a table of engines, found {shown(document)}")
     return {name: _engine(name, table, f"{where}: {name}") for name, table in document.items()}
 
 
@@ -62,32 +68,38 @@ def read_devices(
     }
 
 
-def resolve(
-    name: str, document: Table, known: Mapping[str, Table], where: str, seen: tuple[str, ...] = ()
-) -> Table:
-    """The device's table, completed by the one that it is `like`."""
-    table = document.get(name, known.get(name))
-    if not isinstance(table, dict):
-        raise InputError(f"{where}: expected a table [{name}], found {table!r:.60}")
-    model = table.get("like")
-    if model is None:
-        return table
-    if not isinstance(model, str) or model in (*seen, name) or model not in {**known, **document}:
-        raise InputError(f"{where}: {name} is like {model!r}, which is no device that is known")
-    base = resolve(model, document, known, where, (*seen, name))
-    return {**base, **{key: value for key, value in table.items() if key != "like"}}
+def resolve(name: str, document: Table, known: Mapping[str, Table], where: str) -> Table:
+    """The device's table, completed by those that it is `like`."""
+    completed: dict[str, Any] = {}
+    model: object = name
+    for _ in range(MOST_ALIKE):
+        table = document.get(model, known.get(model)) if isinstance(model, str) else None
+        if not isinstance(table, dict):
+            raise InputError(
+                f"{where}: expected a table [{name}], found {shown(table)}"
+                if model == name
+                else f"{where}: {name} is like {shown(model)}, which is no device that is known"
+            )
+        completed = {**table, **completed}
+        model = table.get("like")
+        completed.pop("like", None)
+        if model is None:
+            return completed
+    raise InputError(
+        f"{where}: {name} is like a device that is like another, more than {MOST_ALIKE} times over"
+    )
 
 
 def _device(name: str, table: Table, where: str, engines: Mapping[str, Engine]) -> Device:
     _check(table, DEVICE_FIELDS, DEVICE_EXTRAS, where)
     if table["class"] not in CLASSES:
         raise InputError(
-            f"{where}: class should be one of {', '.join(CLASSES)}, found {table['class']!r}"
+            f"{where}: class should be one of {', '.join(CLASSES)}, found {shown(table['class'])}"
         )
     memory, usable = _positive(table, "memory_gib", where), _positive(table, "usable_gib", where)
     if usable > memory:
         raise InputError(f"{where}: usable_gib {usable:g} is more than memory_gib {memory:g}")
-    unknown = [one for one in table["engines"] if one not in engines]
+    unknown = [one for one in table["engines"] if not isinstance(one, str) or one not in engines]
     if unknown or not table["engines"]:
         raise InputError(
             f"{where}: engines should be among {', '.join(engines)}; found "
@@ -112,24 +124,27 @@ def _device(name: str, table: Table, where: str, engines: Mapping[str, Engine]) 
 
 def _engine(name: str, table: object, where: str) -> Engine:
     if not isinstance(table, dict):
-        raise InputError(f"{where}: expected a table, found {table!r:.60}")
+        raise InputError(f"{where}: expected a table, found {shown(table)}")
     _check(table, ENGINE_FIELDS, ENGINE_EXTRAS, where)
     words = [*table["computes"], *table["types"]]
     strange = [word for word in words if word not in PRECISIONS]
     if strange:
         raise InputError(
-            f"{where}: precisions should be among {', '.join(PRECISIONS)}; found {strange[0]!r}"
+            f"{where}: precisions should be among {', '.join(PRECISIONS)}; found "
+            f"{shown(strange[0])}"
         )
     efficiency = _positive(table, "efficiency", where)
     if efficiency > 1:
         raise InputError(f"{where}: efficiency is a share of the bandwidth, found {efficiency:g}")
+    if table.get("most_context", 1) < 1:
+        raise InputError(f"{where}: most_context should be tokens, found {table['most_context']}")
     for types in table["types"].values():
         if not isinstance(types, list) or not all(isinstance(one, str) for one in types):
-            raise InputError(f"{where}: types should list names, found {types!r:.60}")
+            raise InputError(f"{where}: types should list names, found {shown(types)}")
     refuses = []
     for one in table.get("refuses", []):
         if not isinstance(one, dict) or not isinstance(one.get("types"), list):
-            raise InputError(f"{where}: a refusal needs types and why, found {one!r:.60}")
+            raise InputError(f"{where}: a refusal needs types and why, found {shown(one)}")
         refuses.append(Refusal(tuple(map(str, one["types"])), _texts(one, ("why",), where)["why"]))
     return Engine(
         name=name,
@@ -163,7 +178,7 @@ def _check(
         value = table.get(name)
         fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
         if name in table and (not fits or (kind is not bool and isinstance(value, bool))):
-            raise InputError(f"{where}: {name} should be a {kind.__name__}, found {value!r:.60}")
+            raise InputError(f"{where}: {name} should be a {kind.__name__}, found {shown(value)}")
 
 
 def _positive(table: Table, name: str, where: str) -> float:
@@ -175,5 +190,5 @@ def _positive(table: Table, name: str, where: str) -> float:
 
 def _texts(table: object, names: tuple[str, ...], where: str) -> dict[str, str]:
     if not isinstance(table, dict) or not all(isinstance(table.get(name), str) for name in names):
-        raise InputError(f"{where}: expected {' and '.join(names)} in words, found {table!r:.60}")
+        raise InputError(f"{where}: expected {' and '.join(names)} in words, found {shown(table)}")
     return {name: table[name] for name in names}

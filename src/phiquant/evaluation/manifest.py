@@ -24,8 +24,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from phiquant.errors import ArtifactError
+from phiquant.errors import ArtifactError, InputError
+from phiquant.host import foreign
 from phiquant.host.hashes import hash_files
+from phiquant.host.shown import shown
 from phiquant.host.staging import write_text
 from phiquant.phi.source import Source
 from phiquant.planning.plan import Plan
@@ -33,8 +35,12 @@ from phiquant.recipe import Recipe
 
 NAME = "phiquant.json"
 CARD = "README.md"
+LICENSE = re.compile(r"license:[ \t]*([\w.+-]+)")
+LONGEST_MATTER = 1 << 16
+"""Bytes of a card among which its front matter ends."""
 SCHEMA = 1
 HASH = "BLAKE3"
+REMEDY = "remove it to treat the artifact as one by another tool"
 
 Document = Mapping[str, Any]
 
@@ -105,13 +111,18 @@ class Manifest:
 def license_of(directory: Path) -> str | None:
     """The licence that the front matter of a model's README.md names ("mit"), if it does."""
     path = directory / CARD
-    if not path.is_file():
+    if not foreign.present(path):
         return None
-    head = path.read_text(encoding="utf-8", errors="replace")
-    matter = re.match(r"---\s*\n(.*?)\n---", head, re.DOTALL)
-    named = (
-        re.search(r"^license:[ \t]*([\w.+-]+)[ \t]*$", matter[1], re.MULTILINE) if matter else None
-    )
+    try:
+        with foreign.opened(path, foreign.CARD, directory) as file:
+            head = file.read(LONGEST_MATTER).decode(errors="replace")
+    except InputError:
+        return None  # a card that cannot be read names nothing
+    lines = [line.rstrip() for line in head.split("\n")]
+    if lines[0] != "---" or "---" not in lines[1:]:
+        return None
+    matter = lines[1 : lines.index("---", 1)]
+    named = next(filter(None, map(LICENSE.fullmatch, matter)), None)
     return named[1] if named else None
 
 
@@ -134,39 +145,27 @@ def read_manifest(directory: Path) -> Manifest | None:
     Raises ArtifactError for one that is malformed or of a later schema.
     """
     path = directory / NAME
-    if not path.is_file():
+    if not foreign.present(path):
         return None
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(
-            f"{path} is not valid JSON ({error}); remove it to treat the artifact as one by "
-            "another tool"
-        ) from error
-    return _checked(path, document)
+    return _checked(path, foreign.read_object(path, foreign.RECORD, directory, REMEDY))
 
 
-def _checked(path: Path, document: object) -> Manifest:
+def _checked(path: Path, document: Document) -> Manifest:
     def refuse(fault: str) -> ArtifactError:
-        return ArtifactError(
-            f"{path} is no record that phiquant wrote: {fault}; remove it to treat the artifact "
-            "as one by another tool"
-        )
+        return ArtifactError(f"{path} is no record that phiquant wrote: {fault}; {REMEDY}")
 
-    if not isinstance(document, dict):
-        raise refuse(f"expected a JSON object, found a {type(document).__name__}")
     schema = document.get("schema")
     if schema != SCHEMA:
-        raise refuse(f"expected schema {SCHEMA}, found {schema!r}")
+        raise refuse(f"expected schema {SCHEMA}, found {shown(schema)}")
     if document.get("hash") != HASH:
-        raise refuse(f"expected {HASH} hashes, found {document.get('hash')!r:.40}")
+        raise refuse(f"expected {HASH} hashes, found {shown(document.get('hash'))}")
     for key in ("made", "source", "recipe", "plan", "files"):
         if not isinstance(document.get(key), dict):
-            raise refuse(f"{key} should be an object, found {document.get(key)!r:.60}")
+            raise refuse(f"{key} should be an object, found {shown(document.get(key))}")
     if not _is_plan(document["plan"]):
         raise refuse("plan should have a target, a type, sizes and rows")
     files = document["files"]
-    strange = [name for name in files if Path(name).name != name or name in ("", "..", ".")]
+    strange = not all(map(foreign.is_plain_name, files))
     if strange or not all(isinstance(digest, str) for digest in files.values()):
         raise refuse("files should map names in this directory to hashes")
     if not isinstance(document.get("verification"), dict | None):

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from phiquant.errors import InputError
+from phiquant.host import foreign
 from phiquant.phi.weights import Tokens
 
 SHIPPED = "mixed.txt"
@@ -60,16 +61,9 @@ def shipped_text() -> EvaluationText:
 
 
 def read_text(path: Path) -> EvaluationText:
-    """A user's own text; InputError if it is not UTF-8."""
-    try:
-        return EvaluationText(path.name, path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the text {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"expected UTF-8 text in {path}, found other bytes at {error.start}; "
-            "convert it with iconv first"
-        ) from error
+    """A user's own text, with plain line ends; InputError if it is not UTF-8."""
+    text = foreign.read_text(path, foreign.TEXT)
+    return EvaluationText(path.name, text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def cut(tokens: list[int], window: int, windows: int | None) -> tuple[Tokens, ...]:

@@ -68,8 +68,14 @@ TABLE = FileKind(MIB, InputError)
 """A TOML file of devices."""
 IMATRIX = FileKind(256 * MIB, InputError)
 """llama.cpp's importance matrices; a Phi's has 3 MB."""
+CARD = FileKind(None, InputError)
+"""README.md, of which the beginning is read."""
 WHEEL = FileKind(128 * MIB, InputError)
 
+FLAGS = os.O_RDONLY
+for _name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"):
+    FLAGS |= getattr(os, _name, 0)
+"""Non-blocking, because to open a pipe that no one writes to would wait; what a system has."""
 HUB_FOLDER = re.compile(r"models--.+")
 
 
@@ -98,17 +104,21 @@ def opened(path: Path, kind: FileKind, home: Path | None = None) -> Iterator[Bin
                 f"{path} is a link to {os.path.realpath(path)}, outside of the model's directory, "
                 "and is not followed; put the file itself there"
             )
-        # Non-blocking: to open a pipe that no one writes to would wait.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        handle = os.open(path, flags | getattr(os, "O_NOCTTY", 0))
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise kind.error(f"expected a file at {path}, found {_what(status.st_mode)}")
-        if kind.most is not None and status.st_size > kind.most:
-            raise kind.error(_too_long(path, status.st_size, kind.most))
-        with _reported(path, kind):
-            yield file
+        handle = os.open(path, FLAGS)
+    try:
+        _check_opened(path, os.fstat(handle), kind)
+    except BaseException:
+        os.close(handle)
+        raise
+    with os.fdopen(handle, "rb") as file, _reported(path, kind):
+        yield file
+
+
+def _check_opened(path: Path, status: os.stat_result, kind: FileKind) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise kind.error(f"expected a file at {path}, found {_what(status.st_mode)}")
+    if kind.most is not None and status.st_size > kind.most:
+        raise kind.error(_too_long(path, status.st_size, kind.most))
 
 
 def check_file(path: Path, kind: FileKind, home: Path | None = None) -> int:

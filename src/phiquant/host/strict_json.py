@@ -12,23 +12,27 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from math import inf, isfinite
+from sys import getsizeof
 from typing import Any
 
 DEEPEST = 64
 """Lists and objects within one another; the files read here have at most eight."""
-MOST_MARKS = 3 << 19
-"""Commas, colons and opening brackets. A tokenizer of 200,000 tokens has a million; a value takes
-110 bytes at most for each of its marks."""
+MOST_MEMORY = 256 << 20
+"""Bytes that the values of a text may take; those of Phi-4-mini's tokenizer take 200 MB at most."""
+MEMORY = {":": 280, "[": 110, "{": 70, ",": 72, "=": 280}
+"""What makes a value in a text → the bytes that it takes at most, measured: an entry of an object,
+a list, an object, an item. "=" is TOML's ":"."""
 MOST_DIGITS = 64
 """Of a whole number. `model_max_length` has 31 in many a tokenizer_config.json."""
 LONGEST_REAL = 1100
 """Characters of a real number: more than the exact decimals of any float have."""
+OUTER = (dict, list)
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def parse_json(text: str) -> Any:  # noqa: ANN401 (any JSON value)
     """The value that `text` holds; ValueError for what is no JSON or not fit to be worked with."""
-    _check_marks(sum(text.count(mark) for mark in ",:[{"))
+    _check_memory(text, ":[{,")
     try:
         value = json.loads(
             text,
@@ -47,7 +51,7 @@ def parse_json(text: str) -> Any:  # noqa: ANN401 (any JSON value)
 
 def parse_toml(text: str) -> dict[str, Any]:
     """The table that `text` holds; ValueError for what is no TOML or not fit to be worked with."""
-    _check_marks(sum(text.count(mark) for mark in ",=[{."))
+    _check_memory(text, "=[{,")
     try:
         table = tomllib.loads(text)
     except RecursionError:
@@ -65,9 +69,10 @@ _TOO_DEEP = f"values are nested more than {DEEPEST} deep"
 _TOO_LONG = f"a number has more than {MOST_DIGITS} digits"
 
 
-def _check_marks(count: int) -> None:
-    if count > MOST_MARKS:
-        raise ValueError(f"it holds more than {MOST_MARKS} values")
+def _check_memory(text: str, marks: str) -> None:
+    needed = getsizeof(text) + sum(MEMORY[mark] * text.count(mark) for mark in marks)
+    if needed > MOST_MEMORY:
+        raise ValueError(f"its values would take {needed >> 20} MiB of memory")
 
 
 def _whole(digits: str) -> int:
@@ -97,27 +102,21 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_depth(value: object) -> None:
-    level = [value]
+    level: list[Any] = [value] if type(value) in OUTER else []
     for _ in range(DEEPEST):
-        level = [inner for outer in level for inner in _inside(outer) if _is_outer(inner)]
+        level = [inner for outer in level for inner in _inside(outer) if type(inner) in OUTER]
         if not level:
             return
     raise ValueError(_TOO_DEEP)
 
 
-def _is_outer(value: object) -> bool:
-    return isinstance(value, dict | list)
+def _inside(outer: Any) -> Iterable[Any]:  # noqa: ANN401 (an object or a list)
+    return outer.values() if type(outer) is dict else outer
 
 
-def _inside(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
-
-
-def _leaves(value: object) -> Iterator[object]:
-    for inner in _inside(value):
-        if _is_outer(inner):
+def _leaves(outer: object) -> Iterator[object]:
+    for inner in _inside(outer):
+        if type(inner) in OUTER:
             yield from _leaves(inner)
         else:
             yield inner

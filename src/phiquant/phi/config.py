@@ -13,6 +13,7 @@ from typing import Any
 
 from phiquant.errors import ConfigError
 from phiquant.host import foreign
+from phiquant.host.shown import shown
 from phiquant.phi import adapter
 from phiquant.phi.architecture import ARCHITECTURE, Architecture, LongRope, Rope
 
@@ -83,7 +84,7 @@ def _require_phi3(config: Config) -> None:
     name = names[0] if isinstance(names, list) and names else None
     if name != ARCHITECTURE and not (name is None and config.get("model_type") == "phi3"):
         found = name or config.get("model_type") or "no architecture at all"
-        told = found if isinstance(found, str) else _short(found)
+        told = found if isinstance(found, str) else shown(found)
         raise ConfigError(
             f"expected a {ARCHITECTURE} checkpoint (Phi-3, Phi-3.5-mini, Phi-4, Phi-4-mini), "
             f"found {told}; other architectures are not covered"
@@ -95,7 +96,7 @@ def _require_phi3(config: Config) -> None:
     activation = config.get("hidden_act", "silu")
     if activation != "silu":
         raise ConfigError(
-            f"expected hidden_act 'silu', found {_short(activation)}; it is not covered"
+            f"expected hidden_act 'silu', found {shown(activation)}; it is not covered"
         )
     if config.get("attention_bias") or config.get("mlp_bias"):
         raise ConfigError("expected linear layers without biases, found biases in the config")
@@ -104,10 +105,10 @@ def _require_phi3(config: Config) -> None:
 def _read_rope(config: Config, head_size: int, max_positions: int) -> Rope:
     nested = config.get("rope_parameters")
     if nested is not None and not isinstance(nested, Mapping):
-        raise ConfigError(f"rope_parameters should be an object, found {_short(nested)}")
+        raise ConfigError(f"rope_parameters should be an object, found {shown(nested)}")
     scaling = config.get("rope_scaling")
     if scaling is not None and not isinstance(scaling, Mapping):
-        raise ConfigError(f"rope_scaling should be an object or null, found {_short(scaling)}")
+        raise ConfigError(f"rope_scaling should be an object or null, found {shown(scaling)}")
     merged = {
         key: config[key]
         for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
@@ -127,7 +128,7 @@ def _read_rope(config: Config, head_size: int, max_positions: int) -> Rope:
     if kind == "default":
         return Rope(theta, dimensions)
     if kind not in LONGROPE_NAMES:
-        raise ConfigError(f"expected rope type 'default' or 'longrope', found {_short(kind)}")
+        raise ConfigError(f"expected rope type 'default' or 'longrope', found {shown(kind)}")
     return Rope(theta, dimensions, _read_longrope(config, merged, dimensions, max_positions))
 
 
@@ -160,7 +161,9 @@ def _original_positions(config: Config, merged: Config) -> int:
 def _factors(config: Config, key: str, length: int) -> tuple[float, ...]:
     values = config.get(key)
     if not isinstance(values, list) or not all(_is_positive(value) for value in values):
-        raise ConfigError(f"LongRoPE needs {key}, a list of positive numbers; found {values!r:.80}")
+        raise ConfigError(
+            f"LongRoPE needs {key}, a list of positive numbers; found {shown(values)}"
+        )
     if len(values) != length:
         raise ConfigError(
             f"{key} should have {length} entries, half the rotary dimensions; found {len(values)}"
@@ -175,9 +178,9 @@ def _count(config: Config, key: str, default: int | None = None, most: int = LAR
     if value is None:
         raise ConfigError(f"the config has no {key}, which is needed; restore the original config")
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"{key} should be a positive integer, found {_short(value)}")
+        raise ConfigError(f"{key} should be a positive integer, found {shown(value)}")
     if value > most:
-        raise ConfigError(f"{key} should be at most {most}, found {_short(value)}")
+        raise ConfigError(f"{key} should be at most {most}, found {shown(value)}")
     return value
 
 
@@ -189,7 +192,7 @@ def _positive(config: Config, key: str, default: float | None = None) -> float:
         raise ConfigError(f"the config has no {key}, which is needed; restore the original config")
     if not _is_positive(value):
         raise ConfigError(
-            f"{key} should be a positive number within float32's range, found {_short(value)}"
+            f"{key} should be a positive number within float32's range, found {shown(value)}"
         )
     return float(value)
 
@@ -197,9 +200,3 @@ def _positive(config: Config, key: str, default: float | None = None) -> float:
 def _is_positive(value: object) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return number and LEAST <= value <= GREATEST  # type: ignore[operator]
-
-
-def _short(value: object) -> str:
-    """A value by another hand, in a sentence: it may be long."""
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:60]}…"

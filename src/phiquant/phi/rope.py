@@ -52,7 +52,8 @@ def frequencies(rope: Rope, length: int) -> Floats:
     if rope.long is not None:
         is_long = uses_long_factors(rope, length)
         factors = rope.long.long_factors if is_long else rope.long.short_factors
-        wavelengths = np.asarray(factors, np.float32) * wavelengths
+        with np.errstate(over="ignore"):  # a pair that never turns
+            wavelengths = np.asarray(factors, np.float32) * wavelengths
     return np.float32(1) / wavelengths
 
 

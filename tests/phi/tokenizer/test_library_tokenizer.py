@@ -20,7 +20,7 @@ def write_tiny(directory):
 def test_the_parts_make_the_same_tokenizer(write, tmp_path):
     tokenizer = read_tokenizer(tmp_path, write(tmp_path))
     from_text = tokenizers.Tokenizer.from_str(tokenizer.document)
-    assert json.loads(tokenizer._encoder.to_str()) == json.loads(from_text.to_str())
+    assert json.loads(tokenizer._encoder._library.to_str()) == json.loads(from_text.to_str())
 
 
 def test_letters_stand_for_bytes_as_in_the_library():

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from phiquant.errors import TokenizerError
 from phiquant.host import foreign
+from phiquant.host.shown import shown
 from phiquant.phi.tokenizer.template_white_space import plain_line_ends
 
 DEFAULT = "default"
@@ -74,7 +75,7 @@ def _stored(stored: object) -> Iterator[tuple[str, str]]:
     for name, text in _entries(stored):
         if not isinstance(name, str) or not isinstance(text, str):
             raise _refusal(
-                f"an entry whose name is {name!r:.40} and whose template is {text!r:.40}"
+                f"an entry whose name is {shown(name)} and whose template is {shown(text)}"
             )
         yield name, text
 
@@ -85,10 +86,10 @@ def _entries(stored: object) -> Iterator[tuple[object, object]]:
     elif isinstance(stored, list):
         for entry in stored:
             if not isinstance(entry, Mapping):
-                raise _refusal(f"the entry {entry!r:.40}")
+                raise _refusal(f"the entry {shown(entry)}")
             yield entry.get("name"), entry.get("template")
     else:
-        raise _refusal(f"{stored!r:.40}")
+        raise _refusal(f"{shown(stored)}")
 
 
 def _refusal(found: str) -> TokenizerError:

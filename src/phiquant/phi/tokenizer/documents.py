@@ -5,7 +5,6 @@ when it is read, so that a field of the wrong kind is one sentence, and nothing 
 Null means, where the format allows it, that a field is not there. Other fields are not looked at.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from phiquant.errors import TokenizerError
 from phiquant.host import foreign
+from phiquant.host.shown import shown
 
 LARGEST = 2**31
 """Whole numbers are below this in the runtimes."""
@@ -156,11 +156,5 @@ def _check_fields(file: str, document: Mapping[str, Any]) -> None:
         if not kind.holds(document[field]):
             raise TokenizerError(
                 f"{field[:40]} in {file} should be {kind.words}, found "
-                f"{_shown(document[field])}; correct it, or download the file again"
+                f"{shown(document[field])}; correct it, or download the file again"
             )
-
-
-def _shown(value: object) -> str:
-    """A value in a sentence: it may be long."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:60]}…"

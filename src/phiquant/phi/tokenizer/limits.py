@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from phiquant.errors import TokenizerError
+from phiquant.host.shown import shown
 from phiquant.phi.tokenizer.expressions import KNOWN
 from phiquant.phi.tokenizer.splitting import flat
 
@@ -19,7 +20,8 @@ MOST_CHARACTERS = 4 << 20
 """Of all pieces together; Phi-4-mini's have 1.4 million."""
 MOST_ADDED = 8192
 """Added tokens, each of which is looked for in the chat template."""
-MOST_MERGES = 500_000
+MOST_MERGES = 1_000_000
+"""Phi-4-mini has 450,000."""
 MOST_STEPS = 32
 """Steps that prepare a text or put it together again."""
 LONGEST_REPLACEMENT = 16
@@ -36,7 +38,7 @@ def check_steps(document: Mapping[str, Any]) -> None:
     """Raise TokenizerError for steps that may take any time or memory on a text."""
     model = document["model"]
     if model.get("dropout"):
-        raise _refusal(f"merges left out by chance (dropout {model['dropout']!r:.40})")
+        raise _refusal(f"merges left out by chance (dropout {shown(model['dropout'])})")
     for field, members in STEPS:
         steps = list(flat(document.get(field), members))
         if len(steps) > MOST_STEPS:
@@ -79,7 +81,7 @@ def _fault(step: Mapping[str, Any]) -> str:
     expression = pattern.get("Regex") if isinstance(pattern, Mapping) else None
     if expression is not None and expression not in KNOWN:
         return (
-            f"the regular expression {expression!r:.80}, which no tokenizer of the family has and "
+            f"the regular expression {shown(expression)}, which no tokenizer of the family has and "
             "which may never come to an end,"
         )
     if step["type"] == "Replace":
@@ -95,7 +97,7 @@ def _fault_of_replacement(step: Mapping[str, Any], pattern: object) -> str:
     replaced = pattern.get("String") if isinstance(pattern, Mapping) else pattern
     length = 1 if replaced is None else len(str(replaced))
     if len(str(step["content"])) > length:
-        return f"the replacement of {replaced!r:.40} by something longer"
+        return f"the replacement of {shown(replaced)} by something longer"
     return "" if length else "the replacement of nothing by something"
 
 

@@ -20,6 +20,7 @@ from math import isfinite
 from typing import Any
 
 from phiquant.errors import TokenizerError
+from phiquant.host.shown import shown
 from phiquant.host.wire import Value, fields
 from phiquant.phi.tokenizer.limits import check_pieces, counted
 from phiquant.phi.tokenizer.splitting import SPACE
@@ -76,7 +77,7 @@ def read_sentencepiece(data: bytes) -> SentencePieceModel:
     ((text, count),) = Counter(texts).most_common(1)
     if count > 1:
         raise TokenizerError(
-            f"tokenizer.model has the piece {text!r:.40} {count} times; every piece must have one "
+            f"tokenizer.model has the piece {shown(text)} {count} times; every piece must have one "
             "id: download it again"
         )
     return SentencePieceModel(texts, scores, types, bool(normalizer.get(3, 1)))
@@ -170,7 +171,7 @@ def _piece(message: Value) -> tuple[str, float, int]:
         elif number == 3 and isinstance(value, int):
             kind = value
     if not piece or not isfinite(score) or kind not in KINDS:
-        raise ValueError(f"the piece {piece!r:.40} with the score {score} and the type {kind}")
+        raise ValueError(f"the piece {shown(piece)} with the score {score} and the type {kind}")
     return piece, score, kind
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from phiquant.errors import TokenizerError
+from phiquant.host.shown import shown
 from phiquant.phi.tokenizer.chat_templates import DEFAULT, Templates, read_chat_templates
 from phiquant.phi.tokenizer.documents import ROLES, read_document
 
@@ -159,7 +160,7 @@ def _role(files: CompanionFiles, role: str, ids: Mapping[str, int]) -> int | Non
             return None  # Phi-4 names U+FFFD, which byte-level text can never need
         if text not in ids:
             raise TokenizerError(
-                f"{name} names {text!r:.60} as {role}_token, but the tokenizer has no such token; "
+                f"{name} names {shown(text)} as {role}_token, but the tokenizer has no such token; "
                 "the files belong to different models, download them again"
             )
         return ids[text]

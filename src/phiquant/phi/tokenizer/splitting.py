@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
+from phiquant.host.shown import shown
 from phiquant.phi.tokenizer.expressions import GPT_2_EXPRESSION
 
 SPACE = "▁"
@@ -34,7 +35,7 @@ def flat(step: Mapping[str, Any] | None, members: str) -> Iterator[Mapping[str, 
     if step is None:
         return
     if not isinstance(step["type"], str):
-        raise ValueError(f"{step['type']!r:.40} is no type of a step")
+        raise ValueError(f"{shown(step['type'])} is no type of a step")
     if step["type"] == "Sequence":
         for member in step[members]:
             yield from flat(member, members)

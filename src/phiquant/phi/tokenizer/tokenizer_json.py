@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Any
 
 from phiquant.errors import TokenizerError
+from phiquant.host.shown import shown
 from phiquant.phi.tokenizer.documents import is_count
 from phiquant.phi.tokenizer.limits import check_pieces, check_steps, counted
 from phiquant.phi.tokenizer.splitting import (
@@ -172,7 +173,7 @@ def _pieces(
 ) -> tuple[str, ...]:
     strange = next((piece for piece, number in vocabulary.items() if not is_count(number)), None)
     if strange is not None:
-        raise ValueError(f"{vocabulary[strange]!r:.40} is no id")
+        raise ValueError(f"{shown(vocabulary[strange])} is no id")
     by_id: dict[int, str] = {}
     for piece, number in (*vocabulary.items(), *((token.text, token.id) for token in added)):
         if by_id.setdefault(number, piece) != piece:
@@ -198,7 +199,7 @@ def _pieces(
 
 def _list(value: object) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError(f"expected a list of merges, found {value!r:.40}")
+        raise ValueError(f"expected a list of merges, found {shown(value)}")
     return value
 
 
@@ -206,7 +207,7 @@ def _pair(merge: str | Sequence[str]) -> tuple[str, str]:
     """Merges are pairs, or in older files one string with a space between the two."""
     left, right = merge.split(" ") if isinstance(merge, str) else merge
     if not isinstance(left, str) or not isinstance(right, str):
-        raise ValueError(f"{merge!r:.60} is no merge of two pieces")
+        raise ValueError(f"{shown(merge)} is no merge of two pieces")
     return left, right
 
 

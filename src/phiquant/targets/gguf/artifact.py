@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from phiquant.errors import ArtifactError
+from phiquant.host.shown import shown
 from phiquant.phi.architecture import Architecture
 from phiquant.quantization.grid import Floats
 from phiquant.targets.gguf.file import GgufTensor, read_gguf
@@ -14,8 +15,16 @@ from phiquant.targets.gguf.grids import GRIDS
 from phiquant.targets.gguf.locate import gguf_files
 from phiquant.targets.gguf.metadata import ARCHITECTURE, read_dimensions
 from phiquant.targets.gguf.mixtures import MIXTURES
-from phiquant.targets.gguf.tensors import LONG_FACTORS, SHORT_FACTORS, tensor_name_of
+from phiquant.targets.gguf.tensors import (
+    LONG_FACTORS,
+    SHORT_FACTORS,
+    tensor_name,
+    tensor_name_of,
+)
 from phiquant.targets.target import StoredEntry
+
+MOST_FACTORS = 1 << 16
+"""Of LongRoPE: half as many as a head has values."""
 
 
 class GgufArtifact:
@@ -23,8 +32,11 @@ class GgufArtifact:
 
     def __init__(self, path: Path) -> None:
         """Open the file at `path` or in the directory `path`. Raises ArtifactError."""
-        parts = [read_gguf(file) for file in gguf_files(path)]
         self.path = path if path.is_dir() else path.parent
+        files = gguf_files(path)
+        # A single file that a person names may be a link to anywhere.
+        home = None if files == (path,) else self.path
+        parts = [read_gguf(file, home=home) for file in files]
         self.files = tuple(part.path for part in parts)
         self.fields: Mapping[str, object] = parts[0].fields
         """The key-value fields; of a split model, those of its first file."""
@@ -65,28 +77,42 @@ class GgufArtifact:
         if found != ARCHITECTURE:
             raise ArtifactError(
                 f"expected the architecture {ARCHITECTURE!r} in {self.files[0].name}, "
-                f"found {found!r}; only Phi-3 style models can be read"
+                f"found {shown(found)}; only Phi-3 style models can be read"
             )
         embedding = self._tensors.get("token_embd.weight")
         if embedding is None or len(embedding.shape) != 2:
             raise ArtifactError(f"{self.files[0].name} has no token_embd.weight matrix")
-        return read_dimensions(
+        architecture = read_dimensions(
             self.fields,
             vocabulary_size=embedding.shape[0],
             tied_head="output.weight" not in self._tensors,
             factors=self._factors(),
         )
+        self._check_shapes(architecture)
+        return architecture
+
+    def _check_shapes(self, architecture: Architecture) -> None:
+        """ArtifactError for a tensor of another shape than the fields give it."""
+        for weight in architecture.weights():
+            tensor = self._tensors.get(tensor_name(weight))
+            if tensor is not None and tensor.shape != weight.shape:
+                raise ArtifactError(
+                    f"{tensor.name} has the shape {list(tensor.shape)}, and the fields of "
+                    f"{self.files[0].name} give it {list(weight.shape)}"
+                )
 
     def _factors(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        found = [self._tensors.get(name) for name in (SHORT_FACTORS, LONG_FACTORS)]
-        short, long = (
-            tuple(self._decoded(tensor).ravel().tolist()) if tensor else () for tensor in found
-        )
-        if not short and not long:
-            return None
-        if len(short) != len(long):
-            raise ArtifactError(f"{len(short)} short LongRoPE factors but {len(long)} long ones")
-        return short, long
+        short, long = (self._list(name) for name in (SHORT_FACTORS, LONG_FACTORS))
+        return (short, long) if short or long else None
+
+    def _list(self, name: str) -> tuple[float, ...]:
+        """The values of a short tensor; none if there is no such tensor."""
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            return ()
+        if len(tensor.shape) != 1 or tensor.shape[0] > MOST_FACTORS:
+            raise ArtifactError(f"expected a list of factors in {name}, found {list(tensor.shape)}")
+        return tuple(self._decoded(tensor).tolist())
 
     def _decoded(self, tensor: GgufTensor, first: int = 0, last: int | None = None) -> Floats:
         grid = GRIDS.get(tensor.type)

@@ -14,27 +14,40 @@ Source: docs/gguf.md of ggml.
 
 import mmap
 import struct
+import sys
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from pathlib import Path
 
-from phiquant.errors import ArtifactError, MissingDependency
+from phiquant.errors import InputError, MissingDependency
+from phiquant.host import foreign
+from phiquant.host.shown import shown
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 ALIGNMENT = 32
 MAX_DIMENSIONS = 4
-MAX_HEADER = 1 << 26
+MAX_HEADER = 1 << 25
 """Bytes of fields and tensor infos that are read: several times what the largest vocabularies
 take. A sparse file may claim far more and weigh nothing on a disk."""
+MAX_TENSORS = 100_000
+"""Ten thousand layers, and more."""
+MAX_FIELDS = 10_000
+MAX_STRINGS = 1 << 20
+"""Strings in the arrays of a file; a vocabulary of 200,000 tokens has 450,000 merges."""
+MAX_STRING = 1 << 20
+"""Bytes of a string, the longest of which are chat templates."""
+MAX_NAME = 256
+"""Bytes of a name; llama.cpp takes 64 of a tensor's."""
 
 SCALARS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?",
     10: "<Q", 11: "<q", 12: "<d",
 }  # fmt: skip
-"""struct's format for each scalar value type."""
+"""struct's format for each scalar value type; Python's arrays have the same letters, but for ?."""
 STRING, ARRAY = 8, 9
 
 
@@ -59,21 +72,30 @@ class GgufFile:
     tensors: tuple[GgufTensor, ...]
 
 
-def read_gguf(path: Path) -> GgufFile:
-    """Read and check the header of the file at `path`. Raises ArtifactError."""
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Header(path, data).read()
-    except (OSError, ValueError) as error:  # mmap refuses an empty file with ValueError
-        raise ArtifactError(f"cannot read {path} as GGUF: {error}") from error
+def read_gguf(
+    path: Path, kind: foreign.FileKind = foreign.STORED, home: Path | None = None
+) -> GgufFile:
+    """Read and check the header of the file at `path`, which lies in the directory `home`.
+
+    Raises the error of `kind`.
+    """
+    with foreign.opened(path, kind, home) as file:
+        try:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:
+            raise kind.error(f"{path} is not a sound GGUF file: it is empty") from None
+        with data:
+            return _Header(path, data, kind.error).read()
 
 
 class _Header:
     """A cursor over the mapped file."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
+    def __init__(self, path: Path, data: mmap.mmap, error: type[InputError]) -> None:
         self._path = path
         self._data = data
+        self._kind = error
+        self._strings = 0
         self._at = 0
         self._limit = min(len(data), MAX_HEADER)
 
@@ -84,23 +106,23 @@ class _Header:
         version = self._scalar("<I")
         if version not in VERSIONS:
             raise self._error(f"version {version} is not among {VERSIONS}")
-        tensors = self._counted("<Q", 4 + 8 + 8 + 8 + 4, "tensors")
-        count = self._counted("<Q", 8 + 4 + 1, "fields")
+        tensors = self._counted("<Q", 4 + 8 + 8 + 8 + 4, "tensors", MAX_TENSORS)
+        count = self._counted("<Q", 8 + 4 + 1, "fields", MAX_FIELDS)
         fields: dict[str, object] = {}
         for _ in range(count):
             key, value = self._field()
             if key in fields:
-                raise self._error(f"it holds the field {key} twice")
+                raise self._error(f"it holds the field {key!r} twice")
             fields[key] = value
         rows = [self._tensor() for _ in range(tensors)]
         alignment = fields.get("general.alignment", ALIGNMENT)
-        if not isinstance(alignment, int) or alignment < 1:
-            raise self._error(f"an alignment of {alignment!r}")
+        if not isinstance(alignment, int) or isinstance(alignment, bool) or alignment < 1:
+            raise self._error(f"an alignment of {shown(alignment)}")
         start = -(-self._at // alignment) * alignment
         return GgufFile(self._path, fields, self._placed(rows, start, alignment))
 
-    def _error(self, fault: str) -> ArtifactError:
-        return ArtifactError(f"{self._path} is not a sound GGUF file: {fault}")
+    def _error(self, fault: str) -> InputError:
+        return self._kind(f"{self._path} is not a sound GGUF file: {fault}")
 
     def _take(self, nbytes: int) -> int:
         """Pass over `nbytes` bytes that must be there; returns where they start."""
@@ -117,21 +139,25 @@ class _Header:
         value: int | float | bool = struct.unpack_from(layout, self._data, start)[0]
         return value
 
-    def _counted(self, layout: str, least: int, what: str) -> int:
-        """A count of things that take at least `least` bytes each."""
+    def _counted(self, layout: str, least: int, what: str, most: int | None = None) -> int:
+        """A count of things that take at least `least` bytes each, at most `most`."""
         count = int(self._scalar(layout))
         if count * least > self._limit - self._at:
             raise self._error(f"it claims {count} {what}, more than its size allows")
+        if most is not None and count > most:
+            raise self._error(f"it claims {count} {what}, expected at most {most}")
         return count
 
-    def _string(self) -> str:
+    def _string(self, most: int = MAX_STRING) -> str:
         length = int(self._scalar("<Q"))
+        if length > most:
+            raise self._error(f"a text of {length} bytes at byte {self._at}, more than {most}")
         start = self._take(length)
         # Vocabularies by other hands hold pieces of characters; they need not be UTF-8.
         return self._data[start : start + length].decode("utf-8", errors="replace")
 
     def _field(self) -> tuple[str, object]:
-        key = self._string()
+        key = self._string(MAX_NAME)
         return key, self._value(int(self._scalar("<I")), key)
 
     def _value(self, kind: int, key: str) -> object:
@@ -141,22 +167,29 @@ class _Header:
             return self._string()
         if kind == ARRAY:
             return self._array(key)
-        raise self._error(f"the field {key} has the unknown value type {kind}")
+        raise self._error(f"the field {key!r} has the unknown value type {kind}")
 
     def _array(self, key: str) -> object:
         kind = int(self._scalar("<I"))
         if kind == STRING:
-            length = self._counted("<Q", 8, f"elements in {key}")
+            length = self._counted("<Q", 8, f"elements in {key!r}")
+            self._strings += length
+            if self._strings > MAX_STRINGS:
+                raise self._error(f"its arrays hold more than {MAX_STRINGS} texts")
             return tuple(self._string() for _ in range(length))
         if kind not in SCALARS:
-            raise self._error(f"the field {key} is an array of the unsupported type {kind}")
+            raise self._error(f"the field {key!r} is an array of the unsupported type {kind}")
         layout = SCALARS[kind]
-        length = self._counted("<Q", struct.calcsize(layout), f"elements in {key}")
+        length = self._counted("<Q", struct.calcsize(layout), f"elements in {key!r}")
         start = self._take(length * struct.calcsize(layout))
-        return struct.unpack_from(f"<{length}{layout[1]}", self._data, start)
+        numbers = array(layout[1].replace("?", "B"))
+        numbers.frombytes(self._data[start : self._at])
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        return numbers
 
     def _tensor(self) -> tuple[str, tuple[int, ...], int, int]:
-        name = self._string()
+        name = self._string(MAX_NAME)
         dimensions = int(self._scalar("<I"))
         if not 1 <= dimensions <= MAX_DIMENSIONS:
             raise self._error(f"{name} has {dimensions} dimensions")

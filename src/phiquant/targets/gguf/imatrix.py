@@ -30,6 +30,8 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.errors import InputError, MissingDependency
+from phiquant.host import foreign
+from phiquant.host.shown import shown
 from phiquant.host.staging import write_bytes
 from phiquant.quantization.grid import Floats
 from phiquant.targets.gguf.file import MAGIC, GgufTensor, read_gguf
@@ -42,6 +44,10 @@ LEGACY = ".dat"
 SUMS, COUNTS, PLAIN = ".in_sum2", ".counts", ".in_sum"
 LEAST_ENTRY = 4 + 1 + 4 + 4 + 4
 """Bytes of the smallest entry in the older encoding."""
+MOST_ENTRIES = 100_000
+"""Matrices of ten thousand layers, and more."""
+LONGEST_NAME = 4096
+"""Bytes of a matrix's name, or of the text's."""
 
 
 def read_imatrix(path: Path) -> dict[str, ImatrixEntry]:
@@ -50,14 +56,13 @@ def read_imatrix(path: Path) -> dict[str, ImatrixEntry]:
     Raises InputError for a file that is neither encoding or not sound, MissingDependency for
     GGUF without the package `gguf`.
     """
-    try:
-        with path.open("rb") as file:
-            is_gguf = file.read(4) == MAGIC
-        if is_gguf:
+    with foreign.opened(path, foreign.IMATRIX) as file:
+        head = file.read(len(MAGIC))
+        if head == MAGIC:
             return _read_gguf(path)
-        return dict(_Legacy(path, np.memmap(path, np.uint8, "r")).entries())
-    except (OSError, ValueError) as error:  # memmap refuses an empty file with ValueError
-        raise InputError(f"cannot read the importance matrix {path}: {error}") from error
+        if not head:
+            raise InputError(f"expected an importance matrix in {path}, found an empty file")
+        return dict(_Legacy(path, np.memmap(file, np.uint8, "r")).entries())
 
 
 def write_imatrix(
@@ -78,7 +83,7 @@ def write_imatrix(
 
 
 def _read_gguf(path: Path) -> dict[str, ImatrixEntry]:
-    header = read_gguf(path)
+    header = read_gguf(path, foreign.IMATRIX)
     tensors = {tensor.name: tensor for tensor in header.tensors}
     names = {
         name.removesuffix(suffix)
@@ -89,8 +94,9 @@ def _read_gguf(path: Path) -> dict[str, ImatrixEntry]:
     if not names:
         kind = header.fields.get("general.type", "unknown")
         raise InputError(
-            f"expected an importance matrix in {path}, found GGUF of the type {kind!r} without "
-            f"a tensor whose name ends in {SUMS}; make one with llama-imatrix or `imatrix.write`"
+            f"expected an importance matrix in {path}, found GGUF of the type {shown(kind)} "
+            f"without a tensor whose name ends in {SUMS}; make one with llama-imatrix or "
+            "`imatrix.write`"
         )
     return {name: _entry(path, name, tensors) for name in sorted(names)}
 
@@ -128,7 +134,7 @@ class _Legacy:
 
     def entries(self) -> Iterator[tuple[str, ImatrixEntry]]:
         count = self._integer()
-        if not 1 <= count <= len(self._data) // LEAST_ENTRY:
+        if not 1 <= count <= min(len(self._data) // LEAST_ENTRY, MOST_ENTRIES):
             raise self._error(f"{count} entries, which its {len(self._data)} bytes cannot be")
         seen: set[str] = set()
         for _ in range(count):
@@ -167,7 +173,7 @@ class _Legacy:
 
     def _text(self) -> str:
         length = self._integer()
-        if length < 0:
+        if not 0 <= length <= LONGEST_NAME:
             raise self._error(f"a name of {length} bytes")
         return self._take(length).tobytes().decode("utf-8", errors="replace")
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from phiquant.errors import ArtifactError
+from phiquant.host import foreign
 from phiquant.targets.gguf.file import MAGIC
 
 SPLIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
@@ -16,7 +17,7 @@ def is_gguf(path: Path) -> bool:
         return any(path.glob("*.gguf"))
     if not path.is_file():
         return False
-    with path.open("rb") as file:
+    with foreign.opened(path, foreign.STORED) as file:
         return file.read(len(MAGIC)) == MAGIC
 
 
@@ -26,7 +27,7 @@ def gguf_files(path: Path) -> tuple[Path, ...]:
     Raises ArtifactError if there is none, if there are several models, or if a part is missing.
     """
     if not path.is_dir():
-        if not path.is_file():
+        if not foreign.present(path):
             raise ArtifactError(f"expected a GGUF file or a directory with one, found no {path}")
         return _with_parts(path)
     found = sorted(path.glob("*.gguf"))
@@ -45,7 +46,7 @@ def _with_parts(file: Path) -> tuple[Path, ...]:
     parts = [
         file.with_name(f"{stem}-{part:05d}-of-{count:05d}.gguf") for part in range(1, count + 1)
     ]
-    missing = [part.name for part in parts if not part.is_file()]
+    missing = [part.name for part in parts if not foreign.present(part)]
     if missing or not parts:
         raise ArtifactError(
             f"{file.name} is one of {count} files; missing: {', '.join(missing[:4])}"

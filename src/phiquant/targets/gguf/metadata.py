@@ -15,8 +15,10 @@ from collections.abc import Callable, Mapping
 from math import isfinite
 
 from phiquant.errors import ArtifactError
+from phiquant.host.shown import shown
 from phiquant.phi.architecture import Architecture, LongRope, Rope
-from phiquant.phi.config import LARGEST_COUNT, MOST_LAYERS
+from phiquant.phi.config import LARGEST_COUNT
+from phiquant.phi.soundness import fault_of
 
 ARCHITECTURE = "phi3"
 
@@ -75,23 +77,18 @@ def read_dimensions(
     heads = _count(fields, HEAD_COUNT)
     hidden = _count(fields, EMBEDDING_LENGTH)
     kv_heads = _count(fields, KV_HEAD_COUNT, lambda: heads)
-    if heads % kv_heads:
-        raise ArtifactError(f"{heads} attention heads cannot share {kv_heads} key-value heads")
     if hidden % heads:
         raise ArtifactError(f"an embedding of {hidden} cannot be divided among {heads} heads")
     head_size = _count(fields, KEY_LENGTH, lambda: hidden // heads)
-    layers = _count(fields, BLOCK_COUNT)
-    if layers > MOST_LAYERS:
-        raise ArtifactError(f"expected at most {MOST_LAYERS} layers in {BLOCK_COUNT}: {layers}")
     positions = _count(fields, CONTEXT_LENGTH)
     _check_window(fields)
     long = None
     if factors is not None:
         original = _count(fields, ORIGINAL_CONTEXT, lambda: positions)
         long = LongRope(*factors, original, _number(fields, ATTENTION_FACTOR, 1.0))
-    return Architecture(
+    architecture = Architecture(
         hidden_size=hidden,
-        layers=layers,
+        layers=_count(fields, BLOCK_COUNT),
         heads=heads,
         kv_heads=kv_heads,
         head_size=head_size,
@@ -107,6 +104,10 @@ def read_dimensions(
             long,
         ),
     )
+    fault = fault_of(architecture)
+    if fault is not None:
+        raise ArtifactError(f"the fields of the GGUF file describe no network: {fault}")
+    return architecture
 
 
 def _count(fields: Mapping[str, object], key: str, absent: Callable[[], int] | None = None) -> int:
@@ -114,18 +115,18 @@ def _count(fields: Mapping[str, object], key: str, absent: Callable[[], int] | N
     if value is None and absent is not None:
         return absent()
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_COUNT:
-        raise ArtifactError(f"expected a positive integer in the field {key}, found {value!r}")
+        raise ArtifactError(f"expected a positive integer in the field {key}, found {shown(value)}")
     return value
 
 
 def _number(fields: Mapping[str, object], key: str, absent: float | None) -> float:
     value = fields.get(key, absent)
     if not isinstance(value, int | float) or isinstance(value, bool) or not isfinite(value):
-        raise ArtifactError(f"expected a finite number in the field {key}, found {value!r}")
+        raise ArtifactError(f"expected a finite number in the field {key}, found {shown(value)}")
     return float(value)
 
 
 def _check_window(fields: Mapping[str, object]) -> None:
     value = fields.get(SLIDING_WINDOW, 0)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ArtifactError(f"expected tokens in the field {SLIDING_WINDOW}, found {value!r}")
+        raise ArtifactError(f"expected tokens in the field {SLIDING_WINDOW}, found {shown(value)}")

@@ -4,9 +4,9 @@ Ours or the builder's that ships with onnxruntime-genai: dimensions come from ge
 and the graph, weights from the graph's tensors, the rotary embedding from its caches.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,15 @@ from typing import Any
 import onnx_ir as ir
 
 from phiquant.errors import ArtifactError
+from phiquant.host import foreign
+from phiquant.host.shown import shown
+from phiquant.host.strict_json import parse_json
 from phiquant.phi.architecture import Architecture, LongRope, Rope
+from phiquant.phi.config import MOST_LAYERS
 from phiquant.phi.fused import parts_of
+from phiquant.phi.soundness import fault_of
 from phiquant.quantization.grid import Floats
-from phiquant.targets.onnx.model_file import ModelFile, extents
+from phiquant.targets.onnx.model_file import ModelFile, integer, nbytes_of, real
 from phiquant.targets.onnx.network import is_tied, read_matrices
 from phiquant.targets.onnx.rope_reading import read_caches, read_rope
 from phiquant.targets.onnx.stored import Matrix, Stacked
@@ -39,10 +44,15 @@ class OnnxArtifact:
         config = _read_config(path)
         decoder = _mapping(config, "decoder")
         name = decoder.get("filename")
-        if not isinstance(name, str) or Path(name).name != name:
-            raise ArtifactError(f"{CONFIG} names the graph {name!r}, outside its directory")
+        if not isinstance(name, str) or not foreign.is_plain_name(name):
+            raise ArtifactError(f"{CONFIG} names the graph {shown(name)}, outside its directory")
+        layers = _count(decoder, "num_hidden_layers")
+        if layers > MOST_LAYERS:
+            raise ArtifactError(
+                f"expected at most {MOST_LAYERS} layers in {CONFIG}, found {layers}"
+            )
         self._file = ModelFile(path / name)
-        self._matrices = read_matrices(self._file, _count(decoder, "num_hidden_layers"))
+        self._matrices = read_matrices(self._file, layers)
         tied = is_tied(self._matrices)
         if tied:
             del self._matrices["lm_head.weight"]
@@ -65,7 +75,7 @@ class OnnxArtifact:
                 name,
                 matrix.shape,
                 matrix.type,
-                sum(_nbytes(tensor) for tensor in matrix.tensors),
+                sum(nbytes_of(tensor) for tensor in matrix.tensors),
             )
             for name, matrix in self._stored()
         )
@@ -100,9 +110,8 @@ class OnnxArtifact:
         positions = _count(config, "context_length")
         split = long.original_positions if long and long.original_positions < positions else 0
         rope = read_rope(read_caches(self._file, split), stated)
-        window = self._attribute("GroupQueryAttention", "local_window_size", -1)
         gate_up = self._matrices["model.layers.0.mlp.gate_up_proj.weight"]
-        return Architecture(
+        found = Architecture(
             hidden_size=_count(decoder, "hidden_size"),
             layers=_count(decoder, "num_hidden_layers"),
             heads=_count(decoder, "num_attention_heads"),
@@ -113,16 +122,31 @@ class OnnxArtifact:
             norm_epsilon=self._epsilon(),
             tied_head=tied,
             max_positions=positions,
-            sliding_window=int(window) if window > 0 else self._stated("sliding_window"),
+            sliding_window=self._window(),
             rope=rope,
         )
+        fault = fault_of(found)
+        if fault is not None:
+            raise ArtifactError(f"{CONFIG} and the graph describe no network: {fault}")
+        return found
+
+    def _window(self) -> int | None:
+        for node in self._first("GroupQueryAttention"):
+            if (window := integer(node, "local_window_size", -1)) > 0:
+                return window
+        stated = self._stated("sliding_window")
+        if not isinstance(stated, int | None):
+            raise ArtifactError(
+                f"the graph's {ARCHITECTURE_KEY} is malformed: a window of {shown(stated)}"
+            )
+        return stated
 
     def _stated(self, field: str) -> Any:  # noqa: ANN401 (any JSON value)
         text = self._file.model.metadata_props.get(ARCHITECTURE_KEY)
         if text is None:
             return None
         try:
-            return json.loads(text)[field]
+            return parse_json(text)[field]
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"the graph's {ARCHITECTURE_KEY} is malformed ({error})") from error
 
@@ -148,17 +172,16 @@ class OnnxArtifact:
             raise ArtifactError(f"the graph's {ARCHITECTURE_KEY} is malformed ({error})") from error
 
     def _epsilon(self) -> float:
-        stated = self._stated("norm_epsilon")
-        found = self._attribute("SkipSimplifiedLayerNormalization", "epsilon", stated)
-        if found is None:
+        found = self._stated("norm_epsilon")
+        for node in self._first("SkipSimplifiedLayerNormalization"):
+            found = real(node, "epsilon")
+        if not isinstance(found, int | float):
             raise ArtifactError("the graph has no norm of a kind that is known")
         return float(found)
 
-    def _attribute(self, op: str, name: str, default: Any) -> Any:  # noqa: ANN401
-        for node in self._file.nodes:
-            if node.op_type == op and name in node.attributes:
-                return node.attributes[name].value
-        return default
+    def _first(self, op: str) -> Iterator[ir.Node]:
+        """The first operator `op`, if there is one."""
+        return islice((node for node in self._file.nodes if node.op_type == op), 1)
 
     def _check_shapes(self) -> None:
         for weight in self._architecture.weights():
@@ -174,19 +197,11 @@ def open_artifact(path: Path) -> OnnxArtifact:
     return OnnxArtifact(path)
 
 
-def _nbytes(tensor: ir.TensorProtocol) -> int:
-    return (prod(extents(tensor)) * tensor.dtype.bitwidth + 7) // 8
-
-
 def _read_config(path: Path) -> Mapping[str, Any]:
-    try:
-        document = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path} has no readable {CONFIG} ({error})") from error
-    model = _mapping(document if isinstance(document, dict) else {}, "model")
+    model = _mapping(foreign.read_object(path / CONFIG, foreign.RUNTIME_SETTINGS, path), "model")
     if model.get("type") != MODEL_TYPE:
         raise ArtifactError(
-            f"expected a model of type {MODEL_TYPE!r} in {CONFIG}, found {model.get('type')!r}"
+            f"expected a model of type {MODEL_TYPE!r} in {CONFIG}, found {shown(model.get('type'))}"
         )
     return model
 
@@ -194,12 +209,12 @@ def _read_config(path: Path) -> Mapping[str, Any]:
 def _mapping(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = document.get(key)
     if not isinstance(value, dict):
-        raise ArtifactError(f"{key} in {CONFIG} should be an object, found {value!r:.60}")
+        raise ArtifactError(f"{key} in {CONFIG} should be an object, found {shown(value)}")
     return value
 
 
 def _count(document: Mapping[str, Any], key: str) -> int:
     value = document.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ArtifactError(f"{key} in {CONFIG} should be a positive integer, found {value!r:.60}")
+        raise ArtifactError(f"{key} in {CONFIG} should be a positive integer, found {shown(value)}")
     return value

@@ -1,21 +1,37 @@
 """`ModelFile`: an ONNX graph read as data, and its tensors as arrays, with every claim checked.
 
 External data are mapped from plain file names in the artifact's own directory, within the file's
-bounds; nothing else that a graph names is opened. A link is followed only to where the graph
-itself lies (the hub's cache links all files into one directory).
+bounds; nothing else that a graph names is opened (see `host.foreign` for links).
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 
 from phiquant.errors import ArtifactError
+from phiquant.host import foreign
+from phiquant.host.shown import shown
+from phiquant.targets.onnx.graph_size import check_size
 
-LARGEST_GRAPH = 1 << 31
-"""Protobuf's own limit in bytes."""
+FOLDERS = 8
+"""Slashes of a node's name by which it is found."""
+WIDTHS: Mapping[ir.DataType, int] = {
+    ir.DataType.FLOAT: 32,
+    ir.DataType.FLOAT16: 16,
+    ir.DataType.BFLOAT16: 16,
+    ir.DataType.INT8: 8,
+    ir.DataType.UINT8: 8,
+    ir.DataType.INT4: 4,
+    ir.DataType.UINT4: 4,
+    ir.DataType.INT64: 64,
+}
+"""The element types that a decoder's tensors have → bits of an element."""
 
 
 def extents(tensor: ir.TensorProtocol) -> tuple[int, ...]:
@@ -28,69 +44,129 @@ def extents(tensor: ir.TensorProtocol) -> tuple[int, ...]:
     return tuple(found)
 
 
+def nbytes_of(tensor: ir.TensorProtocol) -> int:
+    """Bytes that the tensor's elements take."""
+    if tensor.dtype not in WIDTHS:
+        raise ArtifactError(
+            f"{tensor.name} has {tensor.dtype.name} elements, which are not covered"
+        )
+    return (math.prod(extents(tensor)) * WIDTHS[tensor.dtype] + 7) // 8
+
+
+def integer(node: ir.Node, name: str, default: int | None = None) -> int:
+    """A node's attribute that is a whole number; ArtifactError if it has none and no `default`."""
+    value = _attribute(node, name)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, int):
+        raise ArtifactError(
+            f"{node.name} has {shown(value)} for the attribute {name}, not a number"
+        )
+    return value
+
+
+def real(node: ir.Node, name: str) -> float | None:
+    """A node's attribute that is a real number; None if there is none."""
+    value = _attribute(node, name)
+    if value is not None and not isinstance(value, int | float):
+        raise ArtifactError(
+            f"{node.name} has {shown(value)} for the attribute {name}, not a number"
+        )
+    return value
+
+
+def graph(node: ir.Node, name: str) -> ir.Graph | None:
+    """A node's attribute that is a graph; None if there is none."""
+    value = _attribute(node, name)
+    return value if isinstance(value, ir.Graph) else None
+
+
+def _attribute(node: ir.Node, name: str) -> Any:  # noqa: ANN401 (any kind of attribute)
+    attribute = node.attributes.get(name)
+    return None if attribute is None else attribute.value
+
+
 class ModelFile:
     """The graph in `path`. Raises ArtifactError for a file that is no ONNX model."""
 
     def __init__(self, path: Path) -> None:
-        if not path.is_file() or path.stat().st_size >= LARGEST_GRAPH:
+        if not foreign.present(path):
             raise ArtifactError(f"expected an ONNX graph at {path}, found none")
+        data = foreign.read_bytes(path, foreign.ONNX_GRAPH, path.parent)
         try:
-            self.model = ir.load(path)
+            check_size(memoryview(data))
+            self.model = ir.serde.deserialize_model(onnx.ModelProto.FromString(data))
         except Exception as error:  # protobuf and onnx_ir raise whatever they meet
             raise ArtifactError(f"{path.name} is no ONNX model ({str(error)[:200]})") from error
         self.path = path
         self.nodes = tuple(self.model.graph)
+        self._folders = _by_folder(self.nodes)
 
-    def named(self, prefix: str, *ops: str) -> Iterator[ir.Node]:
-        """The nodes of the kinds `ops` whose names begin with `prefix`."""
-        for node in self.nodes:
-            if node.op_type in ops and (node.name or "").startswith(prefix):
+    def named(self, folder: str, *ops: str) -> Iterator[ir.Node]:
+        """The nodes of the kinds `ops` whose names begin with `folder`, which ends with a slash."""
+        for node in self._folders.get(folder, ()):
+            if node.op_type in ops:
                 yield node
 
     def tensor(self, value: ir.Value | None) -> ir.TensorProtocol:
         """The constant that `value` is; ArtifactError if it is computed."""
         producer = value.producer() if value is not None else None
+        found = value.const_value if value is not None else None
         if producer is not None and producer.op_type == "Constant":
-            constant = producer.attributes["value"].value
-            assert isinstance(constant, ir.TensorProtocol)
-            return constant
-        if value is None or value.const_value is None:
+            constant = _attribute(producer, "value")
+            found = constant if isinstance(constant, ir.TensorProtocol) else None
+        if found is None:
             name = value.name if value is not None else "an input"
             raise ArtifactError(f"{self.path.name}: {name} should be a stored tensor, and is not")
-        return value.const_value
+        return found
 
     def array(self, tensor: ir.TensorProtocol) -> npt.NDArray[np.generic]:
         """The tensor's elements, mapped; 4-bit ones as flat bytes of two."""
-        shape = extents(tensor)
-        size = int(np.prod(shape, dtype=np.int64))
-        nbytes = (size * tensor.dtype.bitwidth + 7) // 8
-        if not isinstance(tensor, ir.ExternalTensor):
-            data: npt.NDArray[np.generic] = np.frombuffer(tensor.tobytes(), np.uint8)
-        else:
-            data = self._mapped(tensor, nbytes)
+        shape, nbytes = extents(tensor), nbytes_of(tensor)
+        data = self._mapped(tensor, nbytes) if isinstance(tensor, ir.ExternalTensor) else None
+        if data is None:
+            data = self._held(tensor)
         if data.size != nbytes:
             raise ArtifactError(f"{tensor.name} should have {nbytes} bytes, found {data.size}")
-        if tensor.dtype.bitwidth == 4:
+        if WIDTHS[tensor.dtype] == 4:
             return data
         return data.view(tensor.dtype.numpy()).reshape(shape)
 
-    def _mapped(self, tensor: ir.ExternalTensor, nbytes: int) -> npt.NDArray[np.generic]:
+    def _held(self, tensor: ir.TensorProtocol) -> npt.NDArray[np.uint8]:
+        try:
+            return np.frombuffer(tensor.tobytes(), np.uint8)
+        except (ValueError, TypeError) as error:  # fewer elements than its shape has
+            raise ArtifactError(f"{tensor.name} cannot be read ({str(error)[:200]})") from error
+
+    def _mapped(self, tensor: ir.ExternalTensor, nbytes: int) -> npt.NDArray[np.uint8]:
         location = str(tensor.location)
         path = self.path.parent / location
-        if Path(location).name != location or location in ("", ".", ".."):
+        if not foreign.is_plain_name(location):
             raise ArtifactError(
-                f"{tensor.name} refers to {location!r}, outside the artifact's directory"
+                f"{tensor.name} refers to {shown(location)}, outside the artifact's directory"
             )
-        if path.is_symlink() and path.resolve().parent != self.path.resolve().parent:
-            raise ArtifactError(f"{location}, which holds {tensor.name}, is a link to the outside")
-        if not path.is_file():
+        if not foreign.present(path):
             raise ArtifactError(f"{location}, which holds {tensor.name}, is missing")
+        size = foreign.check_file(path, foreign.STORED, self.path.parent)
         first = tensor.offset or 0
-        if first < 0 or first + nbytes > path.stat().st_size:
+        if first < 0 or first + nbytes > size:
             raise ArtifactError(
-                f"{location} ends at byte {path.stat().st_size}, before {tensor.name} does "
-                f"({first + nbytes}); is the artifact complete?"
+                f"{location} ends at byte {size}, before {tensor.name} does ({first + nbytes}); is "
+                "the artifact complete?"
             )
         if not nbytes:
             return np.empty(0, np.uint8)
         return np.memmap(path, np.uint8, "r", first, (nbytes,))
+
+
+def _by_folder(nodes: tuple[ir.Node, ...]) -> Mapping[str, list[ir.Node]]:
+    """The nodes by what their names begin with, up to a slash."""
+    folders: dict[str, list[ir.Node]] = {}
+    for node in nodes:
+        name, end = node.name or "", 0
+        for _ in range(FOLDERS):
+            end = name.find("/", end) + 1
+            if end == 0:
+                break
+            folders.setdefault(name[:end], []).append(node)
+    return folders

@@ -11,8 +11,9 @@ from math import prod
 import onnx_ir as ir
 
 from phiquant.errors import ArtifactError
-from phiquant.targets.onnx.model_file import ModelFile, extents
+from phiquant.targets.onnx.model_file import ModelFile, extents, integer
 from phiquant.targets.onnx.stored import (
+    FLOAT_NAMES,
     BlockMatrix,
     FloatMatrix,
     Matrix,
@@ -21,6 +22,11 @@ from phiquant.targets.onnx.stored import (
 )
 
 PRODUCTS = ("MatMulNBits", "MatMul")
+MOST_STEPS = 4
+"""Operators between a stored matrix and the product that it is for."""
+LARGEST_BLOCK = 1 << 16
+BYTES = (ir.DataType.UINT8,)
+CODES = (ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT8, ir.DataType.UINT8)
 PROJECTIONS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "self_attn.qkv_proj": (("attn/qkv_proj",), ("attn/q_proj", "attn/k_proj", "attn/v_proj")),
     "self_attn.o_proj": (("attn/o_proj",),),
@@ -74,8 +80,15 @@ def _projection(file: ModelFile, layer: int, choices: tuple[tuple[str, ...], ...
     for names in choices:
         if any(any(file.named(f"{prefix}{name}/", *PRODUCTS)) for name in names):
             matrices = [_product(file, f"{prefix}{name}/") for name in names]
-            return matrices[0] if len(matrices) == 1 else Stacked(matrices)
+            return matrices[0] if len(matrices) == 1 else _stacked(prefix, matrices)
     raise ArtifactError(f"the graph has no product named {prefix}{choices[0][0]}")
+
+
+def _stacked(prefix: str, matrices: list[Matrix]) -> Matrix:
+    shapes = [matrix.shape for matrix in matrices]
+    if any(len(shape) != 2 or shape[1] != shapes[0][1] for shape in shapes):
+        raise ArtifactError(f"the products named {prefix}* should have inputs of one size")
+    return Stacked(matrices)
 
 
 def _product(file: ModelFile, prefix: str) -> Matrix:
@@ -84,29 +97,44 @@ def _product(file: ModelFile, prefix: str) -> Matrix:
         raise ArtifactError(f"expected one product named {prefix}*, found {len(nodes)}")
     (node,) = nodes
     if node.op_type == "MatMulNBits":
-        size = (_integer(node, "N"), _integer(node, "K"))
+        size = (integer(node, "N"), integer(node, "K"))
         return _nbits(file, node, [node.inputs[0], *node.inputs[1:4]], size)
     return _factor(file, node.inputs[1], transposed=True)
 
 
 def _factor(file: ModelFile, value: ir.Value | None, transposed: bool) -> Matrix:
     """The matrix behind an operand, through what is done to it on the way."""
-    producer = value.producer() if value is not None else None
-    if producer is None or producer.op_type == "Constant":
-        return FloatMatrix(file, file.tensor(value), transposed)
-    if producer.op_type == "Cast":
-        return _factor(file, producer.inputs[0], transposed)
-    if producer.op_type == "Transpose":
-        return _factor(file, producer.inputs[0], not transposed)
-    if producer.op_type == "DequantizeLinear":
-        return _dequantized(file, producer, transposed)
-    raise ArtifactError(f"{producer.name} ({producer.op_type}) in front of a product is not known")
+    for _ in range(MOST_STEPS):
+        producer = value.producer() if value is not None else None
+        if producer is None or producer.op_type == "Constant":
+            return FloatMatrix(file, file.tensor(value), transposed)
+        if producer.op_type == "DequantizeLinear":
+            return _dequantized(file, producer, transposed)
+        if producer.op_type not in ("Cast", "Transpose"):
+            raise ArtifactError(
+                f"{producer.name} ({producer.op_type}) in front of a product is not known"
+            )
+        transposed ^= producer.op_type == "Transpose"
+        value = producer.inputs[0]
+    raise ArtifactError(f"more than {MOST_STEPS} operators stand in front of a product")
 
 
 def _dequantized(file: ModelFile, node: ir.Node, transposed: bool) -> Matrix:
     parts = [file.tensor(_gathered(value)) for value in node.inputs if value is not None]
-    if any(len(part.shape) != 2 for part in parts):
-        raise ArtifactError(f"{node.name} should have matrices as inputs")
+    if len(parts) not in (2, 3) or any(len(part.shape) != 2 for part in parts):
+        raise ArtifactError(f"{node.name} should have two or three matrices as inputs")
+    codes, scales, *zeros = map(extents, parts)
+    across = 0 if transposed else 1
+    if (
+        parts[0].dtype not in CODES
+        or parts[1].dtype not in FLOAT_NAMES
+        or any(zero != scales for zero in zeros)
+        or any(part.dtype is not parts[0].dtype for part in parts[2:])
+        or scales[1 - across] != codes[1 - across]
+        or min(scales) < 1
+        or codes[across] % scales[across]
+    ):
+        raise ArtifactError(f"{node.name} has codes, scales and zero points that do not fit")
     return BlockMatrix(file, tuple(parts), transposed)
 
 
@@ -119,7 +147,7 @@ def _embedding(file: ModelFile) -> Matrix:
     prefix = "/model/embed_tokens/"
     for node in file.named(prefix, "DequantizeLinear"):
         gather = node.inputs[0].producer() if node.inputs[0] is not None else None
-        across = gather is not None and _integer(gather, "axis", 0) == 1
+        across = gather is not None and integer(gather, "axis", 0) == 1
         return _dequantized(file, node, transposed=across)
     for node in file.named(prefix, "GatherBlockQuantized"):
         # The builder reshapes the head's matrix in front of it.
@@ -127,12 +155,13 @@ def _embedding(file: ModelFile) -> Matrix:
         producer = codes.producer() if codes is not None else None
         if producer is not None and producer.op_type == "Reshape":
             codes = producer.inputs[0]
-        scales = file.tensor(node.inputs[2])
-        rows, blocks = extents(scales)
-        size = (rows, blocks * _integer(node, "block_size"))
+        shape = extents(file.tensor(node.inputs[2]))
+        if len(shape) != 2:
+            raise ArtifactError(f"{node.name} should have a matrix of scales")
+        size = (shape[0], shape[1] * integer(node, "block_size"))
         return _nbits(file, node, [None, codes, *node.inputs[2:4]], size)
     for node in file.named(prefix, "Gather"):
-        return _factor(file, node.inputs[0], transposed=_integer(node, "axis", 0) == 1)
+        return _factor(file, node.inputs[0], transposed=integer(node, "axis", 0) == 1)
     raise ArtifactError(f"the graph has no embedding named {prefix}*")
 
 
@@ -143,16 +172,27 @@ def _nbits(
     size: tuple[int, int],
 ) -> NbitsMatrix:
     parts = tuple(file.tensor(value) for value in inputs[1:] if value is not None)
-    bits, block = _integer(node, "bits", 4), _integer(node, "block_size")
-    if bits not in (4, 8) or block < 1:
+    bits, block = integer(node, "bits", 4), integer(node, "block_size")
+    if bits not in (4, 8) or not 1 <= block <= LARGEST_BLOCK or block * bits % 8:
         raise ArtifactError(f"{node.name} has {bits} bits in blocks of {block}; not covered")
+    if min(size) < 1 or len(parts) not in (2, 3):
+        raise ArtifactError(f"{node.name} has {len(parts)} parts of {list(size)}; not covered")
     rows, columns = size
     blocks = -(-columns // block)
-    expected = [rows * blocks * block * bits // 8, rows * blocks]
-    for part, elements in zip(parts, expected, strict=False):
+    packed = parts[2:] and parts[2].dtype in BYTES
+    zeros = rows * ((blocks * bits + 7) // 8) if packed else rows * blocks
+    expected = [
+        (rows * blocks * block * bits // 8, BYTES),
+        (rows * blocks, tuple(FLOAT_NAMES)),
+        (zeros, BYTES + tuple(FLOAT_NAMES)),
+    ]
+    for part, (elements, types) in zip(parts, expected, strict=False):
         found = prod(extents(part))
-        if found != elements:
-            raise ArtifactError(f"{part.name} should have {elements} elements, found {found}")
+        if found != elements or part.dtype not in types:
+            raise ArtifactError(
+                f"{part.name} should have {elements} elements of {types[0].name}, found {found} "
+                f"of {part.dtype.name}"
+            )
     return NbitsMatrix(file, parts, size, bits, block)
 
 
@@ -162,12 +202,3 @@ def _gains(file: ModelFile, *names: str) -> Matrix:
         if value is not None:
             return FloatMatrix(file, file.tensor(value), transposed=False)
     raise ArtifactError(f"the graph has no tensor {names[0]}")
-
-
-def _integer(node: ir.Node, name: str, default: int | None = None) -> int:
-    attribute = node.attributes.get(name)
-    if attribute is None:
-        if default is None:
-            raise ArtifactError(f"{node.name} has no attribute {name}")
-        return default
-    return int(attribute.value)

@@ -16,8 +16,9 @@ import onnx_ir as ir
 from phiquant.errors import ArtifactError
 from phiquant.phi.architecture import LongRope, Rope
 from phiquant.phi.rope import frequencies
+from phiquant.phi.soundness import rope_fault
 from phiquant.quantization.grid import Floats
-from phiquant.targets.onnx.model_file import ModelFile
+from phiquant.targets.onnx.model_file import ModelFile, graph
 
 Stored = npt.NDArray[np.generic]
 
@@ -54,12 +55,13 @@ def read_caches(file: ModelFile, original: int) -> tuple[Cache, ...]:
     """
     for node in file.nodes:
         if node.op_type == "If":
-            own = node.attributes["else_branch"].value, node.attributes["then_branch"].value
-            if all(isinstance(graph, ir.Graph) and len(graph.outputs) == 2 for graph in own):
+            branches = [graph(node, name) for name in ("else_branch", "then_branch")]
+            own = [one for one in branches if one is not None and len(one.outputs) == 2]
+            if len(own) == 2:
                 constants = [
-                    [file.array(file.tensor(output)) for output in graph.outputs]
-                    for graph in own
-                    if all(_is_constant(output) for output in graph.outputs)
+                    [file.array(file.tensor(output)) for output in branch.outputs]
+                    for branch in own
+                    if all(_is_constant(output) for output in branch.outputs)
                 ]
                 if len(constants) == 2:
                     return tuple(_cache(cos, sin, 0, len(cos)) for cos, sin in constants)
@@ -75,6 +77,10 @@ def read_rope(caches: tuple[Cache, ...], stated: Rope | None) -> Rope:
     if stated is not None:
         _check(caches, stated)
         return stated
+    if any(cache.cos.size != caches[0].cos.size for cache in caches) or not all(
+        _turns(cache) for cache in caches
+    ):
+        raise ArtifactError("the rotary caches are those of no rotation")
     if len(caches) == 1:
         exponent = (dimensions - 2) / dimensions
         theta = float(caches[0].frequencies[-1]) ** (-1 / exponent) if exponent else ASSUMED_THETA
@@ -96,6 +102,11 @@ def read_rope(caches: tuple[Cache, ...], stated: Rope | None) -> Rope:
 
 def _check(caches: tuple[Cache, ...], stated: Rope) -> None:
     long = stated.long
+    fault = rope_fault(stated)
+    if fault is not None:
+        raise ArtifactError(f"the graph states a rotary embedding that is none: {fault}")
+    if any(2 * cache.cos.size != stated.dimensions for cache in caches):
+        raise ArtifactError("the rotary caches are not those of the stated rope parameters")
     lengths = [1, long.original_positions + 1] if long is not None else [1]
     for cache, length in zip(caches, lengths, strict=False):
         expected = frequencies(stated, length)
@@ -104,6 +115,11 @@ def _check(caches: tuple[Cache, ...], stated: Rope) -> None:
             cache.frequencies, expected, rtol=tolerance, atol=tolerance * 1e-2
         ):
             raise ArtifactError("the rotary caches are not those of the stated rope parameters")
+
+
+def _turns(cache: Cache) -> bool:
+    """Whether the cache turns every pair, some way on at each position."""
+    return bool((cache.frequencies > 0).all()) and cache.attention_factor > 0
 
 
 def _rounded(theta: float) -> float:
@@ -124,13 +140,18 @@ def _stored(file: ModelFile, name: str) -> Stored:
     value = initializers.get(f"{name}.weight") or initializers.get(name)
     if value is None:
         raise ArtifactError(f"the graph has no {name}; expected rotary caches of that name")
-    array = file.array(file.tensor(value))
-    if array.ndim != 2 or len(array) < 2:
-        raise ArtifactError(f"{name} should be a matrix with a row a position")
-    return array
+    return file.array(file.tensor(value))
 
 
 def _cache(cos: Stored, sin: Stored, first: int, rows: int) -> Cache:
     at = first + 1
+    if (
+        cos.ndim != 2
+        or cos.shape != sin.shape
+        or at >= len(cos)
+        or not cos.size
+        or {cos.dtype, sin.dtype} - {np.dtype(np.float16), np.dtype(np.float32)}
+    ):
+        raise ArtifactError("the rotary caches should be two matrices with a row a position")
     dtype = ir.DataType.from_numpy(cos.dtype)
     return Cache(cos[at].astype(np.float32), sin[at].astype(np.float32), rows, dtype)

@@ -18,7 +18,7 @@ from phiquant.errors import ArtifactError
 from phiquant.phi.weights import rows_from
 from phiquant.quantization.grid import Floats
 from phiquant.targets.onnx.grids import unpack_codes
-from phiquant.targets.onnx.model_file import ModelFile, extents
+from phiquant.targets.onnx.model_file import WIDTHS, ModelFile, extents
 
 FLOAT_NAMES = {ir.DataType.FLOAT: "F32", ir.DataType.FLOAT16: "F16"}
 
@@ -143,7 +143,7 @@ class BlockMatrix:
         symmetric = "-sym" if len(self.parts) == 2 else ""
         block = self.shape[1] // self._shape(self.parts[1])[1]
         scales = FLOAT_NAMES.get(self.parts[1].dtype, self.parts[1].dtype.name)
-        return f"int{self.parts[0].dtype.bitwidth}-b{block}{symmetric} {scales}"
+        return f"int{WIDTHS[self.parts[0].dtype]}-b{block}{symmetric} {scales}"
 
     @property
     def tensors(self) -> tuple[ir.TensorProtocol, ...]:
@@ -166,7 +166,7 @@ class BlockMatrix:
     def _elements(self, part: ir.TensorProtocol, first: int, last: int | None) -> Floats:
         """Rows of a part as float32, one element a code."""
         held = self.file.array(part)
-        if part.dtype.bitwidth != 4:
+        if WIDTHS[part.dtype] != 4:
             band = held[:, first:last].T if self.transposed else held[first:last]
             return np.ascontiguousarray(band, np.float32)
         outer, inner = extents(part)

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.errors import ArtifactError
+from phiquant.host import foreign
+from phiquant.host.shown import shown
 from phiquant.phi.architecture import Architecture, Weight
 from phiquant.phi.config import read_architecture, read_config
 from phiquant.phi.fused import parts_of
@@ -27,7 +29,7 @@ from phiquant.targets.openvino.formats import (
     READABLE_FLOATS,
     named_grid,
 )
-from phiquant.targets.openvino.parts import nbytes_of
+from phiquant.targets.openvino.parts import BITS, nbytes_of
 from phiquant.targets.openvino.xml_reader import MODEL, Constant, Constants, read_constants
 from phiquant.targets.target import StoredEntry
 
@@ -45,7 +47,8 @@ DTYPES: Mapping[str, Any] = {
 
 def recognises(path: Path) -> bool:
     """Whether `path` is a directory with an OpenVINO language model, or its .xml file."""
-    return (_directory(path) / MODEL).is_file() and (path.is_dir() or path.name == MODEL)
+    found = foreign.present(_directory(path) / MODEL)
+    return found and (path.is_dir() or path.name == MODEL)
 
 
 def _directory(path: Path) -> Path:
@@ -75,7 +78,7 @@ class OpenVinoArtifact:
 
     def __init__(self, path: Path) -> None:
         self.path = _directory(path)
-        if not (self.path / MODEL).is_file():
+        if not foreign.present(self.path / MODEL):
             raise ArtifactError(f"expected {MODEL} in {path}, found none")
         self._architecture = read_architecture(read_config(self.path))
         constants = read_constants(self.path / MODEL)
@@ -169,13 +172,21 @@ def _matrix(name: str, shape: tuple[int, ...], constants: Constants) -> _Matrix:
     for part in ("scale", "zero_point"):
         if f"{name}/{part}" in constants.by_name:
             parts[part] = constants.by_name[f"{name}/{part}"]
+    for part, constant in parts.items():
+        if constant.element_type not in BITS or constant.nbytes != nbytes_of(
+            constant.element_type, constant.shape
+        ):
+            raise ArtifactError(
+                f"{name}: the {part} of {shown(constant.element_type)} and the shape "
+                f"{list(constant.shape)} has {constant.nbytes} bytes"
+            )
     grid = main.element_type
-    if "scale" in parts:
+    if "scale" in parts and len(shape) == 2:
         grid = _integer_grid(name, shape, parts)
     elif grid not in READABLE_FLOATS:
         raise ArtifactError(f"{name} is stored as {grid} without a scale; expected floats")
     expected = math.prod(shape)
-    if math.prod(main.shape) != expected or main.nbytes != nbytes_of(main.element_type, main.shape):
+    if math.prod(main.shape) != expected:
         raise ArtifactError(f"{name} should hold {expected} weights, found shape {main.shape}")
     return _Matrix(name, shape, grid, parts)
 
@@ -189,7 +200,7 @@ def _integer_grid(name: str, shape: tuple[int, ...], parts: Mapping[str, Constan
             f"{name} is stored as {main.element_type} with {scale.element_type} scales; "
             "expected 4 or 8 bits with f16 scales"
         )
-    if scales % rows or columns * rows % scales:
+    if not scales or scales % rows or columns * rows % scales:
         raise ArtifactError(f"{name} has {scales} scales for {rows} rows of {columns}")
     signed = main.element_type.startswith("i")
     if signed == ("zero_point" in parts):
@@ -197,5 +208,10 @@ def _integer_grid(name: str, shape: tuple[int, ...], parts: Mapping[str, Constan
             f"{name} is stored as {main.element_type} {'with' if signed else 'without'} "
             "zero points, which is not covered"
         )
+    zeros = parts.get("zero_point")
+    if zeros is not None and (
+        zeros.element_type != main.element_type or math.prod(zeros.shape) != scales
+    ):
+        raise ArtifactError(f"{name} has zero points that do not go with its {scales} scales")
     group = rows * columns // scales
     return f"{main.element_type} {'channel' if group == columns else f'g{group}'}"

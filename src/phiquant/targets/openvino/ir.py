@@ -42,9 +42,9 @@ class Layout:
     nbytes: int
 
 
-def arrange(graph: Graph) -> Layout:
-    """Serialize `graph` and place its weights."""
-    with tempfile.TemporaryDirectory() as scratch:
+def arrange(graph: Graph, directory: Path) -> Layout:
+    """Serialize `graph` and place its weights; files in `directory` are made and removed."""
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
         xml, binary = Path(scratch, "model.xml"), Path(scratch, "model.bin")
         openvino().serialize(graph.model, xml, binary)
         head = binary.read_bytes()

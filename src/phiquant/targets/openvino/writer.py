@@ -48,7 +48,7 @@ class OpenVinoWriter:
             graph.model.set_rt_info(value, ["runtime_options", name])
         for name, value in (("type", form.type), ("device", form.device)):
             graph.model.set_rt_info(value, [MAKER, name])
-        self._layout = arrange(graph)
+        self._layout = arrange(graph, directory)
         self._binary: StreamedFile | None = None
         self._zeros: dict[str, npt.NDArray[np.uint8]] = {}
 
