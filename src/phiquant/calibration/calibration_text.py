@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phiquant.errors import RequestError
+from phiquant.host.shown import shown
+
+MOST = 10**9
+"""Sequences, and tokens in each: more than any text has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +25,11 @@ class CalibrationText:
 
     def __post_init__(self) -> None:
         for name, value, least in (("sequences", self.sequences, 1), ("length", self.length, 2)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole or not least <= value <= MOST:
                 raise RequestError(
                     "calibration needs at least one sequence of at least 2 tokens: expected "
-                    f"`{name}` to be {least} or more, found {value!r}"
+                    f"`{name}` to be {least} to {MOST}, found {shown(value)}"
                 )
 
     @property

@@ -30,6 +30,8 @@ NO_MEMORY = ("can't start new thread", "failed to map segment", "Cannot allocate
 """How threads and shared libraries that do not fit are told, by errors of no type of their own."""
 INTERRUPTIONS = ("SIGINT", "SIGTERM", "SIGHUP")
 """Ctrl-C, a polite kill, a closed terminal; Windows has no SIGHUP."""
+LONGEST = 2000
+"""Characters of a sentence on stderr."""
 AGAIN = 0.05
 """Seconds after which an interruption that was lost is raised again."""
 
@@ -91,9 +93,17 @@ def warn(message: str) -> None:
     if sys.stderr is None:
         return
     try:
-        print(f"phiquant: {harmless(message)}", file=sys.stderr, flush=True)
+        print(f"phiquant: {_in_a_line(message)}", file=sys.stderr, flush=True)
     except OSError:  # no one reads it
         _discard(sys.stderr.fileno())
+
+
+def _in_a_line(message: str) -> str:
+    """The message as it may be shown: it can quote names by other hands, of any length."""
+    line = harmless(message).replace("\n", " ")
+    if len(line) <= LONGEST:
+        return line
+    return f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
 
 
 def _show(result: Result, as_json: bool) -> None:

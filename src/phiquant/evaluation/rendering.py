@@ -11,7 +11,8 @@ from pathlib import Path
 from phiquant.host.child import ask
 
 PROGRAM = Path(__file__).with_name("template_program.py")
-SECONDS = 10.0
+SECONDS = 20.0
+"""Of waiting; the program itself sees to it that it takes no more than some of computing."""
 CHARACTERS = 1 << 20
 
 Messages = Sequence[Mapping[str, str]]
@@ -24,6 +25,8 @@ class Rendered:
 
     text: str | None
     obstacle: str = ""
+    ended: bool = False
+    """Whether the program had to be ended: it took too long, or too much memory."""
 
 
 def render(template: str, messages: Messages, tokens: Mapping[str, str]) -> Rendered:
@@ -39,5 +42,5 @@ def render(template: str, messages: Messages, tokens: Mapping[str, str]) -> Rend
     }
     answer = ask(PROGRAM, request, SECONDS)
     if answer.document is None:
-        return Rendered(None, answer.messages[-300:])
+        return Rendered(None, answer.messages[-300:], ended=True)
     return Rendered(answer.document.get("text"), str(answer.document.get("obstacle", "")))

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-MEMORY = 1 << 30
+MEMORY = 1 << 28
 """Bytes that the process may have, where the system can limit them."""
+SECONDS = 3
+"""Of computing, the same."""
 
 
 class _TooLongError(Exception):
@@ -23,7 +25,7 @@ class _TooLongError(Exception):
 def main() -> None:
     """Read the request, render, print the answer."""
     request = json.load(sys.stdin)
-    _limit_memory()
+    _limit()
     try:
         answer = {"text": _render(request)}
     except MemoryError:
@@ -33,14 +35,15 @@ def main() -> None:
     json.dump(answer, sys.stdout)
 
 
-def _limit_memory() -> None:
+def _limit() -> None:
     try:
         import resource
-    except ImportError:  # Windows: the time limit holds there too
+    except ImportError:  # Windows: the limit of waiting holds there too
         return
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    for what, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CPU, SECONDS)):
+        _, hard = resource.getrlimit(what)
+        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(what, (limit, hard))
 
 
 def _render(request: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ The program is a Python file that reads one JSON document from stdin and prints 
 """
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -22,6 +23,12 @@ class Answer:
     """What it printed; None if it printed no JSON object."""
     messages: str
     """What it wrote to stderr, or why it was ended."""
+
+
+def _how(code: int) -> str:
+    if code < 0 and -code == getattr(signal, "SIGXCPU", None):
+        return "it took more time to compute than it may"
+    return f"it ended with the code {code}"
 
 
 def ask(program: Path, request: object, seconds: float) -> Answer:
@@ -44,5 +51,5 @@ def ask(program: Path, request: object, seconds: float) -> Answer:
     try:
         document = json.loads(ended.stdout)
     except ValueError:
-        return Answer(None, messages or f"it ended with the code {ended.returncode}")
+        return Answer(None, messages or _how(ended.returncode))
     return Answer(document if isinstance(document, dict) else None, messages)

@@ -64,7 +64,7 @@ OPENVINO_GRAPH = FileKind(32 * MIB, ArtifactError)
 """openvino_model.xml; a Phi's has 3 MB."""
 TEXT = FileKind(32 * MIB, InputError)
 """A text to calibrate or to measure on: several million tokens."""
-TABLE = FileKind(MIB, InputError)
+TABLE = FileKind(MIB // 4, InputError)
 """A TOML file of devices."""
 IMATRIX = FileKind(256 * MIB, InputError)
 """llama.cpp's importance matrices; a Phi's has 3 MB."""
@@ -76,6 +76,8 @@ FLAGS = os.O_RDONLY
 for _name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"):
     FLAGS |= getattr(os, _name, 0)
 """Non-blocking, because to open a pipe that no one writes to would wait; what a system has."""
+MOST_ENTRIES = 10_000
+"""Files in an artifact's directory."""
 HUB_FOLDER = re.compile(r"models--.+")
 
 
@@ -100,10 +102,7 @@ def opened(path: Path, kind: FileKind, home: Path | None = None) -> Iterator[Bin
         raise kind.error(f"there can be no file {str(path)!r}: a null character is in its name")
     with _reported(path, kind):
         if home is not None and not _is_within(path, home):
-            raise kind.error(
-                f"{path} is a link to {os.path.realpath(path)}, outside of the model's directory, "
-                "and is not followed; put the file itself there"
-            )
+            raise kind.error(_leads_out(path))
         handle = os.open(path, FLAGS)
     try:
         _check_opened(path, os.fstat(handle), kind)
@@ -127,6 +126,23 @@ def check_file(path: Path, kind: FileKind, home: Path | None = None) -> int:
     """
     with opened(path, kind, home) as file:
         return os.fstat(file.fileno()).st_size
+
+
+def check_directory(home: Path, error: type[InputError]) -> None:
+    """Raise `error` for a directory in which anything but files and directories lies, or a link
+    that leads out of it: for a runtime that is to open whatever it likes there.
+    """
+    seen = 0
+    for folder, folders, files in os.walk(home):
+        for name in (*folders, *files):
+            seen += 1
+            if seen > MOST_ENTRIES:
+                raise error(f"{home} holds more than {MOST_ENTRIES} files; it is no artifact")
+            path = Path(folder, name)
+            if path.is_symlink() and not _is_within(path, home):
+                raise error(_leads_out(path))
+            if not (path.is_file() or path.is_dir()):
+                raise error(f"expected files alone in {home}, found {_found_at(path)} at {path}")
 
 
 def read_bytes(path: Path, kind: FileKind, home: Path | None = None) -> bytes:
@@ -180,6 +196,20 @@ def _reported(path: Path, kind: FileKind) -> Iterator[None]:
         yield
     except OSError as error:
         raise kind.error(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _leads_out(path: Path) -> str:
+    return (
+        f"{path} is a link to {os.path.realpath(path)}, outside of the model's directory, and is "
+        "not followed; put the file itself there"
+    )
+
+
+def _found_at(path: Path) -> str:
+    try:
+        return _what(path.stat().st_mode)
+    except OSError:
+        return "a link to nothing"
 
 
 def _is_within(path: Path, home: Path) -> bool:

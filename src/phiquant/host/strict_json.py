@@ -22,6 +22,7 @@ MOST_MEMORY = 256 << 20
 MEMORY = {":": 280, "[": 110, "{": 70, ",": 72, "=": 280}
 """What makes a value in a text → the bytes that it takes at most, measured: an entry of an object,
 a list, an object, an item. "=" is TOML's ":"."""
+MOST_DOTS = 64
 MOST_DIGITS = 64
 """Of a whole number. `model_max_length` has 31 in many a tokenizer_config.json."""
 LONGEST_REAL = 1100
@@ -52,6 +53,9 @@ def parse_json(text: str) -> Any:  # noqa: ANN401 (any JSON value)
 def parse_toml(text: str) -> dict[str, Any]:
     """The table that `text` holds; ValueError for what is no TOML or not fit to be worked with."""
     _check_memory(text, "=[{,")
+    if any(line.count(".") > MOST_DOTS for line in text.split("\n")):
+        # tomllib takes time and memory by the square of a key's parts.
+        raise ValueError(f"a line has more than {MOST_DOTS} dots")
     try:
         table = tomllib.loads(text)
     except RecursionError:

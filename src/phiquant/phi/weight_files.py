@@ -21,6 +21,8 @@ from phiquant.phi.safetensors_file import SafetensorsTensor, read_header
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)\.safetensors")
+MOST_FILES = 10_000
+"""Of one model."""
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -106,8 +108,11 @@ def _named(directory: Path, name: str) -> WeightFiles:
 
 def _indexed(directory: Path, index: Path) -> WeightFiles:
     names = sorted(set(_weight_map(index).values()))
-    if not names:
-        raise CheckpointError(f"{index.name} names no files; download it again")
+    if not 1 <= len(names) <= MOST_FILES:
+        raise CheckpointError(
+            f"{index.name} names {len(names) or 'no'} files, expected 1 to {MOST_FILES}; download "
+            "it again"
+        )
     missing = [name for name in names if not foreign.present(directory / name)]
     if missing:
         raise CheckpointError(

@@ -85,21 +85,27 @@ def read_verified(paths: Iterable[Path]) -> tuple[VerifiedArtifact, ...]:
     for path in paths:
         manifest = read_manifest(path)
         verification = manifest.verification if manifest else None
-        try:
-            assert manifest is not None
-            assert verification is not None
-            nats = float(verification["figures"]["mean"]["value"])
-        except (AssertionError, KeyError, TypeError, ValueError) as error:
+        nats = _measured(verification)
+        if manifest is None or nats is None:
             raise InputError(
                 f"{path} has no record of a verification; run: phiquant verify {path} --against "
                 "MODEL"
-            ) from error
+            )
         names = frozenset(
             str(manifest.source[key]) for key in ("name", "hub_id") if manifest.source.get(key)
         )
         plan = manifest.plan
         found.append(VerifiedArtifact(names, str(plan["target"]), str(plan["type"]), nats, path))
     return tuple(found)
+
+
+def _measured(verification: object) -> float | None:
+    """The mean divergence in a record of a verification; None if there is none."""
+    value = verification
+    for key in ("figures", "mean", "value"):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and value >= 0 else None  # type: ignore[arg-type, operator]
 
 
 def loss_of(source: Source, plan: Plan, measured: Sequence[VerifiedArtifact] = ()) -> Loss:

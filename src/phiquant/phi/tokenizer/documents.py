@@ -16,6 +16,8 @@ from phiquant.host.shown import shown
 
 LARGEST = 2**31
 """Whole numbers are below this in the runtimes."""
+LONGEST_ID = 10
+"""Digits of such a number."""
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -63,7 +65,8 @@ def _are_added_tokens(value: object) -> bool:
 
 def _are_tokens_by_id(value: object) -> bool:
     return isinstance(value, Mapping) and all(
-        key.isdecimal() and is_token(token) for key, token in value.items()
+        key.isdecimal() and len(key) <= LONGEST_ID and is_token(token)
+        for key, token in value.items()
     )
 
 

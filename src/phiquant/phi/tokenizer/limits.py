@@ -65,11 +65,13 @@ def check_pieces(vocabulary: Iterable[str], added: Iterable[str], file: str = JS
         raise _refusal("an added token without a text", file)
 
 
-def counted(merges: Iterable[tuple[str, str]], file: str = JSON) -> Iterator[tuple[str, str]]:
+def counted(
+    merges: Iterable[tuple[str, str]], file: str = JSON, most: int = MOST_MERGES
+) -> Iterator[tuple[str, str]]:
     """The same merges, as they come. Raises TokenizerError where there are too many."""
     for number, merge in enumerate(merges):
-        if number == MOST_MERGES:
-            raise _refusal(f"more than {MOST_MERGES:,} merges", file)
+        if number == most:
+            raise _refusal(f"more than {most:,} merges", file)
         yield merge
 
 

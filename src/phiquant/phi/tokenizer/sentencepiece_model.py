@@ -31,6 +31,8 @@ BPE = 2
 MODEL = "tokenizer.model"
 MOST_PIECES = 300_000
 """Phi-3 has 32,000; each takes some microseconds to read."""
+MOST_MERGES = 300_000
+"""Pairs of pieces that make a piece; Phi-3 has 61,000."""
 MOST_FIELDS = 1000
 """Of a piece or of a specification, which have some dozens."""
 
@@ -96,7 +98,7 @@ def as_tokenizer_json(model: SentencePieceModel, added: Sequence[dict[str, Any]]
         )
         if kind in (NORMAL, USER_DEFINED, UNUSED)
     }
-    merges = list(counted(_merges(mergeable), MODEL))
+    merges = list(counted(_merges(mergeable), MODEL, MOST_MERGES))
     unknown = next(
         (p for p, t in zip(model.pieces, model.types, strict=True) if t == UNKNOWN), None
     )

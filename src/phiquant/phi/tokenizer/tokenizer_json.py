@@ -123,6 +123,7 @@ def _definition(
     check_pieces(model["vocab"], (token.text for token in added))
     pieces = _pieces(model["vocab"], added, vocabulary_size)
     merges = tuple(counted(_pair(merge) for merge in _list(model["merges"])))
+    _check_merges(merges, model["vocab"])
     ranked: tuple[float, ...] = ()
     if kind is TokenizerKind.SENTENCEPIECE:
         by_piece = scores if scores is not None else _scores_of(merges)
@@ -186,7 +187,7 @@ def _pieces(
                 f"tokenizer.json gives the token {piece!r} two ids, {vocabulary[piece]} and "
                 f"{number}; every token must have one"
             )
-    if not by_id or min(by_id) < 0:
+    if not vocabulary or min(by_id) < 0:
         raise TokenizerError("tokenizer.json has no vocabulary, or one with negative ids")
     if max(by_id) >= vocabulary_size:
         raise TokenizerError(
@@ -209,6 +210,16 @@ def _pair(merge: str | Sequence[str]) -> tuple[str, str]:
     if not isinstance(left, str) or not isinstance(right, str):
         raise ValueError(f"{shown(merge)} is no merge of two pieces")
     return left, right
+
+
+def _check_merges(merges: Sequence[tuple[str, str]], vocabulary: Mapping[str, int]) -> None:
+    """TokenizerError for a merge of what is no token; the library refuses it when it encodes."""
+    for left, right in merges:
+        if not (left in vocabulary and right in vocabulary and left + right in vocabulary):
+            raise TokenizerError(
+                f"tokenizer.json merges {left[:40]!r} and {right[:40]!r}, and these and the result "
+                "should be tokens of its vocabulary; download it again"
+            )
 
 
 def _scores_of(merges: Sequence[tuple[str, str]]) -> dict[str, float]:

@@ -17,8 +17,10 @@ from dataclasses import replace
 from typing import Any
 
 from phiquant.errors import ConfigError
+from phiquant.host.shown import shown
 from phiquant.phi.architecture import ARCHITECTURE, Architecture, LongRope
 from phiquant.phi.config import read_architecture
+from phiquant.phi.soundness import fault_of
 from phiquant.planning.plan import PlanRow
 from phiquant.targets.mlx.formats import Affine
 from phiquant.targets.mlx.longrope import (
@@ -129,11 +131,15 @@ def runtime_architecture(config: Mapping[str, Any]) -> Architecture:
     if scaling["type"] == "linear":
         raise ConfigError("expected rope_scaling of type 'longrope' or none, found 'linear'")
     kept = kept_longrope(config)
-    return replace(
+    found = replace(
         plain,
         max_positions=kept.get("max_positions", plain.max_positions),
         rope=replace(plain.rope, long=_runtime_longrope(config, plain, kept)),
     )
+    fault = fault_of(found)
+    if fault is not None:
+        raise ConfigError(f"config.json describes no network: {fault}")
+    return found
 
 
 def _runtime_longrope(
@@ -144,8 +150,11 @@ def _runtime_longrope(
     if not isinstance(factors, list) or len(factors) != half:
         raise ConfigError(f"rope_scaling.long_factor should be a list of {half} numbers")
     original = config.get("original_max_position_embeddings", 4096)
-    if not all(isinstance(number, int | float) and number > 0 for number in (*factors, original)):
-        raise ConfigError("rope_scaling.long_factor and the original length should be positive")
+    if not all(isinstance(number, int | float) for number in (*factors, original)) or original < 2:
+        raise ConfigError(
+            "rope_scaling.long_factor should be a list of numbers, and the original length at "
+            f"least 2; found {shown(factors)} and {shown(original)}"
+        )
     used = tuple(float(factor) for factor in factors)
     return LongRope(
         short_factors=used,

@@ -7,6 +7,7 @@ run; planning needs neither.
 from pathlib import Path
 
 from phiquant.errors import MissingDependency
+from phiquant.host import foreign
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import Plan
 from phiquant.targets.onnx.choices import choices, type_of
@@ -44,7 +45,7 @@ def _runner(path: Path) -> Runner:
 
 
 def _recognises(path: Path) -> bool:
-    return (path / "genai_config.json").is_file() and any(path.glob("*.onnx"))
+    return foreign.present(path / "genai_config.json") and any(path.glob("*.onnx"))
 
 
 def _need_onnx_ir(purpose: str) -> None:

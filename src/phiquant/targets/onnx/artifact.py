@@ -58,6 +58,9 @@ class OnnxArtifact:
             del self._matrices["lm_head.weight"]
         self._architecture = self._read_architecture(config, decoder, tied)
         self._check_shapes()
+        for matrix in self._matrices.values():
+            for tensor in matrix.tensors:
+                self._file.check_place(tensor)
 
     @property
     def type(self) -> str:

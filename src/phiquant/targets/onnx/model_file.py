@@ -99,6 +99,7 @@ class ModelFile:
         except Exception as error:  # protobuf and onnx_ir raise whatever they meet
             raise ArtifactError(f"{path.name} is no ONNX model ({str(error)[:200]})") from error
         self.path = path
+        self._sizes: dict[str, int] = {}
         self.nodes = tuple(self.model.graph)
         self._folders = _by_folder(self.nodes)
 
@@ -138,25 +139,38 @@ class ModelFile:
         except (ValueError, TypeError) as error:  # fewer elements than its shape has
             raise ArtifactError(f"{tensor.name} cannot be read ({str(error)[:200]})") from error
 
-    def _mapped(self, tensor: ir.ExternalTensor, nbytes: int) -> npt.NDArray[np.uint8]:
-        location = str(tensor.location)
-        path = self.path.parent / location
-        if not foreign.is_plain_name(location):
-            raise ArtifactError(
-                f"{tensor.name} refers to {shown(location)}, outside the artifact's directory"
-            )
-        if not foreign.present(path):
-            raise ArtifactError(f"{location}, which holds {tensor.name}, is missing")
-        size = foreign.check_file(path, foreign.STORED, self.path.parent)
-        first = tensor.offset or 0
+    def check_place(self, tensor: ir.TensorProtocol) -> None:
+        """ArtifactError for a tensor that is not where the graph says, or not all of it."""
+        nbytes = nbytes_of(tensor)
+        if not isinstance(tensor, ir.ExternalTensor):
+            return
+        location, first = str(tensor.location), tensor.offset or 0
+        size = self._size(location, tensor)
         if first < 0 or first + nbytes > size:
             raise ArtifactError(
                 f"{location} ends at byte {size}, before {tensor.name} does ({first + nbytes}); is "
                 "the artifact complete?"
             )
+
+    def _size(self, location: str, tensor: ir.ExternalTensor) -> int:
+        if location in self._sizes:
+            return self._sizes[location]
+        if not foreign.is_plain_name(location):
+            raise ArtifactError(
+                f"{tensor.name} refers to {shown(location)}, outside the artifact's directory"
+            )
+        path = self.path.parent / location
+        if not foreign.present(path):
+            raise ArtifactError(f"{location}, which holds {tensor.name}, is missing")
+        self._sizes[location] = foreign.check_file(path, foreign.STORED, self.path.parent)
+        return self._sizes[location]
+
+    def _mapped(self, tensor: ir.ExternalTensor, nbytes: int) -> npt.NDArray[np.uint8]:
+        self.check_place(tensor)
         if not nbytes:
             return np.empty(0, np.uint8)
-        return np.memmap(path, np.uint8, "r", first, (nbytes,))
+        path = self.path.parent / str(tensor.location)
+        return np.memmap(path, np.uint8, "r", tensor.offset or 0, (nbytes,))
 
 
 def _by_folder(nodes: tuple[ir.Node, ...]) -> Mapping[str, list[ir.Node]]:

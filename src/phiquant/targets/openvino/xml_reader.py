@@ -181,7 +181,7 @@ def _parsed(path: Path, reader: Reader) -> Reader:
     try:
         parser.Parse(data, True)
         reader.end()
-    except (expat.ExpatError, KeyError, ValueError) as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:
         raise ArtifactError(f"{path.name} is no OpenVINO model ({error})") from error
     return reader
 
