@@ -8,6 +8,7 @@ benchmarks/calibration.py compares what was announced with what it took.
 
 import time
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -170,6 +171,7 @@ class Cost:
         on_progress(Progress(STAGE, min(total, done // GIGA), total, "GFLOP", seconds))
 
 
+@cache
 def product_rate(size: int = 3072, seconds: float = 1.0) -> float:
     """Operations a second of a large float32 product, over `seconds` of trials; the median."""
     random = np.random.default_rng(0)

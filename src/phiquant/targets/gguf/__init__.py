@@ -85,11 +85,11 @@ def _read_importance(path: Path, architecture: Architecture) -> Importance:
 
 
 def _write_importance(
-    path: Path, entries: Mapping[str, ImatrixEntry], text: ImatrixDataset
+    path: Path, entries: Mapping[str, ImatrixEntry], text: ImatrixDataset, suffix: str
 ) -> None:
     from phiquant.targets.gguf.importance import write_importance
 
-    write_importance(path, entries, text)
+    write_importance(path, entries, text, suffix)
 
 
 def _command(path: Path) -> str:
