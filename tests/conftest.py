@@ -1,6 +1,43 @@
 """What holds for the whole run of the tests."""
 
+import os
 import sys
+
+# A BLAS library that splits small products over cores waits actively for all of them: on a machine
+# that is busy, or runs several tests at a time, that takes twenty times the arithmetic. The
+# variable is for a numpy that is not loaded yet, here or in the commands that tests start.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import numpy as np  # noqa: F401 (loads the BLAS library)
+import pytest
+from threadpoolctl import threadpool_limits
+
+from phiquant.phi.tokenizer.tokenizer import Tokenizer
+
+threadpool_limits(1, user_api="blas")
+
+LONG = 10_000
+"""Characters of a text that is worth remembering."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def long_texts_are_encoded_once():
+    """The shipped text takes a second to tokenize, and most tests that calibrate do so on it."""
+    encode, known = Tokenizer.encode, {}
+
+    def remembering(self, text):
+        if len(text) < LONG:
+            return encode(self, text)
+        if "hash for tests" not in vars(self):
+            vars(self)["hash for tests"] = hash(self.document)
+        key = vars(self)["hash for tests"], hash(text)
+        if key not in known:
+            known[key] = tuple(encode(self, text))
+        return list(known[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tokenizer, "encode", remembering)
+        yield
 
 
 def pytest_unconfigure(config):

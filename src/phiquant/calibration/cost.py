@@ -8,6 +8,7 @@ benchmarks/calibration.py compares what was announced with what it took.
 
 import time
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -172,8 +173,12 @@ class Cost:
         on_progress(Progress(STAGE, min(total, done // GIGA), total, "GFLOP", seconds))
 
 
+@cache
 def product_rate(size: int = 3072, seconds: float = 1.0) -> float:
-    """Operations a second of a large float32 product, over `seconds` of trials; the median."""
+    """Operations a second of a large float32 product, over `seconds` of trials; the median.
+
+    It is measured once in a process.
+    """
     random = np.random.default_rng(0)
     left = random.random((CHUNK_TOKENS, size), np.float32)
     right = random.random((size, size), np.float32)
