@@ -14,6 +14,8 @@ from tiny_models import write_tiny_checkpoint
 from tiny_tokenizer import write_tiny_tokenizer
 
 COMMAND = (sys.executable, "-m", "phiquant")
+HIDDEN = Path(__file__).parent / "hidden"
+"""Modules that stand before packages which only tests need."""
 SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -33,7 +35,7 @@ def environment(first_on_path=None, **changes):
 
     Modules in the directory `first_on_path` are found before any other.
     """
-    paths = [str(path) for path in (first_on_path, *sys.path) if path]
+    paths = [str(path) for path in (first_on_path, HIDDEN, *sys.path) if path]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | changes
 
 

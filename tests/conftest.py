@@ -8,6 +8,7 @@ import sys
 # variable is for a numpy that is not loaded yet, here or in the commands that tests start.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import hypothesis
 import numpy as np  # noqa: F401 (loads the BLAS library)
 import pytest
 from threadpoolctl import threadpool_limits
@@ -15,6 +16,13 @@ from threadpoolctl import threadpool_limits
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
 
 threadpool_limits(1, user_api="blas")
+
+# A failure stays until it is mended, whoever runs the tests, and no time is limited.
+hypothesis.settings.register_profile("new-examples", deadline=None, database=None)
+hypothesis.settings.register_profile(
+    "same-examples", hypothesis.settings.get_profile("new-examples"), derandomize=True
+)
+hypothesis.settings.load_profile("same-examples")
 
 LONG = 10_000
 """Characters of a text that is worth remembering."""
