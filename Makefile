@@ -1,4 +1,5 @@
-# The two commands of the README: `make demo` and `make test`. Both set up what they need.
+# The commands of the README: `make demo`, `make test`, `make dist`. All set up what they need, and
+# nothing is compiled: every package comes as a wheel.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,16 +12,7 @@ PEERS := .venv-peers
 PEERS_OPENVINO := $(PEERS)-openvino
 PEERS_AUTOROUND := $(PEERS)-autoround
 
-# llama.cpp comes prebuilt in llama-cpp-py-sync, which on Linux needs glibc 2.38. Where that does
-# not load, llama-cpp-python is compiled instead: about five minutes on two cores, once.
-define llama
-@$(1) $(2) >/dev/null 2>&1 || { \
-  echo "The prebuilt llama.cpp does not load here; compiling llama-cpp-python (some minutes) ..."; \
-  CMAKE_ARGS="-DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF" $(1) -m pip install --quiet \
-    --constraint constraints.txt llama-cpp-python; }
-endef
-
-.PHONY: demo test test-long test-under-load lint types speed accuracy calibration peers clean
+.PHONY: demo test test-long test-under-load lint types dist speed accuracy calibration peers clean
 
 demo: $(STAMP)
 	rm -rf demo-output
@@ -44,6 +36,13 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# The same bytes from the same commit: files carry its time.
+dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1580601600)
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+
 # The tools that phiquant is measured against, in an environment of their own.
 peers: $(PEERS)/.installed $(PEERS_OPENVINO)/.installed $(PEERS_AUTOROUND)/.installed
 
@@ -60,14 +59,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('phiquant needs Python 3.11 or newer') if sys.version_info < (3, 11) else None"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]" --group dev
-	$(call llama,$(BIN)/python,-c "from phiquant.targets.gguf.library import library; library()")
+	$(BIN)/python -m pip install --quiet --only-binary :all: --constraint constraints.txt \
+	  --editable ".[all]" --group dev
 	touch $@
 
 $(PEERS)/.installed: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
-	$(call llama,$(PEERS)/bin/python,benchmarks/peers/llama_library.py)
 	touch $@
 
 $(PEERS_OPENVINO)/.installed: benchmarks/peers/requirements-openvino.txt
@@ -81,4 +79,4 @@ $(PEERS_AUTOROUND)/.installed: benchmarks/peers/requirements-autoround.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(PEERS_OPENVINO) $(PEERS_AUTOROUND) $(CACHE) demo-output
+	rm -rf dist $(VENV) $(PEERS) $(PEERS_OPENVINO) $(PEERS_AUTOROUND) $(CACHE) demo-output

@@ -19,19 +19,21 @@ import numpy as np
 from demo_models import MODELS, demo_model
 from fidelity import WINDOW, Loss, loss_of_weights, truth_of
 from machine import listed, our_versions
+from tables import Table, line, page
 
+from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.calibration.journal import Journal
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.job.layerwise import Calibration, Wanted, calibrate
-from phiquant.job.pipeline import Prospect, prepare
+from phiquant.job.order import order
+from phiquant.job.prospect import Prospect, prepare
 from phiquant.job.rounding import wanted_for
 from phiquant.phi.architecture import Architecture
-from phiquant.phi.source import locate
 from phiquant.phi.weights import Floats
 from phiquant.progress import ignore
 from phiquant.quantization.feedback.rounder import Method
 from phiquant.quantization.rescaling import Rescaled
-from phiquant.recipe import CalibrationText, Recipe
+from phiquant.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = Recipe("gguf", type="Q4_0", quality="best")
@@ -49,7 +51,7 @@ METHODS = {
     "residual stream behind: made up for in full": replace(ALL, behind=1.0),
     "a third of the damping": replace(ALL, damping=ALL.damping / 3),
 }
-HEAD = "| | nats a token | beside `best` | top-1 |\n| --- | ---: | ---: | ---: |"
+STEPS = Table(("", "nats a token:", "beside `best`:", "top-1:"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,34 +91,34 @@ def main() -> None:
     text = CalibrationText(sequences=options.sequences)
     sizes = f"{text.sequences} x {text.length} tokens calibrate, {options.windows} x {WINDOW} judge"
     path = demo_model(options.model, options.work, options.checkpoints)
-    prospect = prepare(locate(str(path)), [RECIPE], ignore, text=text)
+    prospect = prepare(path, order(RECIPE, text))
     truth = truth_of(path, options.windows)
     parts = [
         "# What each step of `best` gains",
         f"GGUF Q4_0, {options.model} demo model; {sizes}.",
         f"Ours: {listed(our_versions())}.",
-        HEAD,
     ]
-    for line in table(prospect, truth, options.work):
-        print(line, flush=True)
-        parts[-1] += f"\n{line}"
-        (options.results / "ablation.md").write_text("\n\n".join(parts) + "\n")
+    rows = []
+    for cells in steps(prospect, truth, options.work):
+        print(line(cells), flush=True)
+        rows.append(cells)
+        (options.results / "ablation.md").write_text(page([*parts, STEPS.text(rows)]))
 
 
-def table(prospect: Prospect, truth: ReferenceFigures, work: Path) -> Iterator[str]:
-    """A line a method; the first is what the others are compared with."""
+def steps(prospect: Prospect, truth: ReferenceFigures, work: Path) -> Iterator[tuple[str, ...]]:
+    """The cells of a row a method; the first is what the others are compared with."""
     best = None
     for name, method in METHODS.items():
         found = loss_with(method, prospect, truth, work)
         best = best or found
         mean = f"{found.mean:.4f} ± {found.mean_error:.4f}"
-        yield f"| {name} | {mean} | {found.mean / best.mean:.3f} | {found.top1:.1%} |"
+        yield name, mean, f"{found.mean / best.mean:.3f}", f"{found.top1:.1%}"
 
 
 def loss_with(method: Method, prospect: Prospect, truth: ReferenceFigures, work: Path) -> Loss:
     """What the model loses that is rounded with `method`."""
     (plan,) = prospect.plans
-    sample, checkpoint = prospect.basis.sample, prospect.checkpoint
+    sample, checkpoint = prospect.evidence.sample, prospect.checkpoint
     assert sample is not None
     assert checkpoint is not None
     wanted = wanted_for(RECIPE, plan)

@@ -21,11 +21,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from checkpoints import DEFAULT_PEERS
@@ -60,7 +61,6 @@ from opponents import (
     requested_size,
 )
 from scores import (
-    Bar,
     Subject,
     absolute_row,
     curve_row,
@@ -68,10 +68,11 @@ from scores import (
     gain_row,
     ratio_row,
     stored_list,
+    subject_of,
     subject_table,
     time_row,
 )
-from verdict import Row, verdict_table
+from tables import Bar, Row, page, verdict_table
 
 from phiquant.calibration.text import shipped_sample
 from phiquant.errors import PhiquantError
@@ -326,45 +327,47 @@ def subject(
 def publish(report: Report, results: Path, seconds: float) -> str:
     """Write what there is so far, and return it as text."""
     results.mkdir(parents=True, exist_ok=True)
-    document = {
+    document: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": report.machine,
         "versions": report.versions,
         "sample": report.sample,
-        "rows": [asdict(row) | {"passed": row.passed} for row in report.rows],
+        "rows": [row.record for row in report.rows],
         "artifacts": [asdict(one) for one in report.subjects],
         "seconds": seconds,
     }
     if report.curves and plot(report.curves, results / "accuracy-curve.svg"):
         document["curve"] = "accuracy-curve.svg"
-    text = markdown(report, seconds)
+    text = markdown(document)
     (results / "accuracy.json").write_text(json.dumps(document, indent=2, default=str) + "\n")
     (results / "accuracy.md").write_text(text)
     return text
 
 
-def markdown(report: Report, seconds: float) -> str:
-    machine, sample, versions = report.machine, report.sample, report.versions
+def markdown(document: Mapping[str, Any]) -> str:
+    """The page of a document as JSON keeps it."""
+    machine, sample, versions = (document[name] for name in ("machine", "sample", "versions"))
+    subjects = [subject_of(record) for record in document["artifacts"]]
     parts = [
         "# Accuracy at the peers' bytes",
         "Mean KL divergence of the next token's distribution from the FP32 model's, in nats. A "
         "ratio is ours over the peer's; ours has at most the peer's bytes of tensor data. In rows "
         "on values at 8 bits the peer is ours without them, and has fewer.",
-        verdict_table(report.rows),
+        verdict_table(document["rows"]),
         f"Text: {sample['text']} (SHA-256 {str(sample['sha256'])[:12]}), {sample['windows']} "
         f"windows of {sample['window']} tokens.",
         f"Machine: {machine['processor']}, {machine['cores']} cores; load "
-        f"{machine['load_before']:.1f} before. The whole run took {seconds:.0f} s.",
+        f"{machine['load_before']:.1f} before. The whole run took {document['seconds']:.0f} s.",
         *(f"{name.capitalize()}: {listed(found)}." for name, found in versions.items()),
         "## Every artifact",
-        subject_table(report.subjects),
+        subject_table(subjects),
         "## What they store",
-        stored_list(report.subjects),
+        stored_list(subjects),
     ]
-    failed = failures(report.subjects)
+    failed = failures(subjects)
     if failed:
         parts += ["## What failed", *(f"- {name}: {why}" for name, why in failed.items())]
-    return "\n\n".join(parts) + "\n"
+    return page(parts)
 
 
 def say(line: str) -> None:

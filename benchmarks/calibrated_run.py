@@ -20,7 +20,7 @@ from statistics import median
 import numpy as np
 
 from phiquant.cli.request import calibration_text
-from phiquant.job.pipeline import quantize
+from phiquant.job.making import quantize
 from phiquant.progress import Progress
 from phiquant.recipe import Recipe
 

@@ -18,9 +18,10 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from checkpoints import DEFAULT_PEERS, kept_checkpoint, phi4_mini_architecture
 from machine import describe_machine, our_versions, tools_environment
 from memory import Usage, measure
 from products import Products, count
-from verdict import Row, verdict_table
+from tables import Bar, Row, judged, page, verdict_table
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = Path(__file__).parent / "calibrated_run.py"
@@ -74,7 +75,7 @@ def main() -> None:
     usage, found = run(options, checkpoint)
     products = count(phi4_mini_architecture(options.layers), *options.tokens)
     table = rows(usage, found, products)
-    report: dict[str, object] = {
+    report: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine,
         "versions": our_versions(),
@@ -85,9 +86,9 @@ def main() -> None:
         "found": found,
         "anonymous": usage.anonymous,
         "resident": usage.resident,
-        "rows": [asdict(row) | {"passed": row.passed} for row in table],
+        "rows": [row.record for row in table],
     }
-    text = markdown(report, table)
+    text = markdown(report)
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "calibration.json").write_text(json.dumps(report, indent=2) + "\n")
     (options.results / "calibration.md").write_text(text)
@@ -113,65 +114,53 @@ def rows(usage: Usage, found: dict[str, Any], products: Products) -> list[Row]:
     memory = usage.anonymous / 1e9
     alone = products.total / mean(found["rate"])
     ratio = found["wall_s"] / alone
+    used, wall = f"{memory:.2f} GB", f"{found['wall_s']:.0f} s"
+    memory_bar = Bar(MEMORY_BAR, words=f"≤ {MEMORY_BAR:g} GB")
+    what = "wall, against the products alone"
     return [
-        Row(
-            "peak anonymous memory", f"{memory:.2f} GB", "", memory, MEMORY_BAR,
-            f"{memory:.2f} GB", f"≤ {MEMORY_BAR:g} GB",
-        ),
-        Row(
-            "wall, against the products alone", f"{found['wall_s']:.0f} s", f"{alone:.0f} s",
-            ratio, PRODUCTS_BAR, f"{ratio:.2f}", f"≤ {PRODUCTS_BAR:g}",
-        ),
+        judged("peak anonymous memory", used, "", (memory, used), memory_bar),
+        judged(what, wall, f"{alone:.0f} s", (ratio, f"{ratio:.2f}"), Bar(PRODUCTS_BAR)),
         announced_row(found),
-    ]  # fmt: skip
+    ]
 
 
 def announced_row(found: dict[str, Any]) -> Row:
     announced = found["announced_s"]
-    what, bar = "announced, against taken", f"within {ANNOUNCED_BAR:.0%}"
+    what = "announced, against taken"
+    bar = Bar(ANNOUNCED_BAR, words=f"within {ANNOUNCED_BAR:.0%}")
     if announced is None:
-        return Row(what, "nothing", "", float("inf"), ANNOUNCED_BAR, "nothing announced", bar)
+        return judged(what, "nothing", "", (inf, "nothing announced"), bar)
     taken = found["announced_stage_s"]
     off = announced / taken - 1
-    return Row(
-        what, f"{announced:.0f} s", f"{taken:.0f} s", abs(off), ANNOUNCED_BAR, f"{off:+.0%}", bar
-    )
+    return judged(what, f"{announced:.0f} s", f"{taken:.0f} s", (abs(off), f"{off:+.0%}"), bar)
 
 
 def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def markdown(report: dict[str, object], table: Sequence[Row]) -> str:
+def markdown(report: Mapping[str, Any]) -> str:
+    """The page of a report as JSON keeps it."""
     machine, found, products = report["machine"], report["found"], report["products"]
-    assert isinstance(machine, dict)
-    assert isinstance(found, dict)
-    assert isinstance(products, dict)
     rates = " and ".join(f"{rate / 1e9:.0f}" for rate in found["rate"])
     parts = ", ".join(f"{name} {value / 1e12:.1f}" for name, value in products.items())
     alone = products["total"] / mean(found["rate_per_processor_s"])
-    return (
-        "\n\n".join(
-            [
-                "# Calibration on the Phi-4-mini shape",
-                verdict_table(table),
-                f"{report['layers']} blocks, {report['size']} tokens, --to {report['target']} "
-                "--quality best.",
-                f"One large float32 product ran at {rates} GFLOP/s, before and after. "
-                f"Products, in TFLOP: {parts}. In processor time, which other work on the machine "
-                f"does not lengthen: {found['processor_s']:.0f} s against {alone:.0f} s, or "
-                f"{found['processor_s'] / alone:.2f} of it.",
-                "Stages: "
-                + ", ".join(
-                    f"{name} {seconds:.0f} s" for name, seconds in found["stages_s"].items()
-                )
-                + ".",
-                f"Machine: {machine['processor']}, {machine['cores']} cores, Linux "
-                f"{machine['kernel']}, Python {machine['python']}; load "
-                f"{machine['load_before']:.1f} before.",
-            ]
-        )
-        + "\n"
+    stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in found["stages_s"].items())
+    return page(
+        [
+            "# Calibration on the Phi-4-mini shape",
+            verdict_table(report["rows"]),
+            f"{report['layers']} blocks, {report['size']} tokens, --to {report['target']} "
+            "--quality best.",
+            f"One large float32 product ran at {rates} GFLOP/s, before and after. "
+            f"Products, in TFLOP: {parts}. In processor time, which other work on the machine "
+            f"does not lengthen: {found['processor_s']:.0f} s against {alone:.0f} s, or "
+            f"{found['processor_s'] / alone:.2f} of it.",
+            f"Stages: {stages}.",
+            f"Machine: {machine['processor']}, {machine['cores']} cores, Linux "
+            f"{machine['kernel']}, Python {machine['python']}; load "
+            f"{machine['load_before']:.1f} before.",
+        ]
     )
 
 

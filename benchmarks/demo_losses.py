@@ -33,7 +33,7 @@ from phiquant.evaluation.manifest import NAME as MANIFEST
 from phiquant.evaluation.run import DECODED
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import verify
-from phiquant.job.pipeline import quantize
+from phiquant.job.making import quantize
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.outline import Outline, outline
 from phiquant.phi.source import Source
@@ -58,7 +58,7 @@ HEAD = """\
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TypeLoss:
     """One type, as it came out on the demo model."""
 
     target: str
@@ -96,7 +96,7 @@ def forms(of: Outline) -> tuple[Form, ...]:
         for precision, types in engine.types.items():
             for type in types:
                 recipe = Recipe(engine.target, precision, type, CONTEXT, engine.options)
-                plan = target(engine.target).plan(of.architecture, of.survey, recipe)
+                plan = target(engine.target).plan(of.architecture, of.survey, recipe.form)
                 bits = layer_bits(plan)
                 key = (engine.target, plan.type, round(bits, 2))
                 providers = found[key].providers if key in found else ()
@@ -157,10 +157,10 @@ def let_load_on_cpu(path: Path) -> None:
         (path / MANIFEST).unlink()
 
 
-def row(form: Form, verified: dict[str, Any]) -> Row:
+def row(form: Form, verified: dict[str, Any]) -> TypeLoss:
     """The table's row, out of a verification's record."""
     mean, text = verified["figures"]["mean"], verified["text"]
-    return Row(
+    return TypeLoss(
         target=form.recipe.target,
         type=form.type,
         providers=form.providers,
@@ -173,12 +173,12 @@ def row(form: Form, verified: dict[str, Any]) -> Row:
     )
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[TypeLoss]) -> str:
     """The TOML file."""
     return "\n".join([HEAD, *_body(rows)]) + "\n"
 
 
-def _body(rows: Sequence[Row]) -> Iterator[str]:
+def _body(rows: Sequence[TypeLoss]) -> Iterator[str]:
     (text,) = {one.text for one in rows}
     yield f"# Text: {text}."
     for name in dict.fromkeys(one.target for one in rows):

@@ -19,14 +19,15 @@ import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from checkpoints import write_json
 from machine import describe_machine
 from random_models import MANY_HEADS, UNTIED, random_model
+from tables import VERDICTS, Row, Table, line, page
 
 TARGETS = ("gguf", "onnx", "openvino")
 LENGTHS = ((512, 128), (2048, 1024))
@@ -38,23 +39,29 @@ HELD_OUT = "held out: random, 290 M, 16 key-value heads"
 ALL = ("int4", "int8", "fp16", "fp32")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    model: str
-    target: str
-    type: str
-    context: int
-    prompt: int
-    predicted: int
-    measured: int
-
-    @property
-    def ratio(self) -> float:
-        return self.predicted / self.measured
+RUNS = Table(
+    (
+        "model", "runtime", "type", "context:", "prompt:", "predicted:", "measured:", "ratio:", "",
+    )
+)  # fmt: skip
+SUMMARY = Table(("model", "rows:", "ratios:", "beyond 15%"))
 
 
-def rows(model: Path, precisions: tuple[str, ...], work: Path) -> Iterator[Row]:
-    from phiquant.job.pipeline import quantize
+def memory_row(record: Mapping[str, Any]) -> Row:
+    """One run: `model`, `target`, `type`, tokens of `context` and `prompt`, and bytes, `predicted`
+    and `measured`.
+    """
+    ratio = record["predicted"] / record["measured"]
+    met = abs(ratio - 1) <= BAR
+    names = ("model", "target", "type", "context", "prompt")
+    sizes = (f"{record[name] / 1e6:.0f} MB" for name in ("predicted", "measured"))
+    cells = (*(str(record[name]) for name in names), *sizes, f"{ratio:.3f}", VERDICTS[met])
+    return Row(cells, {**record, "ratio": ratio}, met)
+
+
+def rows(name: str, model: Path, precisions: tuple[str, ...], work: Path) -> Iterator[Row]:
+    """Every run of the `model` that the table calls `name`."""
+    from phiquant.job.making import quantize
     from phiquant.phi.outline import read_outline
     from phiquant.phi.source import locate
     from phiquant.planning.footprint import Use
@@ -65,19 +72,25 @@ def rows(model: Path, precisions: tuple[str, ...], work: Path) -> Iterator[Row]:
     for precision in precisions:
         output = work / f"{model.name}-{precision}"
         if not output.exists():
-            quantize(model, [Recipe(name, precision) for name in TARGETS], output)  # type: ignore[arg-type]
-        for name in TARGETS:
-            plan = target(name).plan(
-                architecture,
-                read_outline(locate(str(model))).survey,
-                Recipe(name, precision),  # type: ignore[arg-type]
-            )
+            quantize(model, [Recipe(runtime, precision) for runtime in TARGETS], output)  # type: ignore[arg-type]
+        for runtime in TARGETS:
+            form = Recipe(runtime, precision).form  # type: ignore[arg-type]
+            survey = read_outline(locate(str(model))).survey
+            plan = target(runtime).plan(architecture, survey, form)
             for context, prompt in LENGTHS:
                 # OpenVINO's cache grows with the sequence; the others allocate the context.
-                use = Use(prompt + TOKENS if name == "openvino" else context, prompt)
-                predicted = target(name).footprint(plan, architecture, use).total
-                measured = run(name, output / name, context, prompt)
-                yield Row(model.name, name, plan.type, context, prompt, predicted, measured)
+                use = Use(prompt + TOKENS if runtime == "openvino" else context, prompt)
+                yield memory_row(
+                    {
+                        "model": name,
+                        "target": runtime,
+                        "type": plan.type,
+                        "context": context,
+                        "prompt": prompt,
+                        "predicted": target(runtime).footprint(plan, form, architecture, use).total,
+                        "measured": run(runtime, output / runtime, context, prompt),
+                    }
+                )
 
 
 def run(target: str, path: Path, context: int, prompt: int) -> int:
@@ -96,19 +109,14 @@ def peak() -> int:
 
 def in_gguf(path: Path, context: int, prompt: np.ndarray) -> None:
     """llama.cpp's defaults through its C functions."""
-    import llama_cpp as c
+    from peers.llama_library import open_llama
 
-    c.llama_backend_init()
+    llama = open_llama()
     (file,) = path.glob("*.gguf")
-    model = c.llama_model_load_from_file(str(file).encode(), c.llama_model_default_params())
-    settings = c.llama_context_default_params()
-    settings.n_ctx = context
-    state = c.llama_init_from_model(model, settings)
-    tokens = (c.llama_token * len(prompt))(*prompt.tolist())
-    assert c.llama_decode(state, c.llama_batch_get_one(tokens, len(prompt))) == 0
+    _, state = llama.load(str(file), context)
+    llama.decode(state, prompt.tolist())
     for _ in range(TOKENS):
-        one = (c.llama_token * 1)(100)
-        assert c.llama_decode(state, c.llama_batch_get_one(one, 1)) == 0
+        llama.decode(state, [100])
 
 
 def in_onnx(path: Path, context: int, prompt: np.ndarray) -> None:
@@ -128,7 +136,9 @@ def in_openvino(path: Path, _: int, prompt: np.ndarray) -> None:
     import openvino
     import openvino_genai
 
-    pipeline = openvino_genai.LLMPipeline(str(path), "CPU")
+    from phiquant.targets.openvino.running import properties
+
+    pipeline = openvino_genai.LLMPipeline(str(path), "CPU", **properties(path))
     given = openvino_genai.TokenizedInputs(
         openvino.Tensor(prompt[None].astype(np.int64)),
         openvino.Tensor(np.ones((1, len(prompt)), np.int64)),
@@ -136,28 +146,19 @@ def in_openvino(path: Path, _: int, prompt: np.ndarray) -> None:
     pipeline.generate(given, max_new_tokens=TOKENS, do_sample=False, ignore_eos=True)
 
 
-def table(found: list[Row]) -> Iterator[str]:
-    yield "| model | runtime | type | context | prompt | predicted | measured | ratio | |"
-    yield "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |"
-    for row in found:
-        verdict = "pass" if abs(row.ratio - 1) <= BAR else "FAIL"
-        yield (
-            f"| {row.model} | {row.target} | {row.type} | {row.context} | {row.prompt} | "
-            f"{row.predicted / 1e6:.0f} MB | {row.measured / 1e6:.0f} MB | {row.ratio:.3f} | "
-            f"{verdict} |"
-        )
-
-
-def summary(found: list[Row]) -> Iterator[str]:
+def summary(rows: Sequence[Row]) -> str:
     """For each model, how far the predictions are off."""
-    yield "| model | rows | ratios | beyond 15% |"
-    yield "| --- | ---: | ---: | --- |"
-    for name in dict.fromkeys(row.model for row in found):
-        own = [row for row in found if row.model == name]
-        ratios = sorted(row.ratio for row in own)
-        beyond = [f"{row.target} {row.type}" for row in own if abs(row.ratio - 1) > BAR]
-        named = ", ".join(dict.fromkeys(beyond)) or "none"
-        yield f"| {name} | {len(own)} | {ratios[0]:.3f} to {ratios[-1]:.3f} | {named} |"
+    return SUMMARY.text(
+        summary_cells(name, [row for row in rows if row.record["model"] == name])
+        for name in dict.fromkeys(row.record["model"] for row in rows)
+    )
+
+
+def summary_cells(name: str, rows: Sequence[Row]) -> tuple[str, ...]:
+    ratios = sorted(row.record["ratio"] for row in rows)
+    beyond = [f"{row.record['target']} {row.record['type']}" for row in rows if not row.passed]
+    named = ", ".join(dict.fromkeys(beyond)) or "none"
+    return name, str(len(rows)), f"{ratios[0]:.3f} to {ratios[-1]:.3f}", named
 
 
 def main() -> None:
@@ -185,31 +186,35 @@ def main() -> None:
         SECOND: (second, ("int4", "int8")),
         HELD_OUT: (third, ALL),
     }
-    found = []
+    measured = []
     for name, (model, precisions) in asked.items():
-        for row in rows(model, precisions, given.work):
-            found.append(replace(row, model=name))
-            print(list(table(found[-1:]))[-1], flush=True)
+        for row in rows(name, model, precisions, given.work):
+            measured.append(row)
+            print(line(row.cells), flush=True)
     if given.results:
-        write_results(given.results, found)
+        write_results(given.results, measured)
 
 
-def write_results(directory: Path, found: list[Row]) -> None:
-    machine = describe_machine()
-    lines = [
-        "# Peak memory, predicted and measured",
-        "",
-        f"Made by `benchmarks/device_memory.py` on {machine['processor']}, {machine['cores']} "
-        "cores. Resident pages at their highest (VmHWM), Python included; the bar is 15%.",
-        "The constants of the predictions were fitted with the first two models in view, and to "
-        "nothing of the third, which is held out.",
-        "",
-        *summary(found),
-        "",
-        *table(found),
-    ]
-    (directory / "device_memory.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    document = {"machine": machine, "rows": [asdict(row) | {"ratio": row.ratio} for row in found]}
+def markdown(document: Mapping[str, Any]) -> str:
+    """The page of a document as JSON keeps it."""
+    machine = document["machine"]
+    rows = [memory_row(record) for record in document["rows"]]
+    return page(
+        [
+            "# Peak memory, predicted and measured",
+            f"Made by `benchmarks/device_memory.py` on {machine['processor']}, {machine['cores']} "
+            "cores. Resident pages at their highest (VmHWM), Python included; the bar is 15%.\n"
+            "The constants of the predictions were fitted with the first two models in view, and "
+            "to nothing of the third, which is held out.",
+            summary(rows),
+            RUNS.text(row.cells for row in rows),
+        ]
+    )
+
+
+def write_results(directory: Path, rows: Sequence[Row]) -> None:
+    document = {"machine": describe_machine(), "rows": [row.record for row in rows]}
+    (directory / "device_memory.md").write_text(markdown(document), encoding="utf-8")
     write_json(directory / "device_memory.json", document)
 
 

@@ -19,6 +19,8 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+from tables import Table
+
 from phiquant.cli.recommending import recommend_command
 from phiquant.devices.table import devices
 from phiquant.recommendation.candidates import Wish
@@ -32,10 +34,7 @@ PAGES = (
 PART = re.compile(
     r"^<!-- (phiquant recommend|choices) (.+?) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL
 )
-HEAD = (
-    "| `--device` | | choice | weights | in use | tokens/s | loss |\n"
-    "| --- | --- | --- | ---: | ---: | ---: | ---: |"
-)
+CHOICES = Table(("`--device`", "", "choice", "weights:", "in use:", "tokens/s:", "loss:"))
 
 
 def filled(page: str) -> str:
@@ -67,7 +66,7 @@ def choices(words: str) -> str:
     parser.add_argument("--device", action="append", default=[])
     given = parser.parse_args(words.split())
     names = given.device or [one.name for one in devices().values() if one.kind == given.kind]
-    return "\n".join([HEAD, *(choice(given.model, name) for name in names)])
+    return CHOICES.text(choice(given.model, name) for name in names)
 
 
 def words_parser() -> argparse.ArgumentParser:
@@ -76,14 +75,14 @@ def words_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def choice(model: str, device: str) -> str:
-    """One device's row."""
+def choice(model: str, device: str) -> tuple[str, ...]:
+    """The cells of one device's row."""
     found = recommend(model, device)
     one, on = found.chosen, found.device
     if one is None:
         other = found.nearest[-1] if found.nearest else ""
-        return f"| `{device}` | {on.title} | nothing; {other} | | | | |"
-    cells = (
+        return f"`{device}`", on.title, f"nothing; {other}", "", "", "", ""
+    return (
         f"`{device}`",
         on.title,
         f"{one.engine.target} ({one.engine.provider}) `{one.type}`",
@@ -92,7 +91,6 @@ def choice(model: str, device: str) -> str:
         f"{one.speed:.3g}",
         f"{one.loss.nats:.2g}{'' if one.loss.basis == 'demo' else ' ~'}",
     )
-    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:

@@ -20,6 +20,9 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from tables import Table
+
+TIMES = Table(("", "ours:", "theirs:", "ours is faster by:", "quartiles:"))
 
 Generate = Callable[[np.ndarray, int], tuple[float, float]]
 """From a prompt and a number of tokens to seconds to the first token, and for each one after."""
@@ -133,17 +136,15 @@ def main() -> None:
 
 def table(ours: Contestant, theirs: Contestant) -> str:
     """Medians, and the quartiles of the ratio in a round; above 1 ours is the faster one."""
-    lines = ["| | ours | theirs | ours is faster by | quartiles |", "| --- |" + " ---: |" * 4]
+    rows = []
     for what, one, other in (
         ("next token, ms", ours.next, theirs.next),
         ("first token, ms", ours.first, theirs.first),
     ):
         low, middle, high = np.quantile(np.divide(other, one), (0.25, 0.5, 0.75))
-        lines.append(
-            f"| {what} | {median(one) * 1e3:.2f} | {median(other) * 1e3:.2f} | {middle:.3f} | "
-            f"{low:.3f} to {high:.3f} |"
-        )
-    return "\n".join(lines) + "\n"
+        medians = (f"{median(times) * 1e3:.2f}" for times in (one, other))
+        rows.append((what, *medians, f"{middle:.3f}", f"{low:.3f} to {high:.3f}"))
+    return TIMES.text(rows) + "\n"
 
 
 if __name__ == "__main__":

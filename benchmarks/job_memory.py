@@ -15,13 +15,14 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from checkpoints import write_json
 from machine import describe_machine
 from memory import measure
+from tables import VERDICTS, Row, Table, line, page
 
 COMMAND = (sys.executable, "-m", "phiquant")
 TARGETS = ("gguf", "mlx", "onnx", "openvino", "gguf,mlx,onnx,openvino")
@@ -29,25 +30,19 @@ MOST = 1.3
 """The forecast over the measurement, at most; at least 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One job. Bytes."""
-
-    checkpoint: str
-    targets: str
-    forecast: int
-    measured: int
-
-    @property
-    def ratio(self) -> float:
-        return self.forecast / self.measured
-
-    @property
-    def good(self) -> bool:
-        return 1 <= self.ratio <= MOST
+JOBS = Table(("checkpoint", "targets", "forecast:", "measured:", "ratio:", ""))
 
 
-def row(checkpoint: Path, targets: str, work: Path) -> Row:
+def job_row(record: Mapping[str, Any]) -> Row:
+    """One job: its `checkpoint` and `targets`, the `forecast` and the `measured` bytes."""
+    ratio = record["forecast"] / record["measured"]
+    met = 1 <= ratio <= MOST
+    figures = (f"{record[name] / 1e6:.0f} MB" for name in ("forecast", "measured"))
+    cells = (record["checkpoint"], record["targets"], *figures, f"{ratio:.2f}", VERDICTS[met])
+    return Row(cells, {**record, "ratio": ratio}, met)
+
+
+def measured_job(checkpoint: Path, targets: str, work: Path) -> Row:
     """Ask, then make and measure; what was made is removed."""
     words = [str(checkpoint), "--to", targets, "--precision", "int4", "-q"]
     asked = subprocess.run(
@@ -60,31 +55,32 @@ def row(checkpoint: Path, targets: str, work: Path) -> Row:
         sys.exit(usage.errors)
     shutil.rmtree(output)
     forecast = json.loads(asked.stdout)["forecast"]["memory"]
-    return Row(checkpoint.resolve().name, targets, forecast, usage.anonymous)
+    return job_row(
+        {
+            "checkpoint": checkpoint.resolve().name,
+            "targets": targets,
+            "forecast": forecast,
+            "measured": usage.anonymous,
+        }
+    )
 
 
-def table(rows: Sequence[Row]) -> Iterator[str]:
-    yield "| checkpoint | targets | forecast | measured | ratio | |"
-    yield "| --- | --- | ---: | ---: | ---: | --- |"
-    for one in rows:
-        yield (
-            f"| {one.checkpoint} | {one.targets} | {one.forecast / 1e6:.0f} MB | "
-            f"{one.measured / 1e6:.0f} MB | {one.ratio:.2f} | {'pass' if one.good else 'FAIL'} |"
-        )
+def markdown(document: Mapping[str, Any]) -> str:
+    """The page of a document as JSON keeps it."""
+    machine = document["machine"]
+    return page(
+        [
+            "# Memory that making an artifact takes, forecast and measured",
+            f"Made by `benchmarks/job_memory.py` on {machine['processor']}, {machine['cores']} "
+            "cores: anonymous memory at its highest, INT4.",
+            JOBS.text(job_row(record).cells for record in document["rows"]),
+        ]
+    )
 
 
 def write_results(directory: Path, rows: Sequence[Row]) -> None:
-    machine = describe_machine()
-    lines = [
-        "# Memory that making an artifact takes, forecast and measured",
-        "",
-        f"Made by `benchmarks/job_memory.py` on {machine['processor']}, {machine['cores']} cores: "
-        "anonymous memory at its highest, INT4.",
-        "",
-        *table(rows),
-    ]
-    (directory / "job_memory.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    document = {"machine": machine, "rows": [asdict(one) | {"ratio": one.ratio} for one in rows]}
+    document = {"machine": describe_machine(), "rows": [row.record for row in rows]}
+    (directory / "job_memory.md").write_text(markdown(document), encoding="utf-8")
     write_json(directory / "job_memory.json", document)
 
 
@@ -96,15 +92,16 @@ def main() -> None:
     parser.add_argument("--results", type=Path)
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
-    row(given.checkpoints[0], ",".join(dict.fromkeys(",".join(given.to).split(","))), given.work)
+    every = ",".join(dict.fromkeys(",".join(given.to).split(",")))
+    measured_job(given.checkpoints[0], every, given.work)
     rows = []
     for checkpoint in given.checkpoints:
         for targets in given.to:
-            rows.append(row(checkpoint, targets, given.work))
-            print(list(table(rows[-1:]))[-1], flush=True)
+            rows.append(measured_job(checkpoint, targets, given.work))
+            print(line(rows[-1].cells), flush=True)
     if given.results:
         write_results(given.results, rows)
-    sys.exit(0 if all(one.good for one in rows) else 1)
+    sys.exit(0 if all(row.passed for row in rows) else 1)
 
 
 if __name__ == "__main__":

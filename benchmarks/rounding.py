@@ -24,7 +24,7 @@ import mlx.core as mx  # noqa: E402
 from phiquant.quantization.floats import FLOAT_TYPES, cast, widen  # noqa: E402
 from phiquant.quantization.grid import Floats, Grid  # noqa: E402
 from phiquant.targets.gguf.grids import GRIDS  # noqa: E402
-from phiquant.targets.mlx.grids import BITS, AffineGrid  # noqa: E402
+from phiquant.targets.mlx.grids import BITS, GroupedAffineGrid  # noqa: E402
 from weight_samples import importance_of, samples, squared_error  # noqa: E402
 
 BF16 = FLOAT_TYPES["BF16"]
@@ -42,7 +42,7 @@ def nanoseconds(grid: Grid, weights: Floats) -> float:
     return 1e9 * least / weights.size
 
 
-def mx_round_trip(weights: Floats, grid: AffineGrid) -> Floats:
+def mx_round_trip(weights: Floats, grid: GroupedAffineGrid) -> Floats:
     parts = mx.quantize(
         mx.array(weights).astype(mx.bfloat16), group_size=grid.group, bits=grid.bits
     )
@@ -57,7 +57,7 @@ def gguf_ratio(name: str, weights: Floats, importance: Floats | None) -> float:
     return squared_error(ours, weights, importance) / squared_error(theirs, weights, importance)
 
 
-def mlx_ratio(grid: AffineGrid, weights: Floats) -> float:
+def mlx_ratio(grid: GroupedAffineGrid, weights: Floats) -> float:
     ours = grid.decode(grid.encode(weights), weights.shape[1])
     return squared_error(ours, weights) / squared_error(mx_round_trip(weights, grid), weights)
 
@@ -81,7 +81,7 @@ def main(wanted: list[str]) -> None:
         print(" ".join(f"{ratio:8.4f}" for ratio in weighted), flush=True)
     for bits in BITS:
         for group in (32, 64, 128):
-            grid = AffineGrid(bits, group, BF16)
+            grid = GroupedAffineGrid(bits, group, BF16)
             if (wanted or group != 64) and grid.name not in wanted:
                 continue
             plain = [mlx_ratio(grid, weights[kind]) for kind in KINDS]

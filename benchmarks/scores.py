@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
+from typing import Any
 
 from fidelity import Loss
 from making import Cost
-from verdict import Row
+from tables import Bar, Row, Table, judged
 
 MEGABYTE = 1e6
 
@@ -27,18 +28,6 @@ class Subject:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """The greatest allowed figure; with `below`, it is itself a miss."""
-
-    value: float
-    below: bool = False
-
-    @property
-    def text(self) -> str:
-        return f"{'<' if self.below else '≤'} {self.value:g}"
-
-
 def ratio_row(what: str, ours: Subject | None, peer: Subject, bar: Bar) -> Row:
     """Ours against the peer's mean divergence, at no more bytes."""
     value: float | None = None
@@ -53,14 +42,14 @@ def ratio_row(what: str, ours: Subject | None, peer: Subject, bar: Bar) -> Row:
             more = ours.loss.nbytes - peer.loss.nbytes
             if more > 0:
                 value, text = inf, f"{text}, {more / MEGABYTE:.2f} MB more"
-    return Row(what, shown(ours), shown(peer), value, bar.value, text, bar.text, bar.below)
+    return judged(what, shown(ours), shown(peer), (value, text), bar)
 
 
 def absolute_row(what: str, ours: Subject, bar: Bar) -> Row:
     """Ours against a mean divergence."""
     value = ours.loss.mean if ours.loss else inf
     text = f"{value:.4f}" if ours.loss else "not measured"
-    return Row(what, shown(ours), "", value, bar.value, text, bar.text, bar.below)
+    return judged(what, shown(ours), "", (value, text), bar)
 
 
 def gain_row(what: str, ours: Subject, without: Subject) -> Row:
@@ -69,7 +58,7 @@ def gain_row(what: str, ours: Subject, without: Subject) -> Row:
     if ours.loss and without.loss:
         value = ours.loss.mean / without.loss.mean
         text = f"{value:.3f} for {ours.loss.nbytes / without.loss.nbytes - 1:+.1%} bytes"
-    return Row(what, shown(ours), shown(without), value, bar.value, text, bar.text, bar.below)
+    return judged(what, shown(ours), shown(without), (value, text), bar)
 
 
 def time_row(what: str, ours: Subject | None, peer: Subject, bar: Bar) -> Row:
@@ -79,7 +68,7 @@ def time_row(what: str, ours: Subject | None, peer: Subject, bar: Bar) -> Row:
         value = ours.cost.processor / peer.cost.processor if ours.cost and peer.cost else inf
     text = "–" if value is None else f"{value:.3f}"
     mine = spent(ours.cost) if ours is not None else "–"
-    return Row(what, mine, spent(peer.cost), value, bar.value, text, bar.text)
+    return judged(what, mine, spent(peer.cost), (value, text), bar)
 
 
 def curve_row(what: str, points: Sequence[Subject]) -> Row:
@@ -91,7 +80,7 @@ def curve_row(what: str, points: Sequence[Subject]) -> Row:
     shown = f"{means[0]:.3f} to {means[-1]:.4f}, {len(means)} sizes" if means else "–"
     value = max(rise, 0.0) if whole else inf
     text = f"{rise:+.5f}" if whole else f"{len(means)} of {len(points)} points"
-    return Row(what, shown, "", value, 0.0, text, "greatest rise ≤ 0")
+    return judged(what, shown, "", (value, text), Bar(0.0, words="greatest rise ≤ 0"))
 
 
 def shown(subject: Subject | None) -> str:
@@ -106,17 +95,32 @@ def spent(cost: Cost | None) -> str:
     return f"{cost.processor:.0f} s" if cost else "–"
 
 
+SUBJECTS = Table(
+    (
+        "model", "artifact", "mean KL:", "99.9% KL:", "top-1:", "tensors:", "wall:", "processor:",
+        "memory:", "made by",
+    )
+)  # fmt: skip
+
+
+def subject_of(record: Mapping[str, Any]) -> Subject:
+    """The subject that `record` was kept of in JSON."""
+    loss, cost = record["loss"], record["cost"]
+    return Subject(
+        **{
+            **record,
+            "loss": Loss(**loss) if loss else None,
+            "cost": Cost(**cost) if cost else None,
+        }
+    )
+
+
 def subject_table(subjects: Sequence[Subject]) -> str:
     """Every artifact with all its figures."""
-    head = (
-        "| model | artifact | mean KL | 99.9% KL | top-1 | tensors | wall | processor | memory "
-        "| made by |\n"
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
-    )
-    return "\n".join([head, *map(subject_line, subjects)])
+    return SUBJECTS.text(map(subject_cells, subjects))
 
 
-def subject_line(subject: Subject) -> str:
+def subject_cells(subject: Subject) -> tuple[str, ...]:
     loss, cost = subject.loss, subject.cost
     figures = ["–"] * 4
     if loss:
@@ -131,7 +135,7 @@ def subject_line(subject: Subject) -> str:
         memory = f"{cost.anonymous / 1e9:.2f} GB"
         costs = [f"{cost.wall:.0f} s", f"{cost.processor:.0f} s", memory, cost.maker]
     title = subject.title if subject.error is None else f"{subject.title} (failed)"
-    return f"| {subject.model} | {title} | {' | '.join([*figures, *costs])} |"
+    return (subject.model, title, *figures, *costs)
 
 
 def stored_list(subjects: Sequence[Subject]) -> str:

@@ -13,6 +13,7 @@ from statistics import median
 
 from demo_models import MODELS, demo_model
 from machine import listed, our_versions
+from tables import Table, page
 
 from phiquant.calibration.analysis import WINDOW, Analysis, analyse, analysis_windows
 from phiquant.calibration.text import shipped_sample
@@ -20,9 +21,8 @@ from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.fused import Part, matrices
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAD = (
-    "| matrices | weights | nats, all of them | share | nats a million weights, median |\n"
-    "| --- | ---: | ---: | ---: | ---: |"
+KINDS = Table(
+    ("matrices", "weights:", "nats, all of them:", "share:", "nats a million weights, median:")
 )
 
 
@@ -37,7 +37,7 @@ def main() -> None:
         checkpoint = demo_model(model, options.work, options.checkpoints)
         parts += [f"## {model.capitalize()}", table(Checkpoint.open(checkpoint))]
     parts.append(f"Ours: {listed(our_versions())}.")
-    text = "\n\n".join(parts) + "\n"
+    text = page(parts)
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "sensitivities.md").write_text(text)
     print(text)
@@ -52,15 +52,15 @@ def table(checkpoint: Checkpoint) -> str:
     for part in matrices(architecture):
         kinds.setdefault(part.word, []).append(part)
     total = sum(one.divergence for one in found.sensitivities.values())
-    return "\n".join([HEAD, *(line(word, parts, found, total) for word, parts in kinds.items())])
+    return KINDS.text(cells(word, parts, found, total) for word, parts in kinds.items())
 
 
-def line(word: str, parts: list[Part], found: Analysis, total: float) -> str:
+def cells(word: str, parts: list[Part], found: Analysis, total: float) -> tuple[str, ...]:
     weights = [part.rows * part.weight.shape[1] for part in parts]
     nats = [found.sensitivities[part.name].divergence for part in parts]
     each = median(one / count * 1e6 for one, count in zip(nats, weights, strict=True))
     share = f"{sum(nats) / total:.1%}"
-    return f"| {word} | {sum(weights) / 1e6:.1f} M | {sum(nats):.4f} | {share} | {each:.5f} |"
+    return word, f"{sum(weights) / 1e6:.1f} M", f"{sum(nats):.4f}", share, f"{each:.5f}"
 
 
 if __name__ == "__main__":

@@ -21,16 +21,18 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from checkpoints import DEFAULT_PEERS, kept_checkpoint
 from contenders import CONTENDERS, Contender, Task
-from machine import describe_machine, our_versions, peer_versions, tools_environment
+from machine import describe_machine, listed, our_versions, peer_versions, tools_environment
 from memory import Usage, measure
-from verdict import Run, rows, run_table, verdict_table
+from tables import page, verdict_table
+from verdict import Run, rows, run_table
 
 ROOT = Path(__file__).resolve().parent.parent
 START_UPS = 10
@@ -86,18 +88,18 @@ def main() -> None:
     ours = any(contender.is_ours for contender in contenders)
     startup = [time_start_up() for _ in range(START_UPS)] if ours else []
     table = rows(runs, startup)
-    report: dict[str, object] = {
+    report: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine,
         "versions": {"ours": our_versions(), "peers": peer_versions(options.peers)},
         "checkpoint": {"layers": options.layers, "bytes": weight_bytes(checkpoint)},
         "compilation_s": once,
-        "rows": [asdict(row) | {"passed": row.passed} for row in table],
+        "rows": [row.record for row in table],
         "runs": [asdict(run) for run in runs],
         "start_up_s": startup,
         "whole_benchmark_s": time.perf_counter() - began,
     }
-    text = markdown(report, verdict_table(table), run_table(runs, TITLES))
+    text = markdown(report)
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / "speed.json").write_text(json.dumps(report, indent=2) + "\n")
     (options.results / "speed.md").write_text(text)
@@ -199,29 +201,24 @@ def weight_bytes(checkpoint: Path) -> int:
     return sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
 
 
-def markdown(report: dict[str, object], verdicts: str, runs: str) -> str:
+def markdown(report: Mapping[str, Any]) -> str:
+    """The page of a report as JSON keeps it."""
     machine, versions = report["machine"], report["versions"]
     checkpoint, cost = report["checkpoint"], report["compilation_s"]
-    assert isinstance(machine, dict)
-    assert isinstance(versions, dict)
-    assert isinstance(checkpoint, dict)
     facts = [
         f"Checkpoint: Phi-4-mini's shapes, {checkpoint['layers']} layers, "
         f"{checkpoint['bytes'] / 1e9:.2f} GB of BF16.",
         f"Machine: {machine['processor']}, {machine['cores']} cores, "
         f"{machine['memory_bytes'] / 2**30:.0f} GiB, Linux {machine['kernel']}, "
         f"{machine['libc']}, Python {machine['python']}; load {machine['load_before']:.1f} before.",
-        "Ours: " + listing(versions["ours"]) + ".",
-        "Peers: " + listing(versions["peers"]) + ".",
+        f"Ours: {listed(versions['ours'])}.",
+        f"Peers: {listed(versions['peers'])}.",
     ]
-    if isinstance(cost, float):
+    if cost is not None:
         facts.append(f"Compiling our kernels, once per installation: {cost:.1f} s, not included.")
     facts.append(f"The whole benchmark took {report['whole_benchmark_s']:.0f} s.")
-    return "\n\n".join(["# Speed and memory", verdicts, *facts, "## Every run", runs]) + "\n"
-
-
-def listing(versions: dict[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items())
+    verdicts, runs = verdict_table(report["rows"]), run_table(report["runs"], TITLES)
+    return page(["# Speed and memory", verdicts, *facts, "## Every run", runs])
 
 
 def say(line: str) -> None:

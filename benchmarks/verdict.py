@@ -1,8 +1,11 @@
 """From measured runs to rows: ours, the peer's, the ratio, the bar, passed or not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
+
+from tables import Bar, Row, Table, judged
 
 GIGABYTE = 1e9
 
@@ -21,31 +24,6 @@ class Run:
     output_bytes: int
     intermediate_bytes: int
     written_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table. `value` is what the bar is set on; None where it was not run."""
-
-    what: str
-    ours: str
-    theirs: str
-    value: float | None
-    bar: float
-    value_text: str
-    bar_text: str
-    below: bool = False
-    """Whether the bar itself is a miss."""
-
-    @property
-    def passed(self) -> bool | None:
-        if self.value is None:
-            return None
-        return self.value < self.bar if self.below else self.value <= self.bar
-
-    @property
-    def verdict(self) -> str:
-        return {None: "not run", True: "pass", False: "FAIL"}[self.passed]
 
 
 def rows(runs: Sequence[Run], startup: Sequence[float]) -> list[Row]:
@@ -82,17 +60,8 @@ def ratio(
     what: str, ours: float | None, theirs: float | None, bar: float, below: bool = False
 ) -> Row:
     value = None if ours is None or theirs is None else ours / theirs
-    sign = "<" if below else "≤"
-    return Row(
-        what,
-        seconds(ours),
-        seconds(theirs),
-        value,
-        bar,
-        "–" if value is None else f"{value:.3f}",
-        f"{sign} {bar:g}",
-        below,
-    )
+    text = "–" if value is None else f"{value:.3f}"
+    return judged(what, seconds(ours), seconds(theirs), (value, text), Bar(bar, below))
 
 
 def peak_memory(runs: Sequence[Run]) -> Row:
@@ -101,7 +70,8 @@ def peak_memory(runs: Sequence[Run]) -> Row:
     value = max(mine) / GIGABYTE if mine else None
     text = "–" if value is None else f"{value:.2f} GB"
     theirs = f"{max(peers) / GIGABYTE:.2f} GB" if peers else "–"
-    return Row("peak anonymous memory", text, theirs, value, 1.0, text, "≤ 1.0 GB")
+    bar = Bar(1.0, words="≤ 1.0 GB")
+    return judged("peak anonymous memory", text, theirs, (value, text), bar)
 
 
 def intermediate_file(runs: Sequence[Run]) -> Row:
@@ -111,38 +81,35 @@ def intermediate_file(runs: Sequence[Run]) -> Row:
     value = max(mine) / GIGABYTE if mine else None
     text = "–" if value is None else f"{value:.3f} GB"
     theirs = f"{max(peers) / GIGABYTE:.2f} GB" if peers else "–"
-    return Row("largest intermediate file", text, theirs, value, 0.01, text, "≤ 0.01 GB")
+    bar = Bar(0.01, words="≤ 0.01 GB")
+    return judged("largest intermediate file", text, theirs, (value, text), bar)
 
 
 def start_up(startup: Sequence[float]) -> Row:
     value = median(startup) if startup else None
     text = "–" if value is None else f"{value:.3f} s"
-    return Row("`phiquant --help`", text, "", value, 0.3, text, "≤ 0.3 s")
+    return judged("`phiquant --help`", text, "", (value, text), Bar(0.3, words="≤ 0.3 s"))
 
 
 def seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f} s"
 
 
-def verdict_table(table: Sequence[Row]) -> str:
-    lines = ["| | ours | peer | figure | bar | |", "| --- | ---: | ---: | ---: | ---: | --- |"]
-    lines += [
-        f"| {row.what} | {row.ours} | {row.theirs} | {row.value_text} | {row.bar_text} "
-        f"| {row.verdict} |"
-        for row in table
-    ]
-    return "\n".join(lines)
-
-
-def run_table(runs: Sequence[Run], titles: Mapping[str, str]) -> str:
-    head = (
-        "| run | wall | then sync | processor | anonymous | resident | output | intermediate "
-        "| written |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+RUNS = Table(
+    (
+        "run", "wall:", "then sync:", "processor:", "anonymous:", "resident:", "output:",
+        "intermediate:", "written:",
     )
-    return "\n".join([head, *(run_line(run, titles[run.contender]) for run in runs)])
+)  # fmt: skip
 
 
-def run_line(run: Run, title: str) -> str:
+def run_table(records: Iterable[Mapping[str, Any]], titles: Mapping[str, str]) -> str:
+    """Every run; `records` are runs as JSON keeps them."""
+    runs = [Run(**record) for record in records]
+    return RUNS.text(run_cells(run, titles[run.contender]) for run in runs)
+
+
+def run_cells(run: Run, title: str) -> tuple[str, ...]:
     times = (f"{value:.1f} s" for value in (run.wall, run.flush, run.processor))
     sizes = (
         f"{value / GIGABYTE:.3f} GB"
@@ -154,4 +121,4 @@ def run_line(run: Run, title: str) -> str:
             run.written_bytes,
         )
     )
-    return f"| {title} | {' | '.join(times)} | {' | '.join(sizes)} |"
+    return (title, *times, *sizes)

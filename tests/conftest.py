@@ -8,6 +8,11 @@ import sys
 # variable is for a numpy that is not loaded yet, here or in the commands that tests start.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# llama.cpp's threads wait for each other in a loop that asks again and again. With other work on
+# the same cores, that takes the time from the thread that they wait for; here they sleep instead.
+# OpenMP reads this once, when it is loaded, in this process and in those that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import hypothesis
 import numpy as np  # noqa: F401 (loads the BLAS library)
 import pytest

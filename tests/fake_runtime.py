@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from phiquant.errors import ArtifactError
+from phiquant.evaluation.rendering import render
 from phiquant.phi.reference import Reference
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.targets.target import Generation, StoredEntry, Target, WriterMemory
@@ -61,6 +62,13 @@ class FakeRunner:
     def __exit__(self, *_):
         pass
 
+    @property
+    def chat_template(self):
+        return self.tokenizer.special.chat_template
+
+    def render(self, messages):
+        return render(self.chat_template, messages, dict(self.tokenizer.special.named)).text
+
     def tokenize(self, text):
         return self.tokenizer.encode(text)
 
@@ -88,7 +96,7 @@ def fake_target(artifact, runner):
             raise runner
         return runner
 
-    def plan(architecture, survey, recipe):
+    def plan(architecture, survey, form):
         rows = tuple(
             PlanRow(w.name, w.name, w.role, w.layer, w.shape, "FAKE", 2 * int(np.prod(w.shape)), "")
             for w in architecture.weights()
@@ -101,17 +109,19 @@ def fake_target(artifact, runner):
         grids={},
         types={},
         defaults={},
+        read=lambda request: None,
         plan=plan,
-        choices=lambda row, recipe, survey: (),
+        choices=lambda row, form, survey: (),
         footprint=None,
         type_of=lambda rows: "fake",
-        writer=None,
+        new_writer=None,
         writing=WriterMemory(fixed=0, a_token=0),
         recognises=lambda path: (path / "weights.fake").is_file(),
         open=lambda path: artifact,
         runner=load,
         library="fake",
         command=lambda path: "fake run .",
+        prepare=lambda checkpoint: (),
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any, Self
 import numpy as np
 from gguf import GGUFWriter
 
-from phiquant.targets.gguf.library import library
+from llama_h import api
+from phiquant.targets.gguf.library import library, token_pointer
 from phiquant.targets.gguf.vocabulary import Vocabulary
 
 
@@ -34,14 +35,13 @@ class LlamaVocabulary:
     """The vocabulary of a loaded file."""
 
     def __init__(self, path: Path) -> None:
-        self._library = library()
-        self._c: Any = self._library.c
-        self._library.log.clear()
+        self._c: Any = api()
+        library().log.clear()
         parameters = self._c.llama_model_default_params()
         parameters.vocab_only = True
         self._model = self._c.llama_model_load_from_file(os.fsencode(path), parameters)
         if not self._model:
-            raise RuntimeError(self._library.log.cause)
+            raise RuntimeError(library().log.cause)
         self._vocabulary = self._c.llama_model_get_vocab(self._model)
         self.size = int(self._c.llama_vocab_n_tokens(self._vocabulary))
 
@@ -60,7 +60,7 @@ class LlamaVocabulary:
         """Special tokens parsed."""
         data = text.encode("utf-8")
         ids = np.empty(2 * len(data) + 16, np.int32)
-        pointer = self._library.tokens(ids)
+        pointer = token_pointer(ids)
         count = self._c.llama_tokenize(
             self._vocabulary, data, len(data), pointer, len(ids), add_special, True
         )

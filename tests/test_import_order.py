@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import phiquant
+from phiquant.targets.table import MODULES
 
 HOUSE = Path(phiquant.__file__).parent
 ORDER = [
     "errors",
     "progress",
-    "recipe",
     "host",
     "phi",
     "quantization",
@@ -19,6 +19,7 @@ ORDER = [
     "planning",
     "devices",
     "targets",
+    "recipe",
     "evaluation",
     "reporting",
     "job",
@@ -28,7 +29,7 @@ ORDER = [
     "__main__",
 ]
 HEAVY = {"torch", "transformers"}
-OPTIONAL = {"gguf", "llama_cpp", "llama_cpp_py_sync", "mlx", "mlx_lm", "huggingface_hub"}
+OPTIONAL = {"gguf", "llama_cpp", "mlx", "mlx_lm", "huggingface_hub"}
 
 
 def room(path):
@@ -69,6 +70,30 @@ def test_a_target_knows_no_other_target():
         for path in folder.rglob("*.py"):
             for name in imported(path):
                 assert ".".join(name.split(".")[:3]) not in others, f"{path} imports {name}"
+
+
+def words(tree):
+    """The strings of a module, but the packages that are named as missing."""
+    packages = {
+        argument
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "MissingDependency"
+        for argument in call.args
+    }
+    for node in ast.walk(tree):
+        text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if text and node not in packages:
+            yield node.value
+
+
+def test_nothing_outside_of_targets_knows_a_target_by_name():
+    for path in modules():
+        if room(path) == "targets":
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert not set(MODULES) & set(words(tree)), path
+        for name in imported(path):
+            assert name.split(".")[1:3] not in [["targets", one] for one in MODULES], path
 
 
 def test_nothing_imports_torch_or_transformers():

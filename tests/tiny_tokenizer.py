@@ -8,11 +8,15 @@ template, `special_tokens_map.json` and `generation_config.json`.
 - `sentencepiece`: character BPE with byte fallback as Phi-3 has it (`▁` for spaces, special
   tokens that swallow the white space after them).
 
+`as_model_file(directory)` then replaces its `tokenizer.json` by the SentencePiece model that it
+was converted from, a `tokenizer.model`.
+
 The same arguments give the same bytes. The last `PADDING` ids of `vocabulary_size` stay without a
 token, as in the published models, whose embedding is larger than their vocabulary.
 """
 
 import json
+import struct
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,6 +97,35 @@ def write_tiny_tokenizer(
     _dump(directory / "special_tokens_map.json", special)
     _dump(directory / "generation_config.json", generation)
     return tiny
+
+
+def as_model_file(directory: Path) -> None:
+    """Replace the tokenizer.json of a `sentencepiece` tokenizer by a `tokenizer.model`.
+
+    The added tokens stay in tokenizer_config.json (`added_tokens_decoder`).
+    """
+    path = directory / "tokenizer.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    added = {token["content"] for token in document["added_tokens"]}
+    special = {"<unk>": 2, "<s>": 3, "</s>": 3}
+    data = b""
+    for rank, piece in enumerate(document["model"]["vocab"]):
+        if piece in added and piece not in special:
+            continue
+        kind = 6 if piece.startswith("<0x") else special.get(piece, 1)
+        score = -float(rank) if kind == 1 else 0.0
+        message = _field(1, piece.encode()) + b"\x15" + struct.pack("<f", score)
+        data += _field(1, message + bytes([3 << 3, kind]))
+    trainer = bytes([3 << 3, 2]) + b"\x98\x02\x01"  # BPE, with byte fallback (field 35)
+    normalizer = bytes([3 << 3, 1, 4 << 3, 0])  # a space in front; spaces are kept
+    data += _field(2, trainer) + _field(3, normalizer)
+    (directory / "tokenizer.model").write_bytes(data)
+    path.unlink()
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A protocol buffer's field of bytes; all here are shorter than 128."""
+    return bytes([number << 3 | 2, len(content)]) + content
 
 
 def added_token(

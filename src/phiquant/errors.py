@@ -31,10 +31,11 @@ class DestinationError(RequestError):
 class MissingDependency(RequestError):  # noqa: N818 (it names what is missing)
     """An optional package is needed; the message holds the install line."""
 
-    def __init__(self, package: str, extra: str, purpose: str) -> None:
+    def __init__(self, package: str, purpose: str) -> None:
+        """`package` is what pip takes: a name, with extras in brackets where it needs them."""
         super().__init__(
             f"{purpose} needs the package {package}, which is not installed; "
-            f"install it with: pip install 'phiquant[{extra}]'"
+            f'install it with: pip install "{package}"'
         )
 
 

@@ -1,64 +1,30 @@
-"""What the user asked for, frozen."""
+"""`Recipe`: what the user asked for, frozen, and valid or not there at all."""
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from phiquant.errors import RequestError
-
-Precision = Literal["int4", "int8", "fp16", "fp32"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
+from phiquant.planning.budget import Budget
+from phiquant.planning.precision import PRECISIONS, Precision
+from phiquant.targets.form import Form, Request
+from phiquant.targets.table import target
 
 Quality = Literal["fast", "balanced", "best"]
 QUALITIES: tuple[str, ...] = get_args(Quality)
 
-
-@dataclass(frozen=True, slots=True)
-class CalibrationText:
-    """What to gather statistics over: a file, or None for the text that is shipped.
-
-    At most `sequences` sequences of `length` tokens.
-    """
-
-    path: Path | None = None
-    sequences: int = 128
-    length: int = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What bits are to be allocated to; exactly one of the three is given."""
-
-    bits_per_weight: float | None = None
-    """Mean stored bits per weight over all tensors."""
-    max_bytes: int | None = None
-    """Bytes of all tensors."""
-    max_kl: float | None = None
-    """Mean divergence from the original, in nats a token."""
-
-    def __post_init__(self) -> None:
-        given = {name: value for name, value in self.as_json().items() if value is not None}
-        if len(given) != 1:
-            raise RequestError(
-                "expected one of --bits-per-weight, --max-size and --max-kl, found "
-                f"{len(given) or 'none'}; choose one"
-            )
-        ((name, value),) = given.items()
-        if not 0 < value < float("inf"):
-            raise RequestError(f"expected a budget above 0, found {name} {value:g}")
-
-    def as_json(self) -> dict[str, Any]:
-        """The budget as it is recorded."""
-        return asdict(self)
+Options = Mapping[str, str | int | float] | Iterable[tuple[str, str | int | float]]
+"""Choices of a target's own, by name. True and False are written as "true" and "false"."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImatrixFiles:
     """llama.cpp's importance matrices: one to weigh errors by, one to leave behind."""
 
-    read: Path | None = None
+    read: str | os.PathLike[str] | None = None
     """GGUF or the older encoding, whatever its name; stands in for the text where it suffices."""
-    write: Path | None = None
+    write: str | os.PathLike[str] | None = None
     """A file to make over the text; in the older encoding if it ends in ".dat"."""
 
 
@@ -70,26 +36,56 @@ class Recipe:
     the target's default. `context` is the number of tokens the artifact is meant to serve, for
     runtimes that cannot choose LongRoPE's factors while they run; None means the model's
     original training length. `options` are choices that only this target knows (ONNX's
-    execution provider), as pairs of a name and a value; the target's table of options lists them.
-    `quality` says how weights are rounded: "fast" from the weights alone, "balanced" weighing
-    errors by how much each input is used, "best" layer by layer with feedback; the latter two may
-    also keep attention's values at 8 bits (`job.protection`). With `rescaling` they scale channels
-    first, which leaves the network the same and its single weights not.
+    execution provider), by name; the target's table of options lists them, and those at their
+    defaults are dropped. `quality` says how weights are rounded: "fast" from the weights alone,
+    "balanced" weighing errors by how much each input is used, "best" layer by layer with feedback;
+    the latter two may also keep attention's values at 8 bits (`job.protection`). With `rescaling`
+    they scale channels first, which leaves the network the same and its single weights not.
     With a `budget`, every tensor gets the format that serves the model best within it.
+
+    Raises RequestError for a target, precision, type, option or quality that does not exist, and
+    for values that contradict each other.
     """
 
     target: str
     precision: Precision = "int4"
     type: str | None = None
     context: int | None = None
-    options: tuple[tuple[str, str], ...] = ()
+    options: Options = ()
     quality: Quality = "fast"
     budget: Budget | None = None
     rescaling: bool = True
+    form: Form = field(init=False, repr=False, compare=False)
+    """What the target reads: type, context and options, checked."""
 
-    def option(self, name: str, default: str) -> str:
-        """The value of the option `name`, `default` where it was not given."""
-        return dict(self.options).get(name, default)
+    def __post_init__(self) -> None:
+        into = target(self.target)
+        _among("precision", self.precision, PRECISIONS)
+        _among("quality", self.quality, QUALITIES)
+        if not isinstance(self.rescaling, bool):
+            raise RequestError(f"expected `rescaling` as true or false, found {self.rescaling!r}")
+        if self.context is not None and not _positive(self.context):
+            raise RequestError(
+                f"expected `context` to be a whole number of tokens above 0, found {self.context!r}"
+            )
+        if self.type is not None and not isinstance(self.type, str):
+            raise RequestError(f"expected `type` to be a name, found {self.type!r}")
+        options = _words(self.options, self.target, into.options)
+        form = into.read(Request(self.precision, self.type, self.context, options))
+        object.__setattr__(self, "options", tuple(form.given.items()))
+        object.__setattr__(self, "form", form)
+        if self.budget is not None:
+            self._check_budget()
+
+    def _check_budget(self) -> None:
+        """RequestError where the recipe says otherwise which bits tensors are to get."""
+        if self.type is not None:
+            raise RequestError("a budget chooses the format of every tensor; leave out `type`")
+        if self.precision in ("fp16", "fp32"):
+            raise RequestError("a budget chooses the format of every tensor; leave out `precision`")
+        if self.form.divides:
+            options = ", ".join(f"`{name}`" for name in self.form.given)
+            raise RequestError(f"a budget divides bits among all tensors; leave out {options}")
 
     def as_json(self) -> dict[str, Any]:
         """The recipe as it is recorded in `phiquant.json`."""
@@ -103,3 +99,25 @@ class Recipe:
             "budget": None if self.budget is None else self.budget.as_json(),
             "rescaling": self.rescaling and self.quality != "fast",
         }
+
+
+def _among(name: str, value: object, values: tuple[str, ...]) -> None:
+    if value not in values:
+        raise RequestError(f"expected `{name}` among {', '.join(values)}, found {value!r}")
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _words(options: Options, name: str, known: Mapping[str, str]) -> dict[str, str]:
+    """The options as text by name; RequestError for an unknown or doubled one."""
+    given: dict[str, str] = {}
+    for key, value in options.items() if isinstance(options, Mapping) else options:
+        if key not in known:
+            choice = f"{name} has {', '.join(known)}" if known else f"{name} has no options"
+            raise RequestError(f"{name} has no option {key!r}: {choice}")
+        if key in given:
+            raise RequestError(f"the option `{key}` is given twice for {name}")
+        given[key] = str(value).lower() if isinstance(value, bool) else str(value)
+    return given

@@ -17,6 +17,7 @@ MODULES = (
     "memory",
     "opponents",
     "scores",
+    "tables",
     "verdict",
     "products",
 )
@@ -43,7 +44,8 @@ def subject(mean: float | None, nbytes: int = 1000, processor: float = 10.0, nam
 
 
 def test_ratio_passes_at_the_bar_and_no_more_bytes():
-    from scores import Bar, ratio_row
+    from scores import ratio_row
+    from tables import Bar
 
     row = ratio_row("row", subject(0.2), subject(1.0), Bar(0.2))
     assert row.passed is True
@@ -52,7 +54,8 @@ def test_ratio_passes_at_the_bar_and_no_more_bytes():
 
 
 def test_better_than_the_peer_is_missed_when_equal():
-    from scores import Bar, ratio_row
+    from scores import ratio_row
+    from tables import Bar
 
     bar = Bar(1.0, below=True)
     assert ratio_row("row", subject(0.5), subject(0.5), bar).passed is False
@@ -60,7 +63,8 @@ def test_better_than_the_peer_is_missed_when_equal():
 
 
 def test_what_could_not_be_measured_is_a_miss():
-    from scores import Bar, absolute_row, ratio_row
+    from scores import absolute_row, ratio_row
+    from tables import Bar
 
     assert ratio_row("row", subject(None), subject(1.0), Bar(0.2)).passed is False
     assert ratio_row("row", None, subject(None), Bar(0.2)).passed is False
@@ -69,10 +73,11 @@ def test_what_could_not_be_measured_is_a_miss():
 
 
 def test_time_is_processor_time():
-    from scores import Bar, time_row
+    from scores import time_row
+    from tables import Bar
 
     ours, peer = subject(0.1, processor=9.0), subject(0.1, processor=100.0)
-    assert time_row("row", ours, peer, Bar(0.1)).value == pytest.approx(0.09)
+    assert time_row("row", ours, peer, Bar(0.1)).record["value"] == pytest.approx(0.09)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +254,7 @@ def test_a_protection_must_lose_less_and_says_what_it_takes():
 
     row = gain_row("row", subject(0.5, nbytes=1020), subject(1.0))
     assert row.passed is True
-    assert row.value_text == "0.500 for +2.0% bytes"
+    assert row.record["value_text"] == "0.500 for +2.0% bytes"
     assert gain_row("row", subject(1.0), subject(1.0)).passed is False
     assert gain_row("row", subject(None), subject(1.0)).passed is False
 
@@ -276,9 +281,9 @@ def test_parts_that_fast_has_nothing_for_are_refused_alone(capsys):
 def test_a_row_says_which_version_made_its_artifact():
     from dataclasses import replace
 
-    from scores import subject_line
+    from scores import subject_cells
 
     one = subject(0.1)
-    assert subject_line(one).endswith("| an earlier version |")
+    assert subject_cells(one)[-1] == "an earlier version"
     ours = replace(one, cost=replace(one.cost, maker="0123abc"))
-    assert subject_line(ours).endswith("| 0123abc |")
+    assert subject_cells(ours)[-1] == "0123abc"

@@ -36,11 +36,11 @@ def test_engines_that_make_the_same_layers_share_a_row():
 
 
 def row(type: str, bits: float, nats: float, providers: tuple[str, ...] = ("cpu",)):
-    from demo_losses import Row
+    from demo_losses import TypeLoss
 
     runtime = "ONNX Runtime 1"
 
-    return Row("onnx", type, providers, bits, nats, nats / 50, runtime, nats / 2, "mixed.txt")
+    return TypeLoss("onnx", type, providers, bits, nats, nats / 50, runtime, nats / 2, "mixed.txt")
 
 
 def test_the_table_reads_back_as_it_was_measured():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
-MODULES = ("speed", "contenders", "machine", "memory", "verdict", "checkpoints")
+MODULES = ("speed", "contenders", "machine", "memory", "tables", "verdict", "checkpoints")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures through /proc")
 

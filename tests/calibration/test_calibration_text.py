@@ -90,7 +90,7 @@ def test_128_sequences_of_512_are_there_for_every_phi(write, tmp_path, monkeypat
     dealt = []
     deal = module._in_turns
     monkeypatch.setattr(
-        module, "_in_turns", lambda streams, count: dealt.extend(streams) or deal(streams, count)
+        module, "_in_turns", lambda corpora, count: dealt.extend(corpora) or deal(corpora, count)
     )
     sample = shipped_sample(tokenizer, 128, 512)
     assert [(tokens.shape, tokens.dtype) for tokens in sample.tokens] == [((512,), np.int32)] * 128
@@ -111,7 +111,7 @@ def test_128_sequences_of_512_are_there_for_every_phi(write, tmp_path, monkeypat
 
 
 def test_any_first_sequences_are_a_balanced_sample(tiny):
-    texts = {name: module._shipped_stream(name, tiny) for name, _ in MIXTURE}
+    texts = {name: module._shipped_corpus(name, tiny) for name, _ in MIXTURE}
     sample = shipped_sample(tiny, 64, 256)
     sources = []
     for tokens in sample.tokens:

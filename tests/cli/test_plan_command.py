@@ -35,7 +35,7 @@ def test_a_plan_takes_the_options_of_quantize(model):
     assert ended.code == 0, ended.err
     recipes = [one["recipe"] for one in json.loads(ended.out)["plans"]]
     assert recipes[0]["options"] == {"provider": "cuda"}
-    assert recipes[1]["options"] == {"ov_device": "npu"}
+    assert recipes[1]["options"] == {"ov_device": "NPU"}
     assert_refused(call("plan", model, "--precision", "int5"), 2, "int5")
 
 
@@ -74,7 +74,7 @@ def test_quantize_tells_its_plan_before_it_begins(model, tmp_path, monkeypatch):
 
 def test_too_little_disk_says_what_would_fit(model, tmp_path, monkeypatch):
     monkeypatch.setattr("phiquant.job.forecast.SPARE", 0)
-    monkeypatch.setattr("phiquant.job.pipeline.SPARE", 0)
+    monkeypatch.setattr("phiquant.job.room.SPARE", 0)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, 600_000))
     monkeypatch.setattr(StreamedFile, "__init__", lambda *_: pytest.fail("wrote something"))
     words = ("--to", "gguf,mlx", "--precision", "fp32", "-o", tmp_path / "out", "-q")
@@ -86,7 +86,7 @@ def test_too_little_disk_says_what_would_fit(model, tmp_path, monkeypatch):
 
 
 def test_too_little_memory_is_seen_before_the_first_byte(model, tmp_path, monkeypatch):
-    monkeypatch.setattr("phiquant.job.pipeline.available_memory", lambda: 50 << 20)
+    monkeypatch.setattr("phiquant.job.room.available_memory", lambda: 50 << 20)
     monkeypatch.setattr(StreamedFile, "__init__", lambda *_: pytest.fail("wrote something"))
     ended = call("quantize", model, "-o", tmp_path / "out", "-q")
     assert_refused(ended, 4, "of memory", "cores")

@@ -55,7 +55,7 @@ def test_a_disk_that_fills_while_the_record_is_written(model, place, monkeypatch
     def fills(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("phiquant.job.pipeline.write_records", fills)
+    monkeypatch.setattr("phiquant.job.making.write_records", fills)
     assert_refused(call("quantize", model, "-o", place / "out", "-q"), 4, "filled up")
     assert files_in(place) == []
 
@@ -120,7 +120,7 @@ import re, resource
 from pathlib import Path
 import phiquant.job.streaming as streaming
 
-def tight(shape, bands=streaming.bands, large=[]):
+def tight(shape, bands=streaming.core_bands, large=[]):
     if shape[0] < 10_000:
         return bands(shape)
     large.append(shape)
@@ -130,7 +130,7 @@ def tight(shape, bands=streaming.bands, large=[]):
     resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 20),) * 2)
     return [(0, shape[0])]
 
-streaming.bands = tight
+streaming.core_bands = tight
 """
 
 

@@ -91,7 +91,7 @@ def test_every_engine_makes_what_its_target_can_make():
                 assert type in of.types, (engine.name, type)
                 assert engine.refusal(type) is None, (engine.name, type)
                 recipe = Recipe(engine.target, precision, type, options=engine.options)
-                assert of.plan(outline.architecture, outline.survey, recipe).nbytes > 10**8
+                assert of.plan(outline.architecture, outline.survey, recipe.form).nbytes > 10**8
 
 
 def test_a_refusal_covers_what_it_names():

@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import verify
-from phiquant.job.pipeline import quantize
-from phiquant.recipe import CalibrationText, Recipe
+from phiquant.job.making import quantize
+from phiquant.recipe import Recipe
 from phiquant.targets.table import target
 from tiny_models import write_tiny_checkpoint
 from tiny_tokenizer import write_tiny_tokenizer

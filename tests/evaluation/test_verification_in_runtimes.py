@@ -16,7 +16,7 @@ from phiquant.evaluation.check import Outcome
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import verify
-from phiquant.job.pipeline import quantize
+from phiquant.job.making import quantize
 from phiquant.recipe import Recipe
 from phiquant.reporting.records import record_verification
 from tiny_models import longrope, write_tiny_checkpoint

@@ -16,7 +16,7 @@ from phiquant.evaluation.inspection import inspect
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import verify
-from phiquant.job.pipeline import quantize
+from phiquant.job.making import quantize
 from phiquant.recipe import Recipe
 from tiny_models import longrope, write_tiny_checkpoint
 from tiny_tokenizer import write_tiny_tokenizer
@@ -66,7 +66,7 @@ def test_what_is_made_passes(model, truth, tmp_path, precision, most, qdq):
     assert found.target == "onnx"
     seen = inspect(tmp_path / "out")
     assert seen.format == "ONNX Runtime GenAI"
-    assert seen.record.recipe["options"] == {"qdq": qdq}
+    assert seen.record.recipe["options"] == ({"qdq": "true"} if qdq == "true" else {})
 
 
 def test_a_corrupt_scale_fails(model, truth, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from command_line import tiny_model
 from phiquant.calibration.analysis import WINDOW, analysis_windows
+from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.calibration.input_sums import InputSums
 from phiquant.calibration.text import shipped_sample
 from phiquant.errors import InputError, RequestError
@@ -20,15 +21,16 @@ from phiquant.job.budgets import (
     offers_for,
     within_budgets,
 )
-from phiquant.job.pipeline import prepare, quantize
+from phiquant.job.making import quantize
+from phiquant.job.order import order
+from phiquant.job.prospect import prepare
 from phiquant.job.protection import plan_of
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
-from phiquant.phi.source import locate
 from phiquant.phi.survey import survey
-from phiquant.progress import ignore
+from phiquant.planning.budget import Budget
 from phiquant.quantization.feedback.means import encode_for
-from phiquant.recipe import Budget, CalibrationText, Recipe
+from phiquant.recipe import Recipe
 from phiquant.targets.table import MODULES, target
 
 WIDTHS = {"hidden_size": 256, "intermediate_size": 512}
@@ -86,7 +88,7 @@ def test_what_is_evaluated_is_what_is_written(model, tmp_path, name):
 
 def test_balanced_quality_is_weighed_and_so_evaluated(model, analysed):
     fast = Recipe("gguf", budget=Budget(max_kl=0.02))
-    plan = target("gguf").plan(analysed.source.architecture, analysed.survey, fast)
+    plan = target("gguf").plan(analysed.source.architecture, analysed.survey, fast.form)
     balanced = Recipe("gguf", budget=Budget(max_kl=0.02), quality="balanced")
     offers = [offers_for(recipe, plan, analysed) for recipe in (fast, balanced)]
     totals = [sum(one.effect for offered in each.values() for one in offered) for each in offers]
@@ -105,7 +107,7 @@ def test_a_ratio_of_the_best_quality_goes_by_what_is_measured(model):
         Recipe("openvino", options=(("ratio", "0.5"),), quality=quality)
         for quality in ("fast", "best")
     ]
-    plans = [target("openvino").plan(source.architecture, surveyed, one) for one in recipes]
+    plans = [target("openvino").plan(source.architecture, surveyed, one.form) for one in recipes]
     asked = list(zip(recipes, plans, strict=True))
     found = within_budgets(source, asked, surveyed, text)
     assert found[0] == plans[0]
@@ -125,7 +127,7 @@ def test_a_ratio_of_the_best_quality_goes_by_what_is_measured(model):
 
 def test_a_divergence_holds_on_the_text_held_back(model, analysed):
     recipe = Recipe("gguf", budget=Budget(max_kl=0.01))
-    plan = target("gguf").plan(analysed.source.architecture, analysed.survey, recipe)
+    plan = target("gguf").plan(analysed.source.architecture, analysed.survey, recipe.form)
     found = allocate(recipe, plan, analysed)
     windows = list(analysed.held_back)
     assert len(windows) == HELD_BACK
@@ -145,7 +147,7 @@ def test_a_divergence_holds_on_the_text_held_back(model, analysed):
 
 def test_a_plan_for_best_says_by_what_weights_it_was_checked(analysed):
     recipe = Recipe("gguf", quality="best", budget=Budget(bits_per_weight=5.0))
-    plan = target("gguf").plan(analysed.source.architecture, analysed.survey, recipe)
+    plan = target("gguf").plan(analysed.source.architecture, analysed.survey, recipe.form)
     found = allocate(recipe, plan, analysed)
     rescaled = analysed.rescaled()
     nats = Evaluation(rescaled.source, rescaled.held_back)(by_rows(rescaled)(recipe, found))
@@ -161,7 +163,7 @@ def test_a_text_of_one_window_is_refused(model, tmp_path):
     file.write_text(words)
     recipe = Recipe("gguf", budget=Budget(bits_per_weight=5.0))
     with pytest.raises(InputError, match="at least two windows of 128 tokens"):
-        prepare(locate(str(model)), [recipe], ignore, text=CalibrationText(file))
+        prepare(model, order(recipe, CalibrationText(file)))
 
 
 def test_more_room_measures_better(analysed):
@@ -169,7 +171,7 @@ def test_more_room_measures_better(analysed):
     evaluation, measured = Evaluation(analysed.source, analysed.held_back), []
     for bits in (3.0, 4.0, 5.0, 6.5, 9.0):
         recipe = Recipe("mlx", budget=Budget(bits_per_weight=bits))
-        plan = target("mlx").plan(analysed.source.architecture, analysed.survey, recipe)
+        plan = target("mlx").plan(analysed.source.architecture, analysed.survey, recipe.form)
         found = allocate(recipe, plan, analysed)
         measured.append(evaluation(RoundedWeights(analysed.source, recipe, found)))
         assert f"{measured[-1]:.3g} measured on text held back" in found.notes[-1]
@@ -180,7 +182,7 @@ def test_more_room_measures_better(analysed):
 def test_allocation_beats_one_grid_for_all(analysed):
     evaluation = Evaluation(analysed.source, analysed.held_back)
     uniform = Recipe("mlx", type="4bit-g64")
-    plan = target("mlx").plan(analysed.source.architecture, analysed.survey, uniform)
+    plan = target("mlx").plan(analysed.source.architecture, analysed.survey, uniform.form)
     recipe = Recipe("mlx", budget=Budget(max_bytes=plan.nbytes))
     found = allocate(recipe, plan, analysed)
     assert found.nbytes <= plan.nbytes
@@ -190,7 +192,7 @@ def test_allocation_beats_one_grid_for_all(analysed):
 
 def test_every_matrix_is_offered_every_choice(analysed):
     recipe = Recipe("gguf")
-    plan = target("gguf").plan(analysed.source.architecture, analysed.survey, recipe)
+    plan = target("gguf").plan(analysed.source.architecture, analysed.survey, recipe.form)
     offers = offers_for(recipe, plan, analysed)
     assert offers.keys() == {row.output for row in plan.rows if not row.role.is_norm}
     for offered in offers.values():

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from command_line import assert_refused, call, files_in, tiny_model
+from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.calibration.text import shipped_sample
 from phiquant.errors import InputError, RequestError
-from phiquant.job.pipeline import plan, quantize
+from phiquant.job.making import quantize
+from phiquant.job.prospect import plan
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.recipe import CalibrationText, ImatrixFiles, Recipe
-from phiquant.targets.gguf.imatrix import Text, read_imatrix, write_imatrix
+from phiquant.recipe import ImatrixFiles, Recipe
+from phiquant.targets.gguf.imatrix import read_imatrix, write_imatrix
+from phiquant.targets.importance import ImatrixDataset
 
 TEXT = CalibrationText(sequences=4, length=32)
 TARGETS = ("gguf", "mlx", "onnx", "openvino")
@@ -71,7 +74,7 @@ def test_the_older_encoding_weighs_alike_and_has_no_means(made, tmp_path):
     quantize(model, recipes[:1], tmp_path / "text", text=TEXT, imatrix=files)
     entries = read_imatrix(root / "x.gguf")
     squares = {name: replace(one, plain=None) for name, one in entries.items()}
-    write_imatrix(tmp_path / "squares.gguf", squares, Text("text", TEXT.length))
+    write_imatrix(tmp_path / "squares.gguf", squares, ImatrixDataset("text", TEXT.length))
     for name in ("x.dat", "squares.gguf"):
         files = ImatrixFiles(read=tmp_path / name)
         quantize(model, recipes[:1], tmp_path / "by" / name, imatrix=files)
@@ -150,7 +153,7 @@ def test_nothing_is_left_of_a_job_that_fails(made, tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("phiquant.job.pipeline.write_records", fail)
+    monkeypatch.setattr("phiquant.job.making.write_records", fail)
     with pytest.raises(KeyboardInterrupt):
         files = ImatrixFiles(write=tmp_path / "x.gguf")
         quantize(model, [Recipe("gguf")], tmp_path / "out", text=TEXT, imatrix=files)

@@ -21,7 +21,7 @@ def time_is_not_measured(monkeypatch):
 
 
 def plan(name, precision="int4", architecture=PHI.architecture):
-    return target(name).plan(architecture, PHI.survey, Recipe(name, precision))
+    return target(name).plan(architecture, PHI.survey, Recipe(name, precision).form)
 
 
 def memory(*plans, vocabulary=VOCABULARY):

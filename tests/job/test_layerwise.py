@@ -6,7 +6,7 @@ import pytest
 from phiquant.calibration.cost import Cost
 from phiquant.calibration.fisher import gather_output_moments
 from phiquant.calibration.fisher_cost import FisherCost
-from phiquant.calibration.hidden_states import Stream
+from phiquant.calibration.hidden_states import HiddenStates
 from phiquant.calibration.journal import Journal
 from phiquant.calibration.walk import Sides, walk_block
 from phiquant.job.layerwise import Calibration, Wanted, calibrate
@@ -37,8 +37,8 @@ def sample(checkpoint, count=6):
 class Unchanged:
     """A network whose layers are left as they are."""
 
-    def __init__(self, stream):
-        self.stream = stream
+    def __init__(self, states):
+        self.states = states
         self.seen = []
 
     def round(self, weight, values, moments):
@@ -50,15 +50,15 @@ class Unchanged:
 def test_a_stream_through_unchanged_layers_is_the_reference(tmp_path, changes):
     checkpoint = model(tmp_path / "model", **changes)
     tokens = sample(checkpoint)
-    stream = Stream(checkpoint.architecture, tokens, tmp_path / "stream")
-    for chunk in stream.chunks():
-        stream.embed(chunk, embed(checkpoint, tokens[chunk.first : chunk.last].reshape(-1)))
-    network = Unchanged(stream)
+    states = HiddenStates(checkpoint.architecture, tokens, tmp_path / "states")
+    for chunk in states.chunks():
+        states.embed(chunk, embed(checkpoint, tokens[chunk.first : chunk.last].reshape(-1)))
+    network = Unchanged(states)
     for layer in range(checkpoint.architecture.layers):
         list(walk_block(checkpoint, Sides(None, [network]), layer))
     gains = checkpoint.weight("model.norm.weight")
-    (chunk,) = stream.chunks()
-    found = stream.inputs(chunk, Role.HEAD, gains)
+    (chunk,) = states.chunks()
+    found = states.inputs(chunk, Role.HEAD, gains)
     expected = np.concatenate(Reference(checkpoint).hidden_states(list(tokens)))
     assert np.allclose(found, expected, atol=1e-5 * np.abs(expected).max())
     assert len(network.seen) == 4 * checkpoint.architecture.layers
@@ -73,10 +73,10 @@ def test_moments_are_those_of_the_layers_inputs(tmp_path):
         inputs.setdefault(name, []).append(values.copy())
 
     Reference(checkpoint, observe=observe).hidden_states(list(tokens))
-    stream = Stream(checkpoint.architecture, tokens, tmp_path / "stream")
-    for chunk in stream.chunks():
-        stream.embed(chunk, embed(checkpoint, tokens[chunk.first : chunk.last].reshape(-1)))
-    network = Unchanged(stream)
+    states = HiddenStates(checkpoint.architecture, tokens, tmp_path / "states")
+    for chunk in states.chunks():
+        states.embed(chunk, embed(checkpoint, tokens[chunk.first : chunk.last].reshape(-1)))
+    network = Unchanged(states)
     for layer in range(checkpoint.architecture.layers):
         list(walk_block(checkpoint, Sides(None, [network]), layer))
     for name, moments in network.seen:
@@ -85,7 +85,7 @@ def test_moments_are_those_of_the_layers_inputs(tmp_path):
 
 
 def wanted(checkpoint, precision="int4", apart=False):
-    from phiquant.job.pipeline import make_plans
+    from phiquant.job.prospect import make_plans
     from phiquant.phi.survey import survey
     from phiquant.recipe import Recipe
 
@@ -97,7 +97,7 @@ def wanted(checkpoint, precision="int4", apart=False):
         into, rows = target(recipe.target), {}
         plan = whole
         if apart and into.apart:
-            choices = into.choices_for(recipe, surveyed)
+            choices = into.choices_for(recipe.form, surveyed)
             plan = taken_apart(whole, checkpoint.architecture, choices)
         for row in plan.rows:
             if row.source:

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 from command_line import tiny_model
+from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.errors import ArtifactError
 from phiquant.job import layerwise
-from phiquant.job.pipeline import quantize
+from phiquant.job.making import quantize
 from phiquant.job.protection import plan_of
 from phiquant.phi.architecture import Role
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.survey import survey
-from phiquant.recipe import Budget, CalibrationText, Recipe
+from phiquant.planning.budget import Budget
+from phiquant.recipe import Recipe
 from phiquant.targets.table import MODULES, target
 
 EIGHT = {"openvino": "i8 channel", "onnx": "int8-b256-sym F32"}
@@ -79,7 +81,7 @@ def test_what_is_asked_for_is_what_is_planned(model, name, changes):
     recipe = replace(Recipe(name, quality="balanced"), **changes)
     source = Checkpoint.open(model)
     surveyed = survey(source)
-    expected = target(name).plan(source.architecture, surveyed, recipe)
+    expected = target(name).plan(source.architecture, surveyed, recipe.form)
     assert plan_of(recipe, source.architecture, surveyed) == expected
 
 

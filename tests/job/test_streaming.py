@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phiquant.job import streaming
-from phiquant.job.streaming import BehindWriter, Outlet, bands, stream
+from phiquant.job.streaming import BehindWriter, Outlet, core_bands, stream
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import PlanRow
 from tiny_models import tiny_config, tiny_weights, write_tiny_checkpoint
@@ -53,7 +53,7 @@ def test_every_band_reaches_every_writer(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("shape", [(7,), (1, 5), (1000, 3), (3, 10_000_000)])
 def test_bands_cover_all_rows_once(shape):
-    covered = [row for first, last in bands(shape) for row in range(first, last)]
+    covered = [row for first, last in core_bands(shape) for row in range(first, last)]
     assert covered == list(range(shape[0]))
 
 

@@ -90,11 +90,40 @@ def test_missing_extra_misshaped_and_mistyped_in_one_error(tmp_path):
         Checkpoint.open(tmp_path)
 
 
-def test_a_head_in_a_tied_model_is_extra(tmp_path):
+def disagreement(directory, weights, **changes):
+    """What is said of `weights` beside a config with `changes`."""
+    write_tiny_checkpoint(directory, dtype="F32", weights=weights, **changes)
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint.open(directory)
+    return str(caught.value)
+
+
+def test_of_many_names_the_first_few_are_told_and_their_number(tmp_path):
+    weights = {f"encoder.{number}": np.zeros(3, np.float32) for number in range(200)}
+    message = disagreement(tmp_path, weights)
+    assert "missing: model.embed_tokens.weight, " in message
+    assert "and 12 more" in message and "and 197 more" in message
+    assert len(message) < 500
+
+
+@pytest.mark.parametrize("layers", [1, 3, 40])
+def test_another_number_of_layers_is_told_as_that(tmp_path, layers):
+    weights = tiny_weights(tiny_config(num_hidden_layers=layers))
+    message = disagreement(tmp_path, weights)
+    assert f"num_hidden_layers is 2, and the tensors make {layers} layers" in message
+    assert "model.layers" not in message
+
+
+def test_layers_with_a_gap_are_told_by_name(tmp_path):
+    weights = tiny_weights(tiny_config(num_hidden_layers=4))
+    weights = {name: one for name, one in weights.items() if "layers.1" not in name}
+    assert "missing: model.layers.1.input_layernorm.weight" in disagreement(tmp_path, weights)
+
+
+def test_a_missing_head_may_be_a_tied_one(tmp_path):
     weights = tiny_weights(tiny_config())
-    write_tiny_checkpoint(tmp_path, weights=weights, tie_word_embeddings=True)
-    with pytest.raises(CheckpointError, match=r"not part of the architecture: lm_head\.weight"):
-        Checkpoint.open(tmp_path)
+    del weights["lm_head.weight"]
+    assert '"tie_word_embeddings": true' in disagreement(tmp_path, weights)
 
 
 class TestShards:
@@ -135,6 +164,11 @@ class TestShards:
     def test_the_index_is_no_index(self, directory, index, content):
         index.write_text(content)
         with pytest.raises(CheckpointError, match="weight_map"):
+            Checkpoint.open(directory)
+
+    def test_the_index_names_nothing(self, directory, index):
+        index.write_text('{"weight_map": {}}')
+        with pytest.raises(CheckpointError, match="names no files"):
             Checkpoint.open(directory)
 
     def test_a_tensor_is_in_two_shards(self, directory, index):
@@ -178,6 +212,15 @@ def test_a_lying_header_is_refused(tmp_path, lie):
     lie(header)
     rewrite(path, header, body)
     with pytest.raises(CheckpointError, match="not a sound safetensors file"):
+        Checkpoint.open(tmp_path)
+
+
+def test_a_pointer_of_git_lfs_is_told_from_a_truncated_file(tmp_path):
+    path = write_tiny_checkpoint(tmp_path) / "model.safetensors"
+    path.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4903351912\n"
+    )
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is a pointer .* `git lfs pull`"):
         Checkpoint.open(tmp_path)
 
 

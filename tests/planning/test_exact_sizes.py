@@ -10,11 +10,13 @@ import pytest
 from safetensors import safe_open
 
 from command_line import tiny_model
-from phiquant.job.pipeline import plan, quantize
+from phiquant.job.making import quantize
+from phiquant.job.prospect import plan
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.config import read_architecture
 from phiquant.phi.outline import assumed_survey
-from phiquant.recipe import PRECISIONS, Recipe
+from phiquant.planning.precision import PRECISIONS
+from phiquant.recipe import Recipe
 from phiquant.targets.table import targets
 from tiny_models import longrope, tiny_config
 

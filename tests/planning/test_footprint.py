@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 
 from command_line import environment, tiny_model
-from phiquant.job.pipeline import quantize
+from phiquant.job.making import quantize
 from phiquant.phi.family import family
 from phiquant.phi.outline import read_outline
 from phiquant.phi.source import Source
 from phiquant.planning.footprint import Use, cached_values, multiplied, multiplied_weights
-from phiquant.recipe import PRECISIONS, Recipe
+from phiquant.planning.precision import PRECISIONS
+from phiquant.recipe import Recipe
 from phiquant.targets.table import target, targets
 
 PHI = family()["Phi-4-mini-instruct"]
@@ -21,7 +22,7 @@ PHI = family()["Phi-4-mini-instruct"]
 
 def footprint(name, use, type=None, precision="int4", outline=PHI):
     of = target(name)
-    plan = of.plan(outline.architecture, outline.survey, Recipe(name, precision, type))
+    plan = of.plan(outline.architecture, outline.survey, Recipe(name, precision, type).form)
     return of.footprint(plan, outline.architecture, use)
 
 
@@ -41,13 +42,13 @@ def test_terms_grow_with_what_they_stand_for(name, precision):
 
 def test_what_is_cached_and_what_is_multiplied_by():
     assert cached_values(PHI.architecture) == 2 * 32 * 8 * 128
-    plan = target("gguf").plan(PHI.architecture, PHI.survey, Recipe("gguf", "fp32"))
+    plan = target("gguf").plan(PHI.architecture, PHI.survey, Recipe("gguf", "fp32").form)
     tied = multiplied_weights(plan)
     assert multiplied(plan) == 4 * tied
     untied = replace(PHI.architecture, tied_head=False)
     names = dict.fromkeys([*PHI.survey.largest, "lm_head.weight"], 0.0)
     survey = replace(PHI.survey, largest=names)
-    other = target("gguf").plan(untied, survey, Recipe("gguf", "fp32"))
+    other = target("gguf").plan(untied, survey, Recipe("gguf", "fp32").form)
     assert multiplied_weights(other) == tied
 
 
@@ -69,17 +70,16 @@ def test_providers_have_their_own_caches():
 RUN = """
 import re, sys
 from pathlib import Path
-import llama_cpp as c
+from phiquant.targets.gguf.library import library
 
 def peak():
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
-c.llama_backend_init()
+c = library().c
 model = c.llama_model_load_from_file(sys.argv[1].encode(), c.llama_model_default_params())
 for context in map(int, sys.argv[2:]):
-    settings = c.llama_context_default_params()
-    settings.n_ctx = context
-    state = c.llama_init_from_model(model, settings)
+    state = c.llama_init_from_model(model, library().context_parameters(n_ctx=context))
+    assert state
     print("PEAK", peak())
     c.llama_free(state)
 """
@@ -88,7 +88,6 @@ for context in map(int, sys.argv[2:]):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_the_cache_is_what_llama_cpp_allocates(tmp_path):
     """In the runtime itself: the same model with a long context and with a longer one."""
-    pytest.importorskip("llama_cpp")
     model = tiny_model(tmp_path / "tiny", num_hidden_layers=16, max_position_embeddings=65536,
                        original_max_position_embeddings=65536)  # fmt: skip
     (made,) = quantize(model, [Recipe("gguf")], tmp_path / "out")

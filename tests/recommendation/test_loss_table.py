@@ -37,7 +37,7 @@ def test_figures_are_figures():
 
 def planned(engine, precision, type):
     recipe = Recipe(engine.target, precision, type, 4096, engine.options)
-    return target(engine.target).plan(PHI.architecture, PHI.survey, recipe)
+    return target(engine.target).plan(PHI.architecture, PHI.survey, recipe.form)
 
 
 def test_only_grids_that_the_demo_model_cannot_have_are_estimated():
@@ -75,7 +75,7 @@ def three_rows(monkeypatch):
     ],
 )
 def test_estimates_follow_from_bits(three_rows, monkeypatch, bits, nats, words):
-    plan = target("gguf").plan(PHI.architecture, PHI.survey, Recipe("gguf"))
+    plan = target("gguf").plan(PHI.architecture, PHI.survey, Recipe("gguf").form)
     monkeypatch.setattr(losses, "layer_bits", lambda plan: bits)
     found = loss_of(PHI.source, plan)
     assert found.nats == pytest.approx(nats, rel=1e-6)

@@ -8,14 +8,14 @@ import pytest
 from phiquant.devices.device import GIB
 from phiquant.devices.table import devices, find_device
 from phiquant.errors import ConfigError, InputError, RequestError, ResourceError
-from phiquant.job.pipeline import plan
+from phiquant.job.prospect import plan
 from phiquant.phi.family import family, known_model
 from phiquant.phi.outline import read_outline
 from phiquant.phi.source import Source
 from phiquant.recipe import Recipe
 from phiquant.recommendation.candidates import Wish, bytes_a_token, candidates
 from phiquant.recommendation.choice import UNNOTICED, choose, good_enough, roomy
-from phiquant.recommendation.losses import layer_bits, loss_of, read_measured
+from phiquant.recommendation.losses import layer_bits, loss_of, read_verified
 from phiquant.recommendation.recommend import recommend
 from phiquant.targets.table import target
 from tiny_models import tiny_config, write_tiny_checkpoint
@@ -112,7 +112,7 @@ def test_the_shorter_context_is_the_longest_that_fits():
     found = recommend("Phi-3.5-mini-instruct", "raspberry-pi-5-8gb", wish)
     assert found.chosen is None
     (line,) = [line for line in found.nearest if "shorter context" in line]
-    context = int(line.rpartition(" ")[2])
+    context = int(line.rpartition("=")[2].removesuffix("`"))
     outline, device = known_model("Phi-3.5-mini-instruct"), find_device("raspberry-pi-5-8gb")
     fits = [
         [
@@ -140,7 +140,9 @@ def test_a_tied_head_is_read_for_every_token_and_an_untied_embedding_is_not(tmp_
     for tied, rows in ((True, 1), (False, 1)):
         write_tiny_checkpoint(tmp_path / str(tied), tie_word_embeddings=tied)
         outline = read_outline(Source(tmp_path / str(tied), "tiny"))
-        made = target("gguf").plan(outline.architecture, outline.survey, Recipe("gguf", "fp32"))
+        made = target("gguf").plan(
+            outline.architecture, outline.survey, Recipe("gguf", "fp32").form
+        )
         table = 4 * 512 * 64
         assert bytes_a_token(made) == made.nbytes - (0 if tied else rows * table)
 
@@ -149,7 +151,9 @@ def test_losses_have_their_grounds(tmp_path):
     outline = family()[PHI]
 
     def planned(kind):
-        return target("gguf").plan(outline.architecture, outline.survey, Recipe("gguf", type=kind))
+        return target("gguf").plan(
+            outline.architecture, outline.survey, Recipe("gguf", type=kind).form
+        )
 
     kinds = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "F16")
     losses = [loss_of(outline.source, planned(kind)) for kind in kinds]
@@ -160,12 +164,12 @@ def test_losses_have_their_grounds(tmp_path):
     assert losses[0].basis == "interpolated"
     assert losses[-2].nats < UNNOTICED < losses[3].nats
     with pytest.raises(InputError, match="phiquant verify"):
-        read_measured([tmp_path])
+        read_verified([tmp_path])
 
 
 def test_a_loss_that_was_measured_on_the_model_counts(tmp_path):
     from command_line import tiny_model
-    from phiquant.job.pipeline import quantize
+    from phiquant.job.making import quantize
 
     model = tiny_model(tmp_path / "model")
     (made,) = quantize(model, [Recipe("gguf", "int8")], tmp_path / "out")

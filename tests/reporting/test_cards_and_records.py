@@ -48,7 +48,7 @@ class Made:
         monkeypatch.setattr(inspection, "targets", lambda: (target,))
         monkeypatch.setattr(card, "target", lambda name: target)
         recipe = Recipe("gguf", "int4")
-        self.plan = target.plan(self.truth.checkpoint.architecture, Survey({}), recipe)
+        self.plan = target.plan(self.truth.checkpoint.architecture, Survey({}), recipe.form)
         source = Source(directory / "model", "model", "someone/Phi-4-mini", "abc123")
         hashes = {"model.safetensors": "00ff"}
         write_records(self.path, Manifest.describe(source, hashes, recipe, self.plan), {})

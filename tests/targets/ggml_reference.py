@@ -1,12 +1,12 @@
-"""ggml's own quantizers and dequantizers, from whichever package brings libggml-base."""
+"""ggml's own quantizers and dequantizers, from whichever package brings them."""
 
 import ctypes
-import importlib.util
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
+
+from llama_h import files
 
 TYPES = {
     "Q4_0": 2,
@@ -22,16 +22,17 @@ TYPES = {
 }
 
 
-def _candidates():
-    for package in ("llama_cpp", "llama_cpp_py_sync"):
-        found = importlib.util.find_spec(package)
-        if found is not None and found.origin:
-            yield from sorted(Path(found.origin).parent.rglob("*ggml-base*"))
+BASES = (
+    ("xllamacpp", "xllamacpp*.so"),
+    ("llama_cpp_py_sync", "*ggml-base*"),
+    ("llama_cpp", "lib/*ggml-base*"),
+)
+"""The libraries that hold ggml's own functions; xllamacpp's only one does."""
 
 
 @cache
 def _load():
-    for path in _candidates():
+    for path in files(BASES):
         try:
             return ctypes.CDLL(str(path))
         except OSError:
@@ -42,7 +43,7 @@ def _load():
 def library():
     found = _load()
     if found is None:
-        pytest.skip("no libggml-base that loads here")
+        pytest.skip("no ggml that loads here")
     return found
 
 

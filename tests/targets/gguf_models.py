@@ -22,9 +22,9 @@ def tiny_checkpoint(directory, kind="bpe", **changes):
 def write_gguf(checkpoint, directory, **recipe):
     """Quantize `checkpoint` into `directory` as the pipeline does; returns the plan."""
     wanted = Recipe("gguf", **recipe)
-    plan = TARGET.plan(checkpoint.architecture, survey(checkpoint), wanted)
+    plan = TARGET.plan(checkpoint.architecture, survey(checkpoint), wanted.form)
     Path(directory).mkdir()
-    with TARGET.writer(plan, checkpoint, wanted, Path(directory)) as writer:
+    with TARGET.writer(plan, checkpoint, wanted.form, Path(directory)) as writer:
         for row in plan.rows:
             if row.source is None:
                 continue

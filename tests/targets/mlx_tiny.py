@@ -27,9 +27,9 @@ def tiny_source(directory, tokenizer="bpe", **features):
 def write_artifact(checkpoint, directory, **asked):
     """Plan, encode and write; returns the plan."""
     recipe = Recipe("mlx", **asked)
-    plan = TARGET.plan(checkpoint.architecture, survey(checkpoint), recipe)
+    plan = TARGET.plan(checkpoint.architecture, survey(checkpoint), recipe.form)
     directory.mkdir()
-    with TARGET.writer(plan, checkpoint, recipe, directory) as writer:
+    with TARGET.writer(plan, checkpoint, recipe.form, directory) as writer:
         for row in plan.rows:
             grid = TARGET.grids[row.grid]
             rows = row.shape[0] if len(row.shape) == 2 else 1

@@ -12,9 +12,9 @@ __all__ = ["some_tokens", "tiny_source", "write_artifact"]
 def write_artifact(checkpoint, directory, type=None, band=BAND, **options):
     """Plan, encode and write; returns the plan."""
     recipe = Recipe("onnx", type=type, options=tuple((k, str(v)) for k, v in options.items()))
-    plan = TARGET.plan(checkpoint.architecture, survey(checkpoint), recipe)
+    plan = TARGET.plan(checkpoint.architecture, survey(checkpoint), recipe.form)
     directory.mkdir()
-    with TARGET.writer(plan, checkpoint, recipe, directory) as writer:
+    with TARGET.writer(plan, checkpoint, recipe.form, directory) as writer:
         for row in plan.rows:
             if row.source is None:
                 continue

@@ -9,20 +9,21 @@ import numpy as np
 import pytest
 
 from phiquant.job.budgets import RoundedWeights
-from phiquant.job.pipeline import quantize
+from phiquant.job.making import quantize
 from phiquant.phi.architecture import Role
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
 from phiquant.phi.survey import Survey, survey
+from phiquant.planning.budget import Budget
 from phiquant.planning.parts import joined, taken_apart
 from phiquant.planning.plan import PlanRow
-from phiquant.recipe import Budget, Recipe
+from phiquant.recipe import Recipe
 from phiquant.targets.table import target
 from tiny_models import write_tiny_checkpoint
 from tiny_tokenizer import write_tiny_tokenizer
 
 RUNTIMES = {
-    "gguf": "llama_cpp",
+    "gguf": "gguf",
     "mlx": "mlx_lm",
     "onnx": "onnxruntime_genai",
     "openvino": "openvino_genai",
@@ -52,7 +53,7 @@ def mixed(plan, recipe, surveyed, seed):
     random = np.random.default_rng(seed)
     orders, rows = {}, []
     for row in plan.rows:
-        offered = target(recipe.target).choices(row, recipe, surveyed)
+        offered = target(recipe.target).choices(row, recipe.form, surveyed)
         if offered:
             order = orders.setdefault(row.role, [])
             if not order:
@@ -63,7 +64,7 @@ def mixed(plan, recipe, surveyed, seed):
 
 
 def in_parts(plan, source, recipe):
-    choices = target(recipe.target).choices_for(recipe, survey(source))
+    choices = target(recipe.target).choices_for(recipe.form, survey(source))
     return taken_apart(plan, source.architecture, choices)
 
 
@@ -72,7 +73,7 @@ def write(plan, recipe, checkpoint, directory):
     into = target(recipe.target)
     expected = {}
     directory.mkdir()
-    with into.writer(plan, checkpoint, recipe, directory) as writer:
+    with into.writer(plan, checkpoint, recipe.form, directory) as writer:
         for row in plan.rows:
             if row.source is None:
                 continue
@@ -86,8 +87,6 @@ def write(plan, recipe, checkpoint, directory):
 
 
 def runtime_of(recipe):
-    if recipe.target == "gguf":
-        return pytest.importorskip("gguf")
     return pytest.importorskip(RUNTIMES[recipe.target])
 
 
@@ -98,7 +97,7 @@ def test_random_mixtures_load_and_run(tmp_path, case, seed):
     runtime_of(recipe)
     features = {"tie_word_embeddings": seed % 2 == 0, "num_hidden_layers": 6}
     source = tiny_source(tmp_path / "source", **features)
-    plan = target(recipe.target).plan(source.architecture, survey(source), recipe)
+    plan = target(recipe.target).plan(source.architecture, survey(source), recipe.form)
     if target(recipe.target).apart and seed > 1:
         plan = in_parts(plan, source, recipe)
         assert sum(row.source.endswith("qkv_proj.weight") for row in plan.rows if row.source) == 18
@@ -145,14 +144,14 @@ def test_a_part_that_no_file_cuts_where_a_band_ends_is_written_whole(tmp_path, c
 def test_parts_that_agree_are_joined_again(tmp_path):
     recipe, into = CASES["openvino"], target("openvino")
     source = tiny_source(tmp_path / "source", num_hidden_layers=2)
-    whole = into.plan(source.architecture, survey(source), recipe)
+    whole = into.plan(source.architecture, survey(source), recipe.form)
     apart = in_parts(whole, source, recipe)
     assert [row.output.rpartition(".")[2] for row in apart.rows[2:9]] == [
         "q_proj", "k_proj", "v_proj", "o_proj", "post_attention_layernorm", "gate_proj", "up_proj",
     ]  # fmt: skip
     assert apart.weights == whole.weights
 
-    choices = into.choices_for(recipe, survey(source))
+    choices = into.choices_for(recipe.form, survey(source))
 
     def on(rows, grid):
         return [next(one for one in choices(row) if one.grid == grid) for row in rows]
@@ -175,13 +174,13 @@ def test_openvino_decodes_every_choice_inside_its_kernels(tmp_path):
     runtime_of(Recipe("openvino"))
     recipe, into = Recipe("openvino"), target("openvino")
     source = tiny_source(tmp_path / "source", tie_word_embeddings=True, num_hidden_layers=1)
-    base = into.plan(source.architecture, survey(source), recipe)
-    offered = into.choices(base.rows[0], recipe, survey(source))[::2]
+    base = into.plan(source.architecture, survey(source), recipe.form)
+    offered = into.choices(base.rows[0], recipe.form, survey(source))[::2]
     for at, choice in enumerate(offered):
         rows = []
         for row in base.rows:
             grid = choice.grid if row.layer is None else offered[at - 1].grid
-            choices = into.choices(row, recipe, survey(source))
+            choices = into.choices(row, recipe.form, survey(source))
             rows.append(next((one for one in choices if one.grid == grid), row))
         plan = replace(base, rows=tuple(rows), type=into.type_of(rows))
         write(plan, recipe, source, tmp_path / str(at))

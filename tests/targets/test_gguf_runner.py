@@ -7,7 +7,6 @@ from gguf_models import tiny_checkpoint, tiny_config, tiny_weights, write_gguf
 from phiquant.errors import ArtifactError
 from phiquant.phi.reference import Reference
 from phiquant.targets.gguf import TARGET
-from phiquant.targets.gguf.library import CffiLibrary, CtypesLibrary, ErrorLog, library
 from tiny_models import longrope
 
 FEATURES = {
@@ -143,37 +142,6 @@ def test_what_llama_cpp_refuses_is_an_artifact_error(tmp_path):
     (path,) = directory.glob("*.gguf")
     path.write_bytes(path.read_bytes().replace(b"blk.1.ffn_down.weight", b"blk.1.ffn_dawn.weight"))
     with pytest.raises(ArtifactError, match="ffn_down"):
-        TARGET.runner(directory)
-
-
-def test_the_first_error_is_kept_with_its_continuation():
-    log = ErrorLog()
-    assert log.cause == "it logged no reason"
-    pieces = (2, b"info\n"), (4, b"missing "), (5, b"tensor\n"), (3, b"x\n"), (5, b"y"), (4, b"z")
-    for level, text in pieces:
-        log.take(level, text)
-    assert log.cause == "missing tensor"
-    log.clear()
-    assert log.cause == "it logged no reason"
-
-
-@pytest.mark.parametrize("binding", [CffiLibrary, CtypesLibrary])
-def test_each_binding_gives_the_same_logits(binding, tmp_path, monkeypatch):
-    try:
-        bound = binding()
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"not usable on this machine: {error}")
-    finally:
-        library.cache_clear()  # the binding has taken over llama.cpp's log
-    checkpoint, directory = made(tmp_path)
-    bound.c.llama_backend_init()
-    monkeypatch.setattr("phiquant.targets.gguf.runner.library", lambda: bound)
-    tokens = random_tokens(30)
-    with TARGET.runner(directory) as runner:
-        assert np.abs(runner.logits(tokens) - Reference(checkpoint).logits(tokens)).max() < 1e-3
-        assert runner.text(np.array(runner.tokenize("The dog"), np.int32)) == "The dog"
-    directory.joinpath("tiny-F32.gguf").write_bytes(b"GGUF")
-    with pytest.raises(ArtifactError, match="refuses"):
         TARGET.runner(directory)
 
 

@@ -29,7 +29,7 @@ from phiquant.targets.gguf.pre_tokenizers import (
     pre_tokenizer_name,
 )
 from phiquant.targets.gguf.vocabulary import Value, Vocabulary, vocabulary
-from phiquant.targets.gguf.white_space import fitted_name
+from phiquant.targets.gguf.white_space import NOT_STRIPPING, fitted_name
 from published_tokenizers import write_phi_3_5_mini, write_phi_4, write_phi_4_mini
 from tiny_tokenizer import added_token, write_tiny_tokenizer
 
@@ -53,7 +53,7 @@ def load(directory: Path, size: int, name: str = "my model") -> Iterator[Pair]:
     tokenizer = read_tokenizer(directory, size)
     written = vocabulary(tokenizer, size)
     path = directory / "vocabulary.gguf"
-    write_vocabulary_file(path, written, fitted_name(name, tokenizer.definition))
+    write_vocabulary_file(path, written, fitted_name(name, tokenizer))
     with LlamaVocabulary(path) as llama:
         yield Pair(tokenizer, written, llama)
 
@@ -143,13 +143,33 @@ def test_phi_3_swallows_white_space_after_special_tokens(writer: Any, tmp_path: 
         assert llama.tokenize(chat) != pair.tokenizer.encode(chat)
 
 
+@pytest.mark.parametrize("strips", [True, False])
+def test_the_tokens_of_the_chat_template_decide(strips: bool, tmp_path: Path) -> None:
+    """Twelve tokens that were added for a task outnumber Phi-3's own; none is in the template."""
+    write_tiny_tokenizer(tmp_path, SIZE, "sentencepiece")
+    path = tmp_path / "tokenizer.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    own = [
+        token | {"rstrip": strips and token["content"] not in NOT_STRIPPING}
+        for token in document["added_tokens"]
+    ]
+    more = [added_token(SIZE - 3 + at, f"<tool_{at}>", rstrip=not strips) for at in range(12)]
+    edit(path, added_tokens=[*own, *more])
+    edit(tmp_path / "tokenizer_config.json", added_tokens_decoder={})
+    chat = "<|system|>\n Be brief.<|end|>\n<|user|>\nhi there<|end|>\n<|assistant|>\n"
+    for pair in load(tmp_path, SIZE + 12, "phi3-tools"):
+        agree(pair, (chat,))
+        assert pair.llama.tokenize("<tool_3> x") != pair.tokenizer.encode("<tool_3> x")
+        assert any("white space after <tool_0>" in line for line in pair.written.deviations)
+
+
 def test_a_name_like_phi_3_is_fatal_without_its_tokens(tmp_path: Path) -> None:
     write_tiny_tokenizer(tmp_path, SIZE, "bpe")
     tokenizer = read_tokenizer(tmp_path, SIZE)
     write_vocabulary_file(tmp_path / "a.gguf", vocabulary(tokenizer, SIZE), "tiny-phi3")
-    with pytest.raises(RuntimeError, match="unordered_map"):
+    with pytest.raises(RuntimeError, match=r"unordered_map|_Map_base"):
         LlamaVocabulary(tmp_path / "a.gguf")
-    assert fitted_name("tiny-phi3 Phi-3", tokenizer.definition) == "tiny-phi 3 Phi 3"
+    assert fitted_name("tiny-phi3 Phi-3", tokenizer) == "tiny-phi 3 Phi 3"
     for pair in load(tmp_path, SIZE, "tiny-phi3"):
         agree(pair, PASSAGES[:3])
 

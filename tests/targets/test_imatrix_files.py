@@ -11,18 +11,19 @@ from ggml_reference import library
 
 from phiquant.errors import InputError
 from phiquant.phi.config import read_architecture
-from phiquant.targets.gguf.imatrix import Entry, Text, read_imatrix, write_imatrix
+from phiquant.targets.gguf.imatrix import read_imatrix, write_imatrix
 from phiquant.targets.gguf.importance import read_importance
 from phiquant.targets.gguf.tensors import tensor_name_of
+from phiquant.targets.importance import ImatrixDataset, ImatrixEntry
 from tiny_models import tiny_config
 
-TEXT = Text("some text.txt", 24)
+TEXT = ImatrixDataset("some text.txt", 24)
 
 
 def some_entries(count=77):
     random = np.random.default_rng(1)
     return {
-        name: Entry(random.lognormal(0, 3, columns).astype(np.float32), count)
+        name: ImatrixEntry(random.lognormal(0, 3, columns).astype(np.float32), count)
         for name, columns in [("blk.1.ffn_down.weight", 96), ("blk.0.attn_qkv.weight", 1)]
     }
 
@@ -34,7 +35,9 @@ def whole_model(**changes):
     names = {f"blk.{layer}.{name}.weight": n for layer in range(2) for name, n in widths.items()}
     names["output.weight"] = 64
     random = np.random.default_rng(2)
-    entries = {name: Entry(random.random(n).astype(np.float32), 7) for name, n in names.items()}
+    entries = {
+        name: ImatrixEntry(random.random(n).astype(np.float32), 7) for name, n in names.items()
+    }
     return entries, architecture
 
 
@@ -71,8 +74,10 @@ def test_a_hand_made_file_of_the_older_encoding(tmp_path, end):
 def test_the_older_encoding_is_written_byte_for_byte(tmp_path):
     path = tmp_path / "new" / "x.dat"
     entries = {
-        "blk.0.ffn_up.weight": Entry(np.float32([50, 25, 0]), 50),  # three chunks of 24 at most
-        "blk.0.attn_qkv.weight": Entry(np.float32([48]), 24),
+        "blk.0.ffn_up.weight": ImatrixEntry(
+            np.float32([50, 25, 0]), 50
+        ),  # three chunks of 24 at most
+        "blk.0.attn_qkv.weight": ImatrixEntry(np.float32([48]), 24),
     }
     write_imatrix(path, entries, TEXT)
     expected = i32(2)
@@ -275,7 +280,7 @@ def test_a_path_that_cannot_be_read_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["x.gguf", "x.dat"])
 def test_a_models_matrices_get_their_checkpoint_names(tmp_path, name):
     entries, architecture = whole_model()
-    write_imatrix(tmp_path / name, entries, Text("text", 7))
+    write_imatrix(tmp_path / name, entries, ImatrixDataset("text", 7))
     found = read_importance(tmp_path / name, architecture)
     assert found.absent == ()
     matrices = {w.name: w.shape for w in architecture.weights() if len(w.shape) == 2}
@@ -292,7 +297,7 @@ def test_a_models_matrices_get_their_checkpoint_names(tmp_path, name):
 def test_matrices_that_the_file_has_nothing_on_are_told(tmp_path):
     entries, architecture = whole_model()
     del entries["output.weight"], entries["blk.0.ffn_up.weight"]
-    nothing = Entry(np.full(96, np.nan, np.float32), 0)
+    nothing = ImatrixEntry(np.full(96, np.nan, np.float32), 0)
     write_imatrix(tmp_path / "x", entries | {"blk.1.ffn_down.weight": nothing}, TEXT)
     found = read_importance(tmp_path / "x", architecture)
     names = ("blk.0.ffn_up.weight", "blk.1.ffn_down.weight", "output.weight")
@@ -313,7 +318,7 @@ def test_a_tied_head_goes_by_either_name(tmp_path, name):
 
 def test_an_embedding_that_is_looked_up_only_is_not_weighed(tmp_path):
     entries, architecture = whole_model()
-    odd = Entry(np.ones(5, np.float32), 1)
+    odd = ImatrixEntry(np.ones(5, np.float32), 1)
     write_imatrix(tmp_path / "x", entries | {"token_embd.weight": odd}, TEXT)
     found = read_importance(tmp_path / "x", architecture)
     assert "model.embed_tokens.weight" not in found.inputs
@@ -322,12 +327,15 @@ def test_an_embedding_that_is_looked_up_only_is_not_weighed(tmp_path):
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"blk.1.ffn_down.weight": Entry(np.ones(95, np.float32), 1)}, "96 columns"),
-        ({"blk.2.ffn_down.weight": Entry(np.ones(96, np.float32), 1)}, "blk.2.ffn_down.weight"),
-        ({"blk.0.attn_q.weight": Entry(np.ones(64, np.float32), 1)}, "blk.0.attn_q.weight"),
-        ({"output.weight": Entry(np.full(64, np.nan, np.float32), 1)}, "nan"),
-        ({"output.weight": Entry(np.full(64, np.inf, np.float32), 1)}, "inf"),
-        ({"output.weight": Entry(np.float32([-1] + 63 * [1]), 1)}, "-1"),
+        ({"blk.1.ffn_down.weight": ImatrixEntry(np.ones(95, np.float32), 1)}, "96 columns"),
+        (
+            {"blk.2.ffn_down.weight": ImatrixEntry(np.ones(96, np.float32), 1)},
+            "blk.2.ffn_down.weight",
+        ),
+        ({"blk.0.attn_q.weight": ImatrixEntry(np.ones(64, np.float32), 1)}, "blk.0.attn_q.weight"),
+        ({"output.weight": ImatrixEntry(np.full(64, np.nan, np.float32), 1)}, "nan"),
+        ({"output.weight": ImatrixEntry(np.full(64, np.inf, np.float32), 1)}, "inf"),
+        ({"output.weight": ImatrixEntry(np.float32([-1] + 63 * [1]), 1)}, "-1"),
     ],
 )
 def test_a_file_for_another_model_or_with_impossible_values_is_refused(tmp_path, change, words):
@@ -339,7 +347,7 @@ def test_a_file_for_another_model_or_with_impossible_values_is_refused(tmp_path,
 
 def test_a_file_that_says_nothing_is_refused(tmp_path):
     entries, architecture = whole_model()
-    unseen = {name: Entry(entry.sums, 0) for name, entry in entries.items()}
+    unseen = {name: ImatrixEntry(entry.sums, 0) for name, entry in entries.items()}
     write_imatrix(tmp_path / "x.gguf", unseen, TEXT)
     with pytest.raises(InputError, match="nothing on any matrix"):
         read_importance(tmp_path / "x.gguf", architecture)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from phiquant.quantization.affine import nearest_codes
 from phiquant.quantization.floats import FLOAT_TYPES, cast, widen
 from phiquant.targets.mlx.bits import pack_bits, unpack_bits
-from phiquant.targets.mlx.grids import BITS, GROUPS, AffineGrid, grids
+from phiquant.targets.mlx.grids import BITS, GROUPS, GroupedAffineGrid, grids
 from weight_samples import degenerate, importance_of, samples, squared_error
 
 mx = pytest.importorskip("mlx.core")
@@ -20,7 +20,7 @@ SOME = [("BF16", bits, 64) for bits in BITS] + [("F16", 4, 32), ("F32", 8, 128),
 
 
 def grid_of(kind, bits, group):
-    return AffineGrid(bits, group, FLOAT_TYPES[kind])
+    return GroupedAffineGrid(bits, group, FLOAT_TYPES[kind])
 
 
 def as_mx(array, kind):
@@ -187,9 +187,9 @@ def test_weights_too_large_for_the_parameters(bits):
 
 def test_shapes_that_mlx_does_not_have():
     with pytest.raises(ValueError, match="7 bits"):
-        AffineGrid(7, 64, FLOAT_TYPES["BF16"])
+        GroupedAffineGrid(7, 64, FLOAT_TYPES["BF16"])
     with pytest.raises(ValueError, match="groups of 16"):
-        AffineGrid(4, 16, FLOAT_TYPES["BF16"])
+        GroupedAffineGrid(4, 16, FLOAT_TYPES["BF16"])
     with pytest.raises(ValueError, match="whole blocks"):
         grid_of("BF16", 4, 64).encode(np.ones((2, 96), np.float32))
 

@@ -19,7 +19,7 @@ from tiny_models import longrope, tiny_config, tiny_weights
 def planned(dtype="BF16", largest=1.0, asked=None, **changes):
     architecture = read_architecture(tiny_config(**(SHAPE | changes)))
     survey = Survey({weight.name: largest for weight in architecture.weights()}, dtype)
-    return TARGET.plan(architecture, survey, Recipe("mlx", **(asked or {})))
+    return TARGET.plan(architecture, survey, Recipe("mlx", **(asked or {})).form)
 
 
 def tensors_of(directory):

@@ -28,8 +28,8 @@ def source(tmp_path):
 def writer(source, directory, **asked):
     source = Checkpoint.open(source.directory)
     recipe = Recipe("mlx", **asked)
-    plan = TARGET.plan(source.architecture, survey(source), recipe)
-    return TARGET.writer(plan, source, recipe, directory)
+    plan = TARGET.plan(source.architecture, survey(source), recipe.form)
+    return TARGET.writer(plan, source, recipe.form, directory)
 
 
 def test_nothing_that_would_run_code_comes_along(source, tmp_path):
@@ -48,9 +48,8 @@ def test_nothing_that_would_run_code_comes_along(source, tmp_path):
 
 
 def test_tokenizer_files_are_copied_as_they_are(source, tmp_path):
-    (source.directory / "chat_template.jinja").write_text("{{ 'ä' }}", encoding="utf-8")
     write_artifact(source, tmp_path / "out")
-    for name in ("tokenizer.json", "special_tokens_map.json", "chat_template.jinja"):
+    for name in ("tokenizer.json", "special_tokens_map.json"):
         assert (tmp_path / "out" / name).read_bytes() == (source.directory / name).read_bytes()
     theirs = read(source.directory / "tokenizer_config.json")
     assert read(tmp_path / "out" / "tokenizer_config.json") == theirs
@@ -112,10 +111,3 @@ def test_an_interrupted_writer_closes_its_files(source, tmp_path):
     with pytest.raises(RuntimeError, match="stop"), writer(source, tmp_path / "out"):
         raise RuntimeError("stop")
     assert not (tmp_path / "out" / "config.json").exists()
-
-
-def test_a_tensor_left_out_is_noticed(source, tmp_path):
-    (tmp_path / "out").mkdir()
-    unfinished = pytest.raises(AssertionError, match="not wholly written")
-    with unfinished, writer(source, tmp_path / "out"):
-        pass

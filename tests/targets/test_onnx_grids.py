@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from phiquant.quantization.floats import FLOAT_TYPES
-from phiquant.targets.onnx.grids import BITS, BLOCKS, BlockGrid, pack_codes, unpack_codes
+from phiquant.targets.onnx.grids import BITS, BLOCKS, BlockwiseGrid, pack_codes, unpack_codes
 
 ort = pytest.importorskip("onnxruntime")
 ir = pytest.importorskip("onnx_ir")
@@ -12,7 +12,7 @@ ir = pytest.importorskip("onnx_ir")
 
 def every_grid():
     return [
-        BlockGrid(bits, block, symmetric, FLOAT_TYPES[kind])
+        BlockwiseGrid(bits, block, symmetric, FLOAT_TYPES[kind])
         for bits in BITS
         for block in BLOCKS
         for symmetric in (True, False)
@@ -82,7 +82,7 @@ def test_decodes_to_what_the_runtime_dequantizes(grid):
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", BITS)
 def test_codes_survive_packing(bits, symmetric):
-    grid = BlockGrid(bits, 16, symmetric, FLOAT_TYPES["F32"])
+    grid = BlockwiseGrid(bits, 16, symmetric, FLOAT_TYPES["F32"])
     weights = sample(3, 48)
     levels = grid.fit(weights)
     codes = np.random.default_rng(1).integers(0, 1 << bits, (3, 48)).astype(np.int16)
@@ -109,15 +109,15 @@ def test_symmetric_rounding_beats_the_usual_one(bits):
     extreme = groups[np.arange(len(groups)), np.abs(groups).argmax(1)]
     scale = (extreme / -half)[:, None]
     usual = np.clip(np.rint(groups / scale), -half, half - 1) * scale
-    grid = BlockGrid(bits, 32, True, FLOAT_TYPES["F32"])
+    grid = BlockwiseGrid(bits, 32, True, FLOAT_TYPES["F32"])
     ours = grid.decode(grid.encode(weights), 128).reshape(-1, 32)
     assert np.square(ours - groups).sum() < 0.98 * np.square(usual - groups).sum()
 
 
 def test_what_cannot_be_stored_is_refused():
     with pytest.raises(ValueError, match="blocks of"):
-        BlockGrid(4, 24, True, FLOAT_TYPES["F32"])
-    grid = BlockGrid(4, 32, True, FLOAT_TYPES["F16"])
+        BlockwiseGrid(4, 24, True, FLOAT_TYPES["F32"])
+    grid = BlockwiseGrid(4, 32, True, FLOAT_TYPES["F16"])
     with pytest.raises(ValueError, match="magnitudes up to"):
         grid.encode(np.full((1, 32), 1e6, np.float32))
     with pytest.raises(ValueError, match="finite"):

@@ -19,7 +19,8 @@ from published_tokenizers import write_phi_3_5_mini
 from tiny_models import longrope, write_tiny_checkpoint
 
 pytest.importorskip("onnxruntime_genai")
-pytest.importorskip("onnx_ir")
+onnxruntime = pytest.importorskip("onnxruntime")
+onnx_ir = pytest.importorskip("onnx_ir")
 
 ORIGINAL = 32
 
@@ -102,6 +103,24 @@ def test_both_forms_give_the_same_logits(tmp_path, kind):
         with TARGET.runner(tmp_path / name) as runner:
             logits.append(runner.logits(some_tokens(40)))
     assert np.abs(logits[0] - logits[1]).max() < 0.05 * logits[0].std()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("kind", ["int4-b32", "int8-b64-sym"])
+def test_every_product_of_the_standard_form_is_fused(tmp_path, kind, tied):
+    """A product that is not dequantizes its whole matrix for every token."""
+    source = tiny_source(tmp_path / "source", tie_word_embeddings=tied)
+    plan = write_artifact(source, tmp_path / "out", kind, qdq="true")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    path = str(tmp_path / "out" / "model.onnx")
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    optimized = onnx_ir.load(tmp_path / "optimized.onnx").graph
+    products = [node for node in optimized if node.op_type == "MatMulNBits"]
+    assert len(products) == 4 * source.architecture.layers + 1
+    stored = (tmp_path / "out" / "model.onnx.data").stat().st_size
+    assert plan.nbytes <= stored < plan.nbytes + 4096 * len(plan.rows)
 
 
 def test_wrong_rotary_factors_would_show(tmp_path):

@@ -21,7 +21,9 @@ def recipe(kind=None, precision="int4", **options):
 
 def plan_of(source, asked, largest=1.0, dtype="BF16"):
     names = [weight.name for weight in source.architecture.weights()]
-    return TARGET.plan(source.architecture, Survey(dict.fromkeys(names, largest), dtype), asked)
+    return TARGET.plan(
+        source.architecture, Survey(dict.fromkeys(names, largest), dtype), asked.form
+    )
 
 
 def graph(directory):
@@ -116,7 +118,7 @@ def test_the_config_is_the_checkpoints(tmp_path):
     assert model["type"] == "phi3"
     assert model["eos_token_id"] == [503, 506]
     assert model["bos_token_id"] == 503
-    assert model["context_length"] == found["search"]["max_length"] == own.max_positions
+    assert model["context_length"] == own.max_positions
     assert model["vocab_size"] == own.vocabulary_size
     assert model["decoder"]["num_key_value_heads"] == own.kv_heads
     assert model["decoder"]["head_size"] == own.head_size
@@ -125,6 +127,25 @@ def test_the_config_is_the_checkpoints(tmp_path):
     assert found["search"]["past_present_share_buffer"] is True
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"tokenizer.json", "tokenizer_config.json", "generation_config.json"} <= names
+
+
+def test_clients_that_go_by_config_json_get_the_checkpoints_without_code(tmp_path):
+    """Optimum and transformers.js; a config that names Python files would have them imported."""
+    source = tiny_source(
+        tmp_path / "source",
+        auto_map={"AutoConfig": "code.Config"},
+        custom_pipelines={"chat": {"impl": "code.Chat"}},
+        _name_or_path="elsewhere",
+    )
+    write_artifact(source, tmp_path / "out", "int4-b32")
+    found = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert "code." not in json.dumps(found)
+    left_out = {"auto_map", "custom_pipelines", "_name_or_path"}
+    expected = {name: value for name, value in source.config.items() if name not in left_out}
+    assert found == expected | {"eos_token_id": [503, 506]}
+    transformers = pytest.importorskip("transformers")
+    read = transformers.AutoConfig.from_pretrained(tmp_path / "out", local_files_only=True)
+    assert (read.model_type, read.num_key_value_heads) == ("phi3", source.architecture.kv_heads)
 
 
 def test_last_logits_shrinks_the_head(tmp_path):
@@ -152,17 +173,16 @@ def test_every_row_has_its_reason(tmp_path):
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        (recipe("int3-b32"), "no type"),
-        (recipe(provider="npu"), "provider"),
-        (recipe(accuracy_level=7), "accuracy_level"),
-        (recipe(qdq="maybe"), "qdq"),
-        (recipe(precision="fp32", provider="cuda"), "FP16 only"),
+        ({"kind": "int3-b32"}, "no type"),
+        ({"provider": "npu"}, "provider"),
+        ({"accuracy_level": 7}, "accuracy_level"),
+        ({"qdq": "maybe"}, "qdq"),
+        ({"precision": "fp32", "provider": "cuda"}, "FP16 only"),
     ],
 )
-def test_what_there_is_not_is_refused(tmp_path, asked, message):
-    source = tiny_source(tmp_path / "source")
+def test_what_there_is_not_is_refused(asked, message):
     with pytest.raises(RequestError, match=message):
-        plan_of(source, asked)
+        recipe(**asked)
 
 
 def test_weights_beyond_fp16_are_refused_where_they_would_be_stored_so(tmp_path):

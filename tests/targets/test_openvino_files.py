@@ -69,6 +69,23 @@ def test_the_text_files(artifact):
     assert tuple(ends) == tokenizer.special.ends
 
 
+def test_what_optimum_intel_reads_of_the_weights(artifact):
+    _, plan, path = artifact
+    content = json.loads((path / "openvino_config.json").read_text())
+    bits = {"int4-asym-g32": 4, "int4-sym-channel": 4, "fp16": None}[plan.type]
+    assert content["dtype"] == (f"int{bits}" if bits else "fp16")
+    assert content.get("quantization_config", {}).get("bits") == bits
+    assert content.get("quantization_config", {}).get("dtype") == (f"int{bits}" if bits else None)
+
+
+@pytest.mark.parametrize("saved_by, told", [("4.45.0", "4.45.0"), (None, "5.23.0")])
+def test_the_version_of_transformers_is_the_checkpoints(tmp_path, saved_by, told):
+    changes = {} if saved_by is None else {"transformers_version": saved_by}
+    write_artifact(tiny_source(tmp_path / "source", **changes), tmp_path / "out", type="fp16")
+    content = json.loads((tmp_path / "out" / "openvino_config.json").read_text())
+    assert content["transformers_version"] == told
+
+
 def test_a_file_cut_short_is_refused(artifact, tmp_path):
     path = artifact[2]
     for name in ("config.json", "openvino_model.xml", "openvino_model.bin"):

@@ -19,7 +19,7 @@ def planned(changes=None, options=(), **asked):
     )
     largest = {weight.name: 1.0 for weight in architecture.weights()}
     recipe = Recipe("openvino", options=tuple(options), **asked)
-    return TARGET.plan(architecture, Survey(largest), recipe)
+    return TARGET.plan(architecture, Survey(largest), recipe.form)
 
 
 def grids(plan):
@@ -51,7 +51,7 @@ def test_rows_that_no_group_divides_get_less():
 def test_weights_beyond_fp16_stay_float32():
     architecture = read_architecture(tiny_config())
     largest = {weight.name: 1e5 for weight in architecture.weights()}
-    plan = TARGET.plan(architecture, Survey(largest), Recipe("openvino", "fp16"))
+    plan = TARGET.plan(architecture, Survey(largest), Recipe("openvino", "fp16").form)
     assert {row.grid for row in plan.rows} == {"f32"}
 
 
@@ -108,7 +108,7 @@ def test_a_ratio_goes_by_measured_sensitivities_where_there_are_any():
 
     def backed_up(share):
         recipe = Recipe("openvino", options=(("ratio", f"{1 - share}"),))
-        plan = TARGET.plan(architecture, found, recipe)
+        plan = TARGET.plan(architecture, found, recipe.form)
         return {row.source for row in plan.rows if row.role in ROLES and "8" in row.grid}
 
     total = sum(sizes.values())

@@ -2,6 +2,9 @@
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from collections import Counter
 from math import prod
 
@@ -9,12 +12,14 @@ import numpy as np
 import pytest
 from openvino_tiny import some_tokens, tiny_source, write_artifact
 
+from phiquant.errors import ArtifactError
 from phiquant.evaluation.figures import mean_divergence
 from phiquant.evaluation.settings import Settings
-from phiquant.evaluation.text import Text
+from phiquant.evaluation.text import EvaluationText
 from phiquant.evaluation.verification import verify
 from phiquant.phi.reference import Reference
 from phiquant.targets.openvino import TARGET
+from phiquant.targets.openvino.running import properties
 from tiny_models import longrope
 
 ov = pytest.importorskip("openvino")
@@ -209,7 +214,83 @@ def test_hints_are_where_the_plugin_reads_them(made):
     assert compiled.get_property("DYNAMIC_QUANTIZATION_GROUP_SIZE") == 32
     _, exact = made("plain", "fp32")
     compiled = ov.Core().compile_model(exact / "openvino_model.xml", "CPU")
-    assert compiled.get_property("KV_CACHE_PRECISION") == ov.Type.f32
+    assert compiled.get_property("KV_CACHE_PRECISION") == ov.Type.f16
+
+
+def in_pipeline(path, prompt, count, **given):
+    """Greedy tokens of openvino_genai's paged attention, and the sum of their log probabilities."""
+    import openvino_genai
+
+    # Named, it is all that is tried; as a default it would give way to the graph's own attention.
+    pipeline = openvino_genai.LLMPipeline(str(path), "CPU", ATTENTION_BACKEND="PA", **given)
+    inputs = openvino_genai.TokenizedInputs(
+        ov.Tensor(prompt[None].astype(np.int64)), ov.Tensor(np.ones((1, len(prompt)), np.int64))
+    )
+    found = pipeline.generate(
+        inputs, max_new_tokens=count, do_sample=False, ignore_eos=True, logprobs=1
+    )
+    return [int(token) for token in found.tokens[0]], found.scores[0]
+
+
+def log_probability(checkpoint, prompt, continuation):
+    """What the reference says of `continuation`."""
+    tokens = np.append(prompt, continuation).astype(np.int32)
+    rows = Reference(checkpoint).logits(tokens)[len(prompt) - 1 : -1].astype(np.float64)
+    rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    return rows[np.arange(len(continuation)), continuation].sum()
+
+
+def test_fp32_is_computed_with_paged_attention(made):
+    """bfloat16 would be 0.02 off."""
+    checkpoint, path = made("plain", "fp32")
+    prompt = some_tokens(20)
+    tokens, score = in_pipeline(path, prompt, 6, **properties(path))
+    assert tokens == Reference(checkpoint).generate(prompt, 6)
+    assert abs(score - log_probability(checkpoint, prompt, tokens)) < 2e-4
+
+
+@pytest.mark.parametrize("kind", ["fp32", "fp16", "int8-asym-channel", "int4-sym-g64"])
+def test_paged_attention_loads_as_it_comes(made, kind):
+    """With bfloat16, too, where the processor has it."""
+    _, path = made("plain", kind)
+    tokens, _ = in_pipeline(path, some_tokens(20), 2)
+    assert len(tokens) == 2
+
+
+def test_other_artifacts_are_run_as_they_come(made):
+    for kind in KINDS[:1] + KINDS[-1:]:
+        assert properties(made("LongRoPE", kind)[1]) == {}
+
+
+def test_the_line_on_the_card_runs(made):
+    """The FP32 one gives the pipeline what it needs to compute in that."""
+    _, path = made("plain", "fp32")
+    line = TARGET.command(path)
+    assert "'CPU', INFERENCE_PRECISION_HINT='f32', KV_CACHE_PRECISION='f32')" in line
+    short = line.replace("max_new_tokens=200", "max_new_tokens=3")
+    words = [sys.executable, *shlex.split(short)[1:]]
+    ended = subprocess.run(words, cwd=path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("device", ["CPU", "gpu", "NPU"])
+def test_the_line_on_the_card_names_the_device(tmp_path, device):
+    checkpoint = tiny_source(tmp_path / "source")
+    write_artifact(checkpoint, tmp_path / "out", options=(("ov_device", device),))
+    assert f"LLMPipeline('.', '{device.upper()}').generate" in TARGET.command(tmp_path / "out")
+
+
+def test_the_line_for_an_artifact_by_another_tool(made, tmp_path):
+    _, path = made("plain", "fp32")
+    for name in ("openvino_model.xml", "openvino_model.bin"):
+        (tmp_path / name).write_bytes((path / name).read_bytes())
+    text = (tmp_path / "openvino_model.xml").read_text()
+    text = re.sub(r"<phiquant>.*?</phiquant>", "", text, flags=re.DOTALL)
+    (tmp_path / "openvino_model.xml").write_text(text)
+    assert "LLMPipeline('.', 'CPU').generate" in TARGET.command(tmp_path)
+    (tmp_path / "openvino_model.xml").write_text("<net><layers>")
+    with pytest.raises(ArtifactError, match="no OpenVINO model"):
+        TARGET.command(tmp_path)
 
 
 @pytest.mark.parametrize("length", [24, 25, 70])
@@ -223,7 +304,7 @@ def test_the_last_logits_alone(made, length):
 
 def test_verification_crosses_the_boundary_of_longrope(made):
     checkpoint, path = made("LongRoPE", "int8-asym-channel")
-    text = Text("words", "Some words to be measured on, again and again. " * 40)
+    text = EvaluationText("words", "Some words to be measured on, again and again. " * 40)
     found = verify(path, checkpoint, Settings(text=text, window=32, windows=2, answer=8))
     outcomes = {check.name: check.outcome for check in found.checks}
     assert outcomes["LongRoPE"] == outcomes["runtime"] == "passed"

@@ -9,20 +9,15 @@ the output, where that is asked for.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
 from phiquant.calibration.anchor import Anchor
 from phiquant.calibration.input_sums import InputSums
 from phiquant.calibration.sensitivity import Sensitivity, sampled_rows, squared_error
 from phiquant.calibration.wavefront import Wavefront, work
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.fused import matrices
-from phiquant.phi.weights import WeightSource
+from phiquant.phi.weights import Tokens, WeightSource
 from phiquant.progress import OnProgress, Progress, ignore
 from phiquant.quantization.inputs import Inputs
-
-Tokens = npt.NDArray[np.int32]
 
 ANCHOR = Anchor(4)
 

@@ -35,7 +35,7 @@ class Anchor:
         return levels.reshape(rows, -1)[:, :columns]
 
 
-class Disturbed:
+class Perturbed:
     """The weights of `source` with one matrix rounded by an anchor, as it is read."""
 
     def __init__(self, source: WeightSource, part: Part, anchor: Anchor) -> None:

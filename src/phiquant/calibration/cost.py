@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 
 from phiquant.calibration.fisher_cost import FisherCost
 from phiquant.calibration.hidden_states import CHUNK_TOKENS, LINEAR
 from phiquant.phi.architecture import Architecture, Role, Weight
+from phiquant.phi.weights import Tokens
 from phiquant.progress import OnProgress, Progress
 from phiquant.quantization.feedback.rounder import ROWS, Method
 
@@ -35,9 +35,6 @@ counts.
 
 STAGE = "calibrating"
 GIGA = 10**9
-
-
-Tokens = npt.NDArray[np.int32]
 
 
 def rescaling_sample(sequences: Tokens) -> Tokens:
@@ -63,11 +60,11 @@ class Cost:
         return FisherCost(self.architecture, self.tokens, self.length)
 
     def layer(self, weight: Weight) -> int:
-        """Operations for one matrix: moments, rounding, and the way of all streams through it."""
+        """Operations for one matrix: moments, rounding, and every network's pass through it."""
         rows, columns = weight.shape
         model = self.architecture
         method = self.method
-        streams = self.networks + (1 if method.looks_at_original else 0)
+        copies = self.networks + (1 if method.looks_at_original else 0)
         through = 2 * self.tokens * rows * columns
         if weight.role is Role.QKV:  # attention: scores and sums over half a square
             through += 2 * self.tokens * self.length * model.heads * model.head_size
@@ -76,7 +73,7 @@ class Cost:
         gathered = (3 if method.shift else 1) * self.tokens * columns**2
         if method.behind and weight.role in (Role.ATTENTION_OUTPUT, Role.DOWN):
             gathered += 2 * self.tokens * rows * columns
-        return streams * through + self.networks * (gathered + self.rounding(weight))
+        return copies * through + self.networks * (gathered + self.rounding(weight))
 
     def rounding(self, weight: Weight) -> int:
         """Operations for one matrix on one grid, its moments given."""
@@ -85,7 +82,7 @@ class Cost:
         two_sided = self.fisher is not None and weight.role in LINEAR
         parameters = method.parameters and not two_sided
         sweeps = 2 * method.sweeps * (method.codes + parameters)
-        # A weight times its correction, and that by substitution, as for the stream behind.
+        # A weight times its correction, and that by substitution, as for the residual stream.
         correction = 2 * (rows + columns) * columns**2 if method.shift else 0
         if method.behind and weight.role in (Role.ATTENTION_OUTPUT, Role.DOWN):
             correction += 2 * rows * columns**2
@@ -157,12 +154,13 @@ class Cost:
     def disk(self) -> int:
         """Bytes of scratch space: the sample's states, and what is rounded is the plan's.
 
-        The states for the output moments are gone before the streams begin; the moments stay.
+        The states for the output moments are gone before those of the networks are made; the
+        moments stay.
         """
         model = self.architecture
         width = max(model.intermediate_size, model.heads * model.head_size)
-        streams = self.networks + (1 if self.method.looks_at_original else 0)
-        walked = 4 * self.tokens * (2 * model.hidden_size + width) * streams
+        copies = self.networks + (1 if self.method.looks_at_original else 0)
+        walked = 4 * self.tokens * (2 * model.hidden_size + width) * copies
         if self.fisher is None:
             return walked
         return max(walked, self.fisher.states) + self.fisher.kept
@@ -175,10 +173,7 @@ class Cost:
 
 @cache
 def product_rate(size: int = 3072, seconds: float = 1.0) -> float:
-    """Operations a second of a large float32 product, over `seconds` of trials; the median.
-
-    It is measured once in a process.
-    """
+    """Operations a second of a large float32 product, over `seconds` of trials; the median."""
     random = np.random.default_rng(0)
     left = random.random((CHUNK_TOKENS, size), np.float32)
     right = random.random((size, size), np.float32)

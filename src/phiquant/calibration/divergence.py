@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.host.threads import for_each, multiply
-from phiquant.phi.weights import Floats, WeightSource, bands
+from phiquant.phi.weights import Floats, WeightSource, row_bands
 
 TOKENS = 64
 """Tokens that one core works on at a time."""
@@ -50,7 +50,7 @@ def divergences(
     name = source.architecture.head_name
     count, tokens = candidates.hidden.shape[:2]
     growth, drift = np.zeros((2, count, tokens))
-    for first, last in bands(source.architecture.vocabulary_size, hidden.shape[1]):
+    for first, last in row_bands(source.architecture.vocabulary_size, hidden.shape[1]):
         plain = source.weight(name, first, last)
         runs = []
         for variants in _alike(candidates.sources, max(1, positions(len(plain)) // tokens)):
@@ -86,7 +86,7 @@ def normalisers(source: WeightSource, hidden: Floats) -> tuple[Floats, Sums]:
     name = source.architecture.head_name
     tops = np.full(len(hidden), -np.inf, np.float32)
     totals = np.zeros(len(hidden))
-    for first, last in bands(source.architecture.vocabulary_size, hidden.shape[1]):
+    for first, last in row_bands(source.architecture.vocabulary_size, hidden.shape[1]):
         weight = source.weight(name, first, last)
         for here in slices(len(hidden), len(weight)):
             _take_in(logits_of(hidden[here], weight), tops[here], totals[here])

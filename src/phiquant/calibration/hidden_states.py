@@ -7,10 +7,10 @@ A block of the network is four linear layers, each of which takes what the one b
     GATE_UP           norm(h)                    → silu(gate) * up
     DOWN              silu(gate) * up            → h += ·
 
-`Stream` holds h, (tokens, hidden), and what attention or SwiGLU left for the next layer, (tokens,
-width), in mapped files: they are not memory that the job needs, and only a chunk of sequences is
-worked on at a time. Weights are handed in layer by layer, so that the same sample can go through
-the original and through several quantized networks side by side.
+`HiddenStates` holds h, (tokens, hidden), and what attention or SwiGLU left for the next layer,
+(tokens, width), in mapped files: they are not memory that the job needs, and only a chunk of
+sequences is worked on at a time. Weights are handed in layer by layer, so that the same sample can
+go through the original and through several quantized networks side by side.
 
 h has two files that take turns: block k reads file k % 2, and file (k + 1) % 2 holds what leaves
 it. A job that was killed within a block finds the block's input as it was.
@@ -19,21 +19,17 @@ it. A job that was killed within a block finds the block's input as it was.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from phiquant.calibration.journal import Region
+from phiquant.host.mapped import new_array, old_array
 from phiquant.host.threads import for_each, multiply
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.phi.attention import attend
 from phiquant.phi.linear import multiply_by_silu, rms_norm
 from phiquant.phi.rope import rotate, rotation
-from phiquant.phi.weights import Floats
-
-Tokens = npt.NDArray[np.int32]
-
-Mode = Literal["r+", "w+"]
+from phiquant.phi.weights import Floats, Tokens
 
 CHUNK_TOKENS = 4096
 """Tokens that are worked on at a time: long enough for matrix products at full speed."""
@@ -50,24 +46,30 @@ class Chunk:
     last: int
 
 
-class Stream:
+class HiddenStates:
     """`sequences` (count, length) of token ids at some point of a network."""
 
     def __init__(
-        self, architecture: Architecture, sequences: Tokens, directory: Path, blocks: int = 0
+        self, architecture: Architecture, sequences: Tokens, path: Path, blocks: int = 0
     ) -> None:
-        """Make the files in `directory`, or go on with those that `blocks` done blocks left."""
+        """Make the files that begin with `path`, or go on with those that `blocks` done blocks
+        left. Raises OSError if the disk has no room for them.
+        """
         self.architecture = architecture
         self.sequences = sequences
         count, length = sequences.shape
         width = max(architecture.intermediate_size, architecture.heads * architecture.head_size)
         shape = (count, length, architecture.hidden_size)
-        mode: Mode = "r+" if blocks else "w+"
-        directory.mkdir(exist_ok=True)
-        self._states = [_mapped(directory / f"hidden-{at}", shape, mode) for at in range(2)]
+        self._paths = [path.with_name(f"{path.name}.hidden-{at}") for at in range(2)]
+        self._states = [_mapped(each, shape, old=blocks > 0) for each in self._paths]
         self._at = blocks % 2
-        self._left = _mapped(directory / "left", (count, length, width), mode)
+        self._left = _mapped(path.with_name(f"{path.name}.left"), (count, length, width))
         self._turn = rotation(architecture.rope, np.arange(length), length)
+
+    @property
+    def region(self) -> Region:
+        """The states where the sample is, and their file."""
+        return Region(self._states[self._at], self._paths[self._at])
 
     def chunks(self) -> Iterator[Chunk]:
         """All sequences, a few at a time."""
@@ -133,5 +135,10 @@ class Stream:
             attend(queries[here], keys[here], values[here], model.sliding_window, into[here])
 
 
-def _mapped(path: Path, shape: tuple[int, ...], mode: Mode) -> Floats:
-    return np.memmap(path, np.float32, mode, shape=shape)
+def _mapped(path: Path, shape: tuple[int, ...], *, old: bool = False) -> Floats:
+    array = (
+        old_array(path, np.float32, shape, writable=True)
+        if old
+        else new_array(path, np.float32, shape)
+    )
+    return array.view(np.float32)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from phiquant.calibration.divergence import logits_of, normalisers, slices
 from phiquant.host.threads import for_each, multiply
-from phiquant.phi.weights import Floats, WeightSource, bands
+from phiquant.phi.weights import Floats, WeightSource, row_bands
 
 ROWS = 64
 """Tokens that one core works on at a time."""
@@ -34,7 +34,7 @@ def label_gradient(source: WeightSource, inputs: Floats, draws: Doubles) -> tupl
     gradient = np.zeros_like(inputs)
     labels = np.full(len(inputs), -1, np.int64)
     passed = np.zeros(len(inputs))
-    for first, last in bands(rows, inputs.shape[1]):
+    for first, last in row_bands(rows, inputs.shape[1]):
         weight = source.weight(name, first, last)
         for here in slices(len(inputs), len(weight)):
             shares = logits_of(inputs[here], weight)

@@ -1,9 +1,9 @@
 """The text that statistics are gathered over, cut into sequences of tokens.
 
-The package ships a mixture of several streams (`texts/`, sources and hashes in its README): prose,
+The package ships a mixture of several corpora (`texts/`, sources and hashes in its README): prose,
 conversations in the model's own chat format, code, arithmetic, and other languages. Each sequence
-comes from one stream, and the streams take turns in fixed proportions, so that any first few
-sequences are a balanced sample. A stream that has run out is passed over. A user's own file is
+comes from one corpus, and the corpora take turns in fixed proportions, so that any first few
+sequences are a balanced sample. A corpus that has run out is passed over. A user's own file is
 sampled at even distances instead.
 
 Sequences begin with the begin-of-sequence token where the tokenizer adds one, as every prompt
@@ -19,14 +19,12 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.errors import InputError
 from phiquant.phi.tokenizer.chat import Message, chat_text
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
-from phiquant.recipe import CalibrationText
-
-Tokens = npt.NDArray[np.int32]
+from phiquant.phi.weights import Tokens
 
 SHIPPED = "phiquant mixture 2"
 
@@ -44,7 +42,7 @@ MIXTURE = (
     ("arithmetic.txt", 10),
     ("languages.txt", 18),
 )
-"""The streams of the shipped text, and how many of 128 sequences come from each."""
+"""The corpora of the shipped text, and how many of 128 sequences come from each."""
 
 GOLDEN = (5**0.5 - 1) / 2
 
@@ -70,25 +68,25 @@ class SampleRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class CalibrationSample:
     """Sequences of `record.length` token ids, int32."""
 
     tokens: tuple[Tokens, ...]
     record: SampleRecord
 
 
-def shipped_sample(tokenizer: Tokenizer, sequences: int, length: int) -> Sample:
+def shipped_sample(tokenizer: Tokenizer, sequences: int, length: int) -> CalibrationSample:
     """At most `sequences` of the shipped text; InputError for sizes that make no sense."""
     begin = _begin(tokenizer, sequences, length)
-    streams = [
-        (weight, _spread(_cut(tokenizer.encode(_shipped_stream(name, tokenizer)), begin, length)))
+    corpora = [
+        (weight, _spread(_cut(tokenizer.encode(_shipped_corpus(name, tokenizer)), begin, length)))
         for name, weight in MIXTURE
     ]
-    chosen = tuple(_in_turns(streams, sequences))
+    chosen = tuple(_in_turns(corpora, sequences))
     return _sample(chosen, SHIPPED, shipped_hash(), length)
 
 
-def read_sample(path: Path, tokenizer: Tokenizer, sequences: int, length: int) -> Sample:
+def read_sample(path: Path, tokenizer: Tokenizer, sequences: int, length: int) -> CalibrationSample:
     """At most `sequences` of a user's file, at even distances.
 
     UTF-8 text, or a `.jsonl` whose lines have "text" (a string) or "messages" (a conversation).
@@ -116,11 +114,11 @@ def read_sample(path: Path, tokenizer: Tokenizer, sequences: int, length: int) -
     return _sample(chosen, path.name, sha256(data).hexdigest(), length)
 
 
-def sample_of(tokenizer: Tokenizer, text: CalibrationText) -> Sample:
+def sample_of(tokenizer: Tokenizer, text: CalibrationText) -> CalibrationSample:
     """What `text` asks for."""
-    if text.path is None:
+    if text.file is None:
         return shipped_sample(tokenizer, text.sequences, text.length)
-    return read_sample(text.path, tokenizer, text.sequences, text.length)
+    return read_sample(text.file, tokenizer, text.sequences, text.length)
 
 
 @cache
@@ -132,8 +130,8 @@ def shipped_hash() -> str:
     return total.hexdigest()
 
 
-def _sample(chosen: tuple[Tokens, ...], name: str, digest: str, length: int) -> Sample:
-    return Sample(chosen, SampleRecord(name, digest, len(chosen), length))
+def _sample(chosen: tuple[Tokens, ...], name: str, digest: str, length: int) -> CalibrationSample:
+    return CalibrationSample(chosen, SampleRecord(name, digest, len(chosen), length))
 
 
 def _begin(tokenizer: Tokenizer, sequences: int, length: int) -> tuple[int, ...]:
@@ -151,7 +149,7 @@ def _shipped_bytes(name: str) -> bytes:
     return (resources.files("phiquant.calibration") / "texts" / name).read_bytes()
 
 
-def _shipped_stream(name: str, tokenizer: Tokenizer) -> str:
+def _shipped_corpus(name: str, tokenizer: Tokenizer) -> str:
     text = _shipped_bytes(name).decode("utf-8")
     if not name.endswith(".jsonl"):
         return text
@@ -212,16 +210,16 @@ def _spread(cuts: list[Tokens]) -> list[Tokens]:
     return [cuts[at] for at in order]
 
 
-def _in_turns(streams: list[tuple[int, list[Tokens]]], count: int) -> Iterator[Tokens]:
-    """The next of the stream that is furthest behind its share, until `count` or nothing left."""
-    total = sum(weight for weight, _ in streams)
-    taken = [0] * len(streams)
+def _in_turns(corpora: list[tuple[int, list[Tokens]]], count: int) -> Iterator[Tokens]:
+    """The next of the corpus that is furthest behind its share, until `count` or nothing left."""
+    total = sum(weight for weight, _ in corpora)
+    taken = [0] * len(corpora)
     for step in range(1, count + 1):
-        left = [at for at, (_, cuts) in enumerate(streams) if taken[at] < len(cuts)]
+        left = [at for at, (_, cuts) in enumerate(corpora) if taken[at] < len(cuts)]
         if not left:
             return
-        at = max(left, key=lambda at: (streams[at][0] * step - taken[at] * total, -at))
-        yield streams[at][1][taken[at]]
+        at = max(left, key=lambda at: (corpora[at][0] * step - taken[at] * total, -at))
+        yield corpora[at][1][taken[at]]
         taken[at] += 1
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from phiquant.calibration.hidden_states import LINEAR, Stream
+from phiquant.calibration.hidden_states import LINEAR, HiddenStates
 from phiquant.calibration.moments import Moments
 from phiquant.phi.architecture import Role, Weight
 from phiquant.phi.weights import Floats, WeightSource
@@ -18,7 +18,7 @@ from phiquant.phi.weights import Floats, WeightSource
 class Network(Protocol):
     """A network in the making."""
 
-    stream: Stream
+    states: HiddenStates
 
     def round(self, weight: Weight, values: Floats, moments: Moments) -> Floats:
         """Round and keep `values` (out, in) of a weight; what the stored parts decode to."""
@@ -26,14 +26,14 @@ class Network(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """All streams of one sample: the unquantized network's, where it is needed, and the others."""
+    """One sample's hidden states: in the original, where it is needed, and in each network."""
 
-    original: Stream | None
+    original: HiddenStates | None
     networks: Sequence[Network]
 
 
 def walk_block(source: WeightSource, sides: Sides, layer: int) -> Iterator[Weight]:
-    """Take all streams through a block of the network; each layer is yielded when it is done."""
+    """Take the sample through a block of the network; each layer is yielded when it is done."""
     by_place = {(weight.layer, weight.role): weight for weight in source.architecture.weights()}
     gains = {Role.QKV: Role.ATTENTION_NORM, Role.GATE_UP: Role.FFN_NORM}
     for role in LINEAR:
@@ -51,12 +51,12 @@ def _through(values: Floats, sides: Sides, weight: Weight, norms: Floats | None)
         for network, moment in zip(sides.networks, moments, strict=True)
     ]
     pairs = [(sides.original, values)] if sides.original is not None else []
-    pairs += [(network.stream, made) for network, made in zip(sides.networks, decoded, strict=True)]
-    for stream, matrix in pairs:
-        for chunk in stream.chunks():
-            inputs = stream.inputs(chunk, weight.role, norms)
-            stream.advance(chunk, weight.role, inputs, matrix)
-        stream.passed(weight.role)
+    pairs += [(network.states, made) for network, made in zip(sides.networks, decoded, strict=True)]
+    for states, matrix in pairs:
+        for chunk in states.chunks():
+            inputs = states.inputs(chunk, weight.role, norms)
+            states.advance(chunk, weight.role, inputs, matrix)
+        states.passed(weight.role)
 
 
 def gather(sides: Sides, weight: Weight, gains: Floats | None) -> list[Moments]:
@@ -64,13 +64,13 @@ def gather(sides: Sides, weight: Weight, gains: Floats | None) -> list[Moments]:
     original, networks = sides.original, sides.networks
     moments = [Moments(weight.shape[1]) for _ in networks]
     adds = weight.role in (Role.ATTENTION_OUTPUT, Role.DOWN)
-    first = networks[0].stream
+    first = networks[0].states
     for chunk in first.chunks():
         true = None if original is None else original.inputs(chunk, weight.role, gains)
         for network, moment in zip(networks, moments, strict=True):
-            inputs = network.stream.inputs(chunk, weight.role, gains)
+            inputs = network.states.inputs(chunk, weight.role, gains)
             behind = None
             if original is not None and adds:
-                behind = original.hidden(chunk) - network.stream.hidden(chunk)
+                behind = original.hidden(chunk) - network.states.hidden(chunk)
             moment.add(inputs, true, behind)
     return moments

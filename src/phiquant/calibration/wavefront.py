@@ -14,23 +14,20 @@ from itertools import product
 from math import prod
 
 import numpy as np
-import numpy.typing as npt
 
-from phiquant.calibration.anchor import Anchor, Disturbed
+from phiquant.calibration.anchor import Anchor, Perturbed
 from phiquant.calibration.divergence import Candidates, Sums, divergences
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.phi.fused import Part, matrices
 from phiquant.phi.reference import Observe, Reference, Stack
-from phiquant.phi.weights import Floats, WeightSource
-
-Tokens = npt.NDArray[np.int32]
+from phiquant.phi.weights import Floats, Tokens, WeightSource
 
 CHUNK_TOKENS = 4096
 """Tokens that go through a layer together."""
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class Perturbation:
     """The network with one matrix rounded."""
 
     part: Part
@@ -47,7 +44,7 @@ class Wavefront:
         self._source = source
         self._windows = windows
         pairs = product(matrices(source.architecture), anchors)
-        self.variants = tuple(Variant(*pair) for pair in pairs)
+        self.variants = tuple(Perturbation(*pair) for pair in pairs)
         tokens = sum(len(window) for window in windows)
         size = (1 + len(self.variants), tokens, source.architecture.hidden_size)
         # The original first, then the variants in order; pages are taken when they are filled.
@@ -86,7 +83,7 @@ class Wavefront:
             flat = riders.reshape(-1, riders.shape[-1])
             reference.layer(layer, flat, stack.repeated(len(riders)))
 
-    def _of(self, layer: int | None, role: Role | None) -> list[Variant]:
+    def _of(self, layer: int | None, role: Role | None) -> list[Perturbation]:
         return [
             variant
             for variant in self.variants
@@ -100,11 +97,11 @@ class Wavefront:
         self._live += 1
         return place
 
-    def _forward(self, variant: Variant) -> Reference:
-        return Reference(self._disturbed(variant))
+    def _forward(self, variant: Perturbation) -> Reference:
+        return Reference(self._perturbed(variant))
 
-    def _disturbed(self, variant: Variant) -> Disturbed:
-        return Disturbed(self._source, variant.part, variant.anchor)
+    def _perturbed(self, variant: Perturbation) -> Perturbed:
+        return Perturbed(self._source, variant.part, variant.anchor)
 
     def _diverged(self, observe: Observe, advance: Callable[[int], None]) -> Sums:
         reference, name = Reference(self._source), self._source.architecture.head_name
@@ -114,7 +111,7 @@ class Wavefront:
         if not self.variants:
             return np.empty((0, self._states.shape[1]))
         heads: list[WeightSource] = [
-            self._disturbed(variant) if variant.part.weight.name == name else self._source
+            self._perturbed(variant) if variant.part.weight.name == name else self._source
             for variant in self.variants
         ]
         return divergences(

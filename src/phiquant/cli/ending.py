@@ -4,26 +4,34 @@ Exit codes: 0 done; 1 a bug of ours; 2 bad request or bad input; 3 verification 
 enough memory or disk; 130 interrupted.
 """
 
+import _thread
 import errno
 import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phiquant.cli.console import harmless
+from phiquant.cli.wording import in_options
 from phiquant.errors import PhiquantError, ResourceError, VerificationError
 
 BUG, BAD_INPUT, FAILED_VERIFICATION, NO_RESOURCES, INTERRUPTED = 1, 2, 3, 4, 130
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 NO_MEMORY = ("can't start new thread", "failed to map segment", "Cannot allocate memory")
 """How threads and shared libraries that do not fit are told, by errors of no type of their own."""
 INTERRUPTIONS = ("SIGINT", "SIGTERM", "SIGHUP")
 """Ctrl-C, a polite kill, a closed terminal; Windows has no SIGHUP."""
+AGAIN = 0.05
+"""Seconds after which an interruption that was lost is raised again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +59,8 @@ def ending(as_json: bool) -> Iterator[Callable[[Result], None]]:
 
     _listen_for_interruptions()
     try:
-        yield emit
+        with _none_lost():
+            yield emit
     except SystemExit:
         raise
     except BaseException as error:  # a panic inside a Rust library is no Exception
@@ -135,10 +144,11 @@ def _code(error: BaseException) -> int:
 
 def _sentence(error: BaseException) -> str:
     where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+    notes = "; ".join(getattr(error, "__notes__", ()))
     if isinstance(error, PhiquantError):
-        return str(error)
+        return in_options("; ".join(filter(None, (str(error), notes))))
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; nothing unfinished was left behind"
+        return f"interrupted; {notes or 'nothing unfinished was left behind'}"
     if _lacks_memory(error):
         return "the machine ran out of memory; close other programs, or lift this one's limit"
     if _lacks_disk(error):
@@ -171,6 +181,37 @@ def _listen_for_interruptions() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
+
+
+@contextmanager
+def _none_lost() -> Iterator[None]:
+    """Repeat an interruption that was raised where nothing could take it: in Python code that a
+    library in C called, such as a listener to its log. Left there it would be lost, and with it
+    every later one.
+    """
+    before = sys.unraisablehook
+
+    def look(lost: "UnraisableHookArgs") -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            before(lost)
+            return
+        signal.signal(signal.SIGINT, _interrupt)
+        again = threading.Timer(AGAIN, _send_interruption)
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = look
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _send_interruption() -> None:
+    if hasattr(signal, "pthread_kill"):  # wakes the thread where it waits for something
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -27,13 +27,32 @@ again."""
 
 app = typer.Typer(
     name="phiquant",
-    help="Quantize Microsoft Phi models for the runtimes that run them, and measure the loss.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from phiquant import __version__
+
+        typer.echo(f"phiquant {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and end.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Quantize Microsoft Phi models for the runtimes that run them, and measure the loss."""
 
 
 @app.command()
@@ -136,7 +155,7 @@ def recommend(
 def verify(
     artifact: Annotated[Path, typer.Argument(help="An artifact's directory or file.")],
     against: Annotated[
-        str, typer.Option(help="The original checkpoint: a directory or a Hugging Face id.")
+        str, typer.Option(help="The original checkpoint: a directory, a hub id or its address.")
     ],
     text: Annotated[
         Path | None, typer.Option(help="UTF-8 text to measure on; default: the one shipped.")
@@ -174,6 +193,25 @@ def inspect(
         from phiquant.cli.inspection import inspect_command
 
         emit(inspect_command(path, tensors))
+
+
+@app.command()
+def clean(
+    directory: Annotated[Path, typer.Argument(help="Where artifacts were to be made.")] = Path(),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List, and remove nothing.")] = False,
+    keep_journals: Annotated[
+        bool,
+        typer.Option(
+            "--keep-journals", help="Leave what an interrupted calibration can go on with."
+        ),
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Remove what jobs that were killed left beside their destinations."""
+    with ending(json) as emit:
+        from phiquant.cli.cleaning import clean_command
+
+        emit(clean_command(directory, dry_run=dry_run, keep_journals=keep_journals))
 
 
 @app.command()

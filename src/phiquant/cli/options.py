@@ -24,7 +24,11 @@ Json = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 Model = Annotated[
-    str, typer.Argument(help="A checkpoint directory, or a Hugging Face id.", metavar="MODEL")
+    str,
+    typer.Argument(
+        help="A checkpoint directory, a Hugging Face id, or the address of its page.",
+        metavar="MODEL",
+    ),
 ]
 Outline = Annotated[
     str,
@@ -68,8 +72,9 @@ Types = Annotated[
 Context = Annotated[
     int | None,
     typer.Option(
-        help="Tokens the artifact is to serve, for runtimes that cannot switch LongRoPE's "
-        "factors while they run (mlx). Default: the original training length."
+        help="Tokens the artifact is to serve. mlx: which of LongRoPE's factors it has; default "
+        "the original training length. onnx: how long a sequence may get, for which "
+        "onnxruntime-genai allocates its cache; default 4096."
     ),
 ]
 Provider = Annotated[
@@ -174,6 +179,7 @@ def request(
 
     from phiquant.cli import request as reading
     from phiquant.recipe import ImatrixFiles
+    from phiquant.targets.table import DEFAULT
 
     text = reading.calibration_text(calibration, calibration_size)
     files = ImatrixFiles(imatrix, imatrix_out)
@@ -193,15 +199,15 @@ def request(
             asked, revision=revision, quality=quality, imatrix=files, rescaling=not no_rescaling
         )
     wanted = reading.recipes(
-        "gguf" if to is None else to,
+        DEFAULT if to is None else to,
         "int4" if precision is None else precision,
         type or [],
         context,
         words,
         quality=quality,
         rescaling=not no_rescaling,
+        budget=reading.budget(bits_per_weight, max_size, max_kl),
     )
-    wanted = reading.within(wanted, bits_per_weight, max_size, max_kl)
     return reading.Asked(wanted, text, revision, imatrix=files)
 
 

@@ -7,8 +7,10 @@ from phiquant.cli.ending import Result
 from phiquant.cli.progress import shown
 from phiquant.cli.recommending import recipes_for
 from phiquant.cli.request import Asked
+from phiquant.cli.wording import in_options
 from phiquant.host.staging import check_destination
-from phiquant.job.pipeline import Prospect, plan, require_room
+from phiquant.job.prospect import Prospect, plan
+from phiquant.job.room import require_room
 from phiquant.reporting.table import forecast_text, plan_rows, plan_table
 
 
@@ -37,6 +39,6 @@ def _render(prospect: Prospect, every_row: bool) -> None:
     for made in prospect.plans:
         out(plan_rows(made) if every_row else plan_table(made))
         for note in made.notes:
-            out(f"Note: {note}")
+            out(f"Note: {in_options(note)}")
         out(f"{made.target} {made.type}: {made.nbytes:,} bytes of tensors")
-    out(forecast_text(prospect.forecast, prospect.basis.sample is not None))
+    out(forecast_text(prospect.forecast, prospect.evidence.sample is not None))

@@ -7,10 +7,10 @@ from phiquant.cli.ending import Result, announce
 from phiquant.cli.progress import shown
 from phiquant.cli.recommending import recipes_for
 from phiquant.cli.request import Asked
-from phiquant.host.staging import check_destination
-from phiquant.job.evidence import check_imatrix_out
-from phiquant.job.pipeline import Made, Prospect, carry_out, prepare
-from phiquant.phi.source import locate
+from phiquant.cli.wording import in_options
+from phiquant.job.making import Made, carry_out
+from phiquant.job.order import order
+from phiquant.job.prospect import Prospect, prepare
 from phiquant.reporting.table import forecast_text, plan_table
 
 
@@ -21,14 +21,10 @@ def quantize_command(
 
     With `summary` the plans are printed before the first byte is written, and not at the end.
     """
-    check_destination(output)
-    check_imatrix_out(asked.imatrix.write, output)
-    source = locate(model, asked.revision)
-    recipes = recipes_for(model, asked)
+    wanted = order(recipes_for(model, asked), asked.text, asked.imatrix)
+    wanted.check_places(output)
     with shown(progress) as on_progress:
-        prospect = prepare(
-            source, recipes, on_progress, text=asked.text, imatrix=asked.imatrix, hashed=True
-        )
+        prospect = prepare(model, wanted, on_progress, revision=asked.revision)
     if summary:
         announce(lambda: _summarise(prospect))
     with shown(progress) as on_progress:
@@ -49,7 +45,7 @@ def _document(made: Made) -> dict[str, object]:
 def _summarise(prospect: Prospect) -> None:
     for plan in prospect.plans:
         out(plan_table(plan))
-    out(forecast_text(prospect.forecast, prospect.basis.sample is not None))
+    out(forecast_text(prospect.forecast, prospect.evidence.sample is not None))
 
 
 def _render(made: tuple[Made, ...], with_plans: bool) -> None:
@@ -57,7 +53,7 @@ def _render(made: tuple[Made, ...], with_plans: bool) -> None:
         if with_plans:
             out(plan_table(one.plan))
         for note in one.plan.notes:
-            out(f"Note: {note}")
+            out(f"Note: {in_options(note)}")
         out(
             f"{one.path}: {one.plan.type}, {one.plan.nbytes / 1e6:,.1f} MB of tensors, "
             f"{one.plan.bits_per_weight:.2f} bits per weight"

@@ -9,8 +9,10 @@ from rich.table import Table
 from phiquant.cli.console import out
 from phiquant.cli.ending import Result
 from phiquant.cli.request import Asked
+from phiquant.cli.wording import in_options
 from phiquant.errors import RequestError
-from phiquant.recipe import PRECISIONS, Precision, Quality, Recipe
+from phiquant.planning.precision import PRECISIONS, Precision
+from phiquant.recipe import Quality, Recipe
 from phiquant.recommendation.candidates import Candidate, Wish
 from phiquant.recommendation.recommend import Recommendation, recommend
 from phiquant.reporting.units import size
@@ -33,11 +35,8 @@ def wish(
         precision = cast(Precision, min_quality)
     elif min_quality is not None:
         nats = _nats(min_quality)
-    for name, value in (("--context", context), ("--prompt", prompt)):
-        if value is not None and value < 1:
-            raise RequestError(f"expected a positive number of tokens for {name}, found {value}")
     return Wish(
-        context=context or Wish().context,
+        context=Wish().context if context is None else context,
         prompt=prompt,
         min_precision=precision,
         max_loss=nats,
@@ -93,7 +92,7 @@ def _render(found: Recommendation) -> None:
     if found.chosen is None:
         out("Nothing fits as asked. Nearest:" if found.nearest else "Nothing fits, nor nearly.")
         for line in found.nearest:
-            out(f"- {line}")
+            out(f"- {in_options(line)}")
         return
     _explain(found, found.chosen)
 

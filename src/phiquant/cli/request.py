@@ -2,22 +2,16 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import cast
 
+from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.errors import RequestError
-from phiquant.recipe import (
-    PRECISIONS,
-    QUALITIES,
-    Budget,
-    CalibrationText,
-    ImatrixFiles,
-    Precision,
-    Quality,
-    Recipe,
-)
+from phiquant.planning.budget import Budget
+from phiquant.planning.precision import PRECISIONS, Precision
+from phiquant.recipe import ImatrixFiles, Quality, Recipe
 from phiquant.targets.table import MODULES, target
 
 
@@ -62,6 +56,7 @@ def recipes(
     *,
     quality: str = "fast",
     rescaling: bool = True,
+    budget: Budget | None = None,
 ) -> tuple[Recipe, ...]:
     """One recipe for each target in `to`; RequestError for words that mean nothing here.
 
@@ -78,10 +73,6 @@ def recipes(
             f"expected a precision among {', '.join(PRECISIONS)}, found {precision!r}; "
             "a format of the target's own goes to --type"
         )
-    if context is not None and context < 1:
-        raise RequestError(f"expected a positive number of tokens for --context, found {context}")
-    if quality not in QUALITIES:
-        raise RequestError(f"expected a quality among {', '.join(QUALITIES)}, found {quality!r}")
     chosen = _types(names, types)
     given = _options(names, options)
     return tuple(
@@ -92,7 +83,8 @@ def recipes(
             context,
             given[name],
             cast(Quality, quality),
-            rescaling=rescaling,
+            budget,
+            rescaling,
         )
         for name in names
     )
@@ -108,18 +100,14 @@ def calibration_text(path: Path | None, size: str) -> CalibrationText:
     return CalibrationText(path, int(match[1]), int(match[2]))
 
 
-def within(
-    recipes: tuple[Recipe, ...],
-    bits_per_weight: float | None,
-    max_size: str | None,
-    max_kl: float | None,
-) -> tuple[Recipe, ...]:
-    """The recipes with the budget that was given, if one was; each has it for itself."""
+def budget(
+    bits_per_weight: float | None, max_size: str | None, max_kl: float | None
+) -> Budget | None:
+    """The budget that was given, if one was; each artifact has it for itself."""
     if bits_per_weight is None and max_size is None and max_kl is None:
-        return recipes
+        return None
     nbytes = None if max_size is None else _bytes(max_size)
-    budget = Budget(bits_per_weight, nbytes, max_kl)
-    return tuple(replace(recipe, budget=budget) for recipe in recipes)
+    return Budget(bits_per_weight, nbytes, max_kl)
 
 
 def _bytes(size: str) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 from phiquant.cli.console import out
 from phiquant.cli.ending import Result, warn
 from phiquant.cli.progress import shown
-from phiquant.errors import ArtifactError, RequestError
+from phiquant.errors import ArtifactError
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.text import read_text
 from phiquant.evaluation.verification import verify
@@ -17,8 +17,6 @@ from phiquant.reporting.verdict import verification_table
 
 def settings(text: Path | None, max_kl: float | None, windows: int, boundary: bool) -> Settings:
     """What is measured, from the words of the command line."""
-    if max_kl is not None and not max_kl >= 0:
-        raise RequestError(f"expected a number of nats, at least 0, for --max-kl, found {max_kl}")
     return Settings(
         text=None if text is None else read_text(text),
         windows=windows or None,

@@ -16,10 +16,11 @@ from phiquant.evaluation.metrics import Divergence
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import Verification, verify
-from phiquant.host.staging import staged
-from phiquant.job.pipeline import Made, quantize
+from phiquant.host.staging import held, staged
+from phiquant.job.making import Made, quantize
+from phiquant.planning.precision import PRECISIONS, Precision
 from phiquant.progress import OnProgress, ignore
-from phiquant.recipe import PRECISIONS, Precision, Recipe
+from phiquant.recipe import Recipe
 from phiquant.reporting.records import record_verification
 from phiquant.targets.table import targets
 
@@ -59,7 +60,7 @@ def demonstrate(
     `wheel` is the demo model's (see `demo.smollm2`). Raises what `quantize` and `verify` raise.
     """
     settings = settings or Settings()
-    with staged(output) as scratch:
+    with held(output) as place, staged(place) as scratch:
         with tempfile.TemporaryDirectory(dir=scratch, prefix=".plain-") as plain:
             original = build(wheel, Path(plain) / "SmolLM2-135M", plain=True)
             before = ReferenceFigures.measure(original, settings, on_progress)

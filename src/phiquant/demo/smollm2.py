@@ -96,7 +96,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Weights, dict[str, Any]]:
         from gguf import GGUFReader
         from gguf.quants import dequantize
     except ImportError as error:
-        raise MissingDependency("gguf", "gguf", "unpacking the demo model") from error
+        raise MissingDependency("gguf", "unpacking the demo model") from error
     reader = GGUFReader(path)
     fields = {name: field.contents() for name, field in reader.fields.items()}
     tensors = {

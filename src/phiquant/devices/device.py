@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from phiquant.recipe import Precision
+from phiquant.planning.precision import Precision
 
 CLASSES = ("iot", "mobile", "ai-pc", "mac", "nvidia", "other")
 GIB = 1 << 30

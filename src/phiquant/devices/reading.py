@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from phiquant.devices.device import CLASSES, Absent, Device, Engine, Refusal
 from phiquant.errors import InputError
-from phiquant.recipe import PRECISIONS, Precision
+from phiquant.planning.precision import PRECISIONS, Precision
 
 Table = Mapping[str, Any]
 

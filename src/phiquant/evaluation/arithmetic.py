@@ -12,9 +12,9 @@ import numpy as np
 from phiquant.errors import ArtifactError
 from phiquant.evaluation.check import Check, failed, passed
 from phiquant.evaluation.figures import check_vocabulary, mean_divergence
-from phiquant.evaluation.text import Tokens
 from phiquant.evaluation.thresholds import Limit
 from phiquant.phi.reference import Reference
+from phiquant.phi.weights import Tokens
 from phiquant.targets.target import Runner
 
 SHORT_RUN = 64

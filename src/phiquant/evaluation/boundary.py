@@ -15,12 +15,12 @@ import numpy as np
 
 from phiquant.evaluation.check import Check, Outcome, failed, passed
 from phiquant.evaluation.figures import mean_divergence
+from phiquant.evaluation.reconfigured import Reconfigured
 from phiquant.evaluation.structure import one_sided
-from phiquant.evaluation.text import Tokens
 from phiquant.evaluation.thresholds import Limit
-from phiquant.evaluation.variant import Variant
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.reference import Reference
+from phiquant.phi.weights import Tokens
 from phiquant.quantization.grid import Floats
 from phiquant.targets.target import Artifact, Runner
 
@@ -119,7 +119,9 @@ class Networks:
         true = replace(expected, sliding_window=artifact.architecture.sliding_window)
         other = replace(long, short_factors=long.long_factors, long_factors=long.short_factors)
         swapped = replace(true, rope=replace(true.rope, long=other))
-        return cls(Reference(Variant(artifact, true)), Reference(Variant(artifact, swapped)))
+        return cls(
+            Reference(Reconfigured(artifact, true)), Reference(Reconfigured(artifact, swapped))
+        )
 
 
 def _sides(runner: Runner, networks: Networks, sequence: Tokens, limit: Limit) -> tuple[Side, ...]:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from phiquant.errors import ArtifactError
 from phiquant.evaluation.metrics import Divergence, DivergenceMeter
 from phiquant.evaluation.stopping import LikelyEnd, likely_ends
-from phiquant.evaluation.text import Tokens
 from phiquant.evaluation.truth import ReferenceFigures
+from phiquant.phi.weights import Tokens
 from phiquant.quantization.grid import Floats
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class TextMeasurement:
     """The figures, and the places in the text where the candidate would end it."""
 
     figures: Divergence
@@ -24,7 +24,7 @@ def measure(
     candidate: Iterable[Floats],
     ends: Collection[int],
     advance: Callable[[], None] = lambda: None,
-) -> Measured:
+) -> TextMeasurement:
     """Compare the candidate's logits (tokens, vocabulary) of every window, one window at a time.
 
     Raises ArtifactError where the candidate has another vocabulary.
@@ -39,7 +39,7 @@ def measure(
             if end not in likely or place.margin > likely[end].margin:
                 likely[end] = place
         advance()
-    return Measured(meter.result(), likely)
+    return TextMeasurement(meter.result(), likely)
 
 
 def mean_divergence(reference: Floats, candidate: Floats, tokens: Tokens) -> float:

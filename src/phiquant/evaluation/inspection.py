@@ -1,5 +1,6 @@
 """`inspect`: what any checkpoint or artifact holds, whoever made it."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from math import prod
@@ -11,6 +12,7 @@ from phiquant.evaluation.manifest import Manifest, read_manifest
 from phiquant.evaluation.size import bytes_on_disk
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.source import locate
 from phiquant.targets.table import targets
 from phiquant.targets.target import StoredEntry
 
@@ -42,6 +44,8 @@ class Inspection:
     """Bytes of all files."""
     record: Manifest | None
     """Where it came from and what it lost, if phiquant made it."""
+    notes: tuple[str, ...] = ()
+    """How a checkpoint was read where that is not plain."""
 
     @property
     def nbytes(self) -> int:
@@ -75,18 +79,20 @@ class Inspection:
             "weights": self.weights,
             "bits_per_weight": self.bits_per_weight,
             "types": [asdict(share) for share in self.histogram],
+            "notes": list(self.notes),
             "tensors": [asdict(entry) for entry in self.entries],
             "record": self.record.as_json() if self.record else None,
         }
 
 
-def inspect(path: Path) -> Inspection:
-    """Look at the checkpoint or artifact at `path`, a directory or a file; reads headers only.
+def inspect(path: str | os.PathLike[str]) -> Inspection:
+    """Look at a checkpoint or an artifact; reads headers only.
 
-    Raises ArtifactError or CheckpointError for files that are broken, or no Phi model's.
+    `path` is a directory or a file, or a model's name as in `phi.model_name`; a model on the hub is
+    fetched. Raises ArtifactError or CheckpointError for files that are broken, or no Phi model's,
+    InputError where nothing is there.
     """
-    if not path.exists():
-        raise InputError(f"expected a checkpoint or an artifact at {path}, found nothing")
+    path = _place(path)
     record = read_manifest(path) if path.is_dir() else None
     for target in targets():
         if target.recognises(path):
@@ -109,6 +115,17 @@ def inspect(path: Path) -> Inspection:
     )
 
 
+def _place(path: str | os.PathLike[str]) -> Path:
+    if Path(path).exists():
+        return Path(path)
+    try:
+        return locate(path).directory
+    except InputError as error:
+        raise InputError(
+            f"expected a checkpoint or an artifact at {path}, found nothing; {error}"
+        ) from error
+
+
 def _inspect_checkpoint(path: Path) -> Inspection:
     checkpoint = Checkpoint.open(path)
     entries = (
@@ -123,6 +140,7 @@ def _inspect_checkpoint(path: Path) -> Inspection:
         entries=tuple(entries),
         disk=bytes_on_disk(path),
         record=None,
+        notes=checkpoint.notes,
     )
 
 

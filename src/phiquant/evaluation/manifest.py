@@ -4,7 +4,7 @@
     hash          the hash function of `source` and `files`
     made          when (UTC), with which phiquant, Python and NumPy, on what system
     source        the checkpoint: name, hub id and revision where known, BLAKE3 of its weights
-    recipe        what was asked for
+    recipe        what was asked for, and what to calibrate on
     plan          target, type, bytes, bits per weight, notes, and one row a tensor
     files         BLAKE3 of the artifact's own files, this one and README.md left out
     verification  the figures and the verdict, null until the artifact is verified
@@ -52,9 +52,18 @@ class Manifest:
 
     @classmethod
     def describe(
-        cls, source: Source, hashes: Mapping[str, str], recipe: Recipe, plan: Plan
+        cls,
+        source: Source,
+        hashes: Mapping[str, str],
+        recipe: Recipe,
+        plan: Plan,
+        calibration: Document | None = None,
     ) -> Self:
-        """The record of an artifact that is being made; `hashes` are of the source's files."""
+        """The record of an artifact that is being made.
+
+        `hashes` are of the source's files; `calibration` is the text and the importance matrix
+        that were asked for.
+        """
         return cls(
             made=versions(),
             source={
@@ -64,7 +73,7 @@ class Manifest:
                 "license": license_of(source.directory),
                 "files": dict(hashes),
             },
-            recipe=recipe.as_json(),
+            recipe=recipe.as_json() | {"calibration": calibration},
             plan=plan.as_json(),
             files={},
         )

@@ -19,9 +19,7 @@ import numpy.typing as npt
 
 from phiquant.errors import InputError
 from phiquant.evaluation.bootstrap import Estimate, Figures, Positions, estimate
-
-Floats = npt.NDArray[np.float32]
-Tokens = npt.NDArray[np.int32]
+from phiquant.phi.weights import Floats, Tokens
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,14 @@
 """Which target a path belongs to."""
 
 from pathlib import Path
+from typing import Any
 
 from phiquant.errors import ArtifactError
 from phiquant.targets.table import targets
 from phiquant.targets.target import Target
 
 
-def target_of(path: Path) -> Target:
+def target_of(path: Path) -> Target[Any]:
     """The target whose format `path`, a file or a directory, holds.
 
     Raises ArtifactError if there is none.

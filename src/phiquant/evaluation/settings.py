@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass
 
-from phiquant.evaluation.text import Text
+from phiquant.errors import RequestError
+from phiquant.evaluation.text import EvaluationText
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The defaults take a minute or two for a model of 0.1 billion parameters on two cores."""
+    """The defaults take a minute or two for a model of 0.1 billion parameters on two cores.
 
-    text: Text | None = None
+    Raises RequestError for sizes and limits that mean nothing.
+    """
+
+    text: EvaluationText | None = None
     """None is the text that the package ships."""
     window: int = 256
     """Tokens in a window."""
@@ -21,3 +25,17 @@ class Settings:
     """Whether prompts cross LongRoPE's boundary: four more passes over that many tokens."""
     answer: int = 32
     """Tokens that the answer to a chat prompt may take."""
+
+    def __post_init__(self) -> None:
+        counts = (
+            ("window", self.window, 2),
+            ("windows", self.windows, 1),
+            ("answer", self.answer, 1),
+        )
+        for name, value, least in counts:
+            if value is not None and value < least:
+                raise RequestError(f"expected `{name}` to be {least} or more, found {value}")
+        if self.max_kl is not None and not self.max_kl >= 0:
+            raise RequestError(
+                f"expected a number of nats, at least 0, for `max_kl`, found {self.max_kl}"
+            )

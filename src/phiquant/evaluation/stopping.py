@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phiquant.evaluation.check import Check, Outcome, failed, listed, passed
-from phiquant.evaluation.text import Tokens
+from phiquant.phi.weights import Tokens
 from phiquant.quantization.grid import Floats
 from phiquant.targets.target import Generation, Runner
 

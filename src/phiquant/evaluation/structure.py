@@ -12,6 +12,7 @@ out there.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from math import inf, isclose, sqrt
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +24,8 @@ from phiquant.phi.architecture import Architecture, LongRope, Rope, Weight
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.fused import matrices
 from phiquant.phi.survey import Survey
-from phiquant.phi.weights import bands
-from phiquant.recipe import Recipe
+from phiquant.phi.weights import row_bands
+from phiquant.targets.form import Request
 from phiquant.targets.target import Artifact, Target
 
 FLOAT_TOLERANCE = 1e-6
@@ -143,14 +144,14 @@ def _bands(weight: Weight) -> Iterator[tuple[int, int | None]]:
     if len(weight.shape) == 1:
         yield 0, None
     else:
-        yield from bands(*weight.shape)
+        yield from row_bands(*weight.shape)
 
 
-def check_extra(artifact: Artifact, target: Target, checkpoint: Checkpoint) -> Check:
+def check_extra(artifact: Artifact, target: Target[Any], checkpoint: Checkpoint) -> Check:
     """Whether the artifact stores only what a plan for this checkpoint would store."""
     architecture = checkpoint.architecture
     names = [weight.name for weight in architecture.weights()]
-    plan = target.plan(architecture, Survey(dict.fromkeys(names, 0.0)), Recipe(target.name))
+    plan = target.plan(architecture, Survey(dict.fromkeys(names, 0.0)), target.read(Request()))
     known = {name for row in plan.rows for name in (row.output, row.source) if name}
     if target.apart:
         known |= {part.name for part in matrices(architecture)}

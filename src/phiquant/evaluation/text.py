@@ -16,17 +16,15 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from phiquant.errors import InputError
-
-Tokens = npt.NDArray[np.int32]
+from phiquant.phi.weights import Tokens
 
 SHIPPED = "mixed.txt"
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class EvaluationText:
     """A text by name; the hash tells whether two figures were measured over the same one."""
 
     name: str
@@ -39,7 +37,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class EvaluationSample:
     """How much of which text was measured."""
 
     text: str
@@ -55,16 +53,16 @@ class Sample:
         return asdict(self)
 
 
-def shipped_text() -> Text:
+def shipped_text() -> EvaluationText:
     """The text that comes with the package."""
     place = resources.files("phiquant.evaluation") / "texts" / SHIPPED
-    return Text(f"phiquant {SHIPPED}", place.read_text(encoding="utf-8"))
+    return EvaluationText(f"phiquant {SHIPPED}", place.read_text(encoding="utf-8"))
 
 
-def read_text(path: Path) -> Text:
+def read_text(path: Path) -> EvaluationText:
     """A user's own text; InputError if it is not UTF-8."""
     try:
-        return Text(path.name, path.read_text(encoding="utf-8"))
+        return EvaluationText(path.name, path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the text {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -5,16 +5,18 @@ head (12 kB a token). The logits of one window are made from them whenever they 
 for the price of one matrix product, and nothing needs to be spilled to the disk.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from phiquant.evaluation.reconfigured import Reconfigured
 from phiquant.evaluation.settings import Settings
-from phiquant.evaluation.text import Sample, Tokens, cut, shipped_text
-from phiquant.evaluation.variant import Variant
+from phiquant.evaluation.text import EvaluationSample, cut, shipped_text
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
+from phiquant.phi.source import locate
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
+from phiquant.phi.weights import Tokens
 from phiquant.progress import OnProgress, Progress, ignore
 from phiquant.quantization.grid import Floats
 
@@ -28,7 +30,7 @@ class ReferenceFigures:
 
     checkpoint: Checkpoint
     tokenizer: Tokenizer
-    sample: Sample
+    sample: EvaluationSample
     windows: tuple[Tokens, ...]
     hidden: tuple[Floats, ...]
     forward: Reference
@@ -36,7 +38,7 @@ class ReferenceFigures:
     @classmethod
     def measure(
         cls,
-        checkpoint: Checkpoint | Path,
+        checkpoint: Checkpoint | str | os.PathLike[str],
         settings: Settings | None = None,
         on_progress: OnProgress = ignore,
     ) -> "ReferenceFigures":
@@ -45,12 +47,13 @@ class ReferenceFigures:
         Raises InputError where the checkpoint, its tokenizer or the text will not do.
         """
         settings = settings or Settings()
-        if isinstance(checkpoint, Path):
-            checkpoint = Checkpoint.open(checkpoint)
+        if not isinstance(checkpoint, Checkpoint):
+            source = locate(checkpoint)
+            checkpoint = Checkpoint.open(source.directory, source.name)
         tokenizer = checkpoint.tokenizer
         text = settings.text or shipped_text()
         windows = cut(tokenizer.encode(text.content), settings.window, settings.windows)
-        sample = Sample(
+        sample = EvaluationSample(
             text=text.name,
             sha256=text.sha256,
             window=len(windows[0]),
@@ -73,7 +76,7 @@ class ReferenceFigures:
         long = architecture.rope.long
         assert long is not None
         rope = replace(architecture.rope, long=replace(long, short_factors=long.long_factors))
-        forward = Reference(Variant(self.checkpoint, replace(architecture, rope=rope)))
+        forward = Reference(Reconfigured(self.checkpoint, replace(architecture, rope=rope)))
         hidden = tuple(hidden_states(forward, self.windows, on_progress))
         return replace(self, hidden=hidden, forward=forward)
 

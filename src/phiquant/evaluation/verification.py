@@ -6,6 +6,7 @@ LongRoPE's boundary. A fault does not end the work; everything that can still be
 and the verdict lists all reasons.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -27,7 +28,7 @@ from phiquant.evaluation.structure import (
     check_metadata,
     check_weights,
 )
-from phiquant.evaluation.text import Sample
+from phiquant.evaluation.text import EvaluationSample
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.progress import OnProgress, Progress, ignore
@@ -43,7 +44,7 @@ class Verification:
     type: str
     against: str
     """The checkpoint's name."""
-    sample: Sample
+    sample: EvaluationSample
     checks: tuple[Check, ...]
     size: Size | None = None
     weight_errors: WeightErrors | None = None
@@ -118,19 +119,20 @@ def _finite(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
 
 
 def verify(
-    path: Path,
-    against: ReferenceFigures | Checkpoint | Path,
+    path: str | os.PathLike[str],
+    against: ReferenceFigures | Checkpoint | str | os.PathLike[str],
     settings: Settings | None = None,
     on_progress: OnProgress = ignore,
 ) -> Verification:
     """Verify the artifact at `path`, a directory or a file, whoever made it.
 
-    `against` is the checkpoint that it was made from, or, to verify several artifacts of one
-    checkpoint, the `ReferenceFigures` that were measured once. The verdict is in the result;
+    `against` is the checkpoint that it was made from, opened or named as in `quantize`, or, to
+    verify several artifacts of one checkpoint, the `ReferenceFigures` that were measured once. The
+    verdict is in the result;
     nothing is written. Raises ArtifactError if `path` is no artifact at all, InputError if the
     checkpoint or the text will not do, MissingDependency if the runtime is not installed.
     """
-    settings = settings or Settings()
+    settings, path = settings or Settings(), Path(path)
     target = target_of(path)
     if not isinstance(against, ReferenceFigures):
         against = ReferenceFigures.measure(against, settings, on_progress)
@@ -145,7 +147,7 @@ def verify(
 @dataclass(frozen=True, slots=True)
 class _Task:
     path: Path
-    target: Target
+    target: Target[Any]
     truth: ReferenceFigures
     settings: Settings
     on_progress: OnProgress
@@ -197,7 +199,9 @@ def _run(artifact: Artifact, task: _Task) -> Run:
         return Run((failed("runtime", f"the runtime cannot run the artifact: {error}"),), None)
 
 
-def _unreadable(path: Path, target: Target, truth: ReferenceFigures, reason: str) -> Verification:
+def _unreadable(
+    path: Path, target: Target[Any], truth: ReferenceFigures, reason: str
+) -> Verification:
     return Verification(
         path=path,
         target=target.name,

@@ -20,10 +20,11 @@ from phiquant.calibration.analysis import (
     analyse,
     analysis_windows,
 )
+from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.calibration.divergence import Candidates, divergences
 from phiquant.calibration.sensitivity import grid_errors, sampled_rows
 from phiquant.calibration.text import sample_of
-from phiquant.errors import InputError, RequestError
+from phiquant.errors import InputError
 from phiquant.job.protection import plan_of, protects_values
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
@@ -47,7 +48,7 @@ from phiquant.quantization.feedback.means import encode_for
 from phiquant.quantization.grid import Grid
 from phiquant.quantization.inputs import Inputs
 from phiquant.quantization.rescaling import Rescaled, even_factors
-from phiquant.recipe import CalibrationText, Recipe
+from phiquant.recipe import Recipe
 from phiquant.targets.table import target
 
 Tokens = npt.NDArray[np.int32]
@@ -75,8 +76,8 @@ def within_budgets(
 ) -> tuple[Plan, ...]:
     """The plans, those of recipes with a budget allocated; one analysis serves all of them.
 
-    A recipe of the best quality that divides layers by OpenVINO's ratio is planned anew, with the
-    sensitivities. Recipes that want neither cost nothing.
+    A recipe of the best quality whose form divides bits among layers itself (by a ratio) is planned
+    anew, with the sensitivities. Recipes that want neither cost nothing.
     """
     if not any(_wants_analysis(recipe) for recipe, _ in asked):
         return tuple(plan for _, plan in asked)
@@ -103,21 +104,7 @@ def within_budgets(
 
 
 def _wants_analysis(recipe: Recipe) -> bool:
-    divided = recipe.quality == "best" and recipe.option("ratio", "1") != "1"
-    return recipe.budget is not None or divided
-
-
-def check_budget(recipe: Recipe) -> None:
-    """Raise RequestError where the recipe says otherwise which bits tensors are to get."""
-    if recipe.budget is None:
-        return
-    if recipe.type is not None or recipe.precision in ("fp16", "fp32"):
-        raise RequestError(
-            "a budget chooses the format of every tensor; leave out "
-            f"{'--type' if recipe.type is not None else '--precision'}"
-        )
-    if recipe.option("ratio", "1") != "1":
-        raise RequestError("a budget divides bits among all tensors; leave out --ratio")
+    return recipe.budget is not None or (recipe.quality == "best" and recipe.form.divides)
 
 
 @dataclass(frozen=True)
@@ -186,7 +173,7 @@ def allocate(
         model = model.rescaled()
     whole, into = plan, target(recipe.target)
 
-    choices = into.choices_for(recipe, model.survey)
+    choices = into.choices_for(recipe.form, model.survey)
     if into.apart:
         plan = taken_apart(plan, model.source.architecture, choices)
     offers = offers_for(recipe, plan, model, on_progress)
@@ -212,7 +199,7 @@ def offers_for(
     """Every way in which the recipe's target may store each tensor, with its predicted effect."""
     into, offers = target(recipe.target), {}
     for done, row in enumerate(plan.rows, 1):
-        choices = into.choices(row, recipe, model.survey)
+        choices = into.choices(row, recipe.form, model.survey)
         if choices:
             grids = {one.grid: into.grids[one.grid] for one in choices}
             effects = _effects(row, grids, recipe, model)

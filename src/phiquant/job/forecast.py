@@ -80,7 +80,7 @@ def require_disk(needed: Forecast, free: int, place: str, fitting: Iterable[str]
     would = ", ".join(fitting)
     raise ResourceError(
         f"the artifacts need {needed.disk / 1e9:.2f} GB of disk at {place}, "
-        f"{free / 1e9:.2f} GB are free; make room, choose another destination with -o"
+        f"{free / 1e9:.2f} GB are free; make room, choose another `output`"
         + (f", or ask for less: {would} would fit" if would else "")
     )
 

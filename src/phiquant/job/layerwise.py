@@ -19,15 +19,15 @@ import numpy.typing as npt
 
 from phiquant.calibration.cost import HEAD_TOKENS, Cost, product_rate, rescaling_sample
 from phiquant.calibration.fisher import gather_output_moments
-from phiquant.calibration.hidden_states import Stream
+from phiquant.calibration.hidden_states import HiddenStates
 from phiquant.calibration.input_sums import InputSums
-from phiquant.calibration.journal import Journal, keep
+from phiquant.calibration.journal import Journal, Region, keep
 from phiquant.calibration.moments import Moments
 from phiquant.calibration.walk import Sides, gather, walk_block
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.phi.linear import embed
 from phiquant.phi.reference import Reference
-from phiquant.phi.weights import Floats, WeightSource, bands
+from phiquant.phi.weights import Floats, WeightSource, row_bands
 from phiquant.planning.plan import PlanRow
 from phiquant.progress import OnProgress
 from phiquant.quantization.feedback.rounder import Method, Rounder
@@ -97,7 +97,7 @@ def calibrate(
         for weight in walk_block(source, run.sides, layer):
             done += cost.layer(weight)
             cost.report(done, on_progress)
-        journal.complete(layer + 1)
+        journal.complete(layer + 1, run.states())
     run.finish()
     cost.report(cost.total, on_progress)
     return source
@@ -117,10 +117,12 @@ def _factors(source: WeightSource, sequences: Tokens, journal: Journal) -> Facto
 
 
 class _Network:
-    """One artifact's network: its stream, and how its weights are rounded and kept."""
+    """One artifact's network: its hidden states, and how its weights are rounded and kept."""
 
-    def __init__(self, wanted: Wanted, stream: Stream, method: Method, journal: Journal) -> None:
-        self.wanted, self.stream = wanted, stream
+    def __init__(
+        self, wanted: Wanted, states: HiddenStates, method: Method, journal: Journal
+    ) -> None:
+        self.wanted, self.states = wanted, states
         self._method, self._journal = method, journal
 
     def round(self, weight: Weight, values: Floats, moments: Moments) -> Floats:
@@ -144,7 +146,7 @@ class _Network:
         if moments is not None and hasattr(grid, "fit"):
             rounder = Rounder(moments, grid.block, self._method)
         into = self._journal.make(self.wanted.name, row.output, grid.layout(weight.shape))
-        for first, last in bands(*weight.shape):
+        for first, last in row_bands(*weight.shape):
             values = source.weight(weight.name, first, last)
             keep(into, first, _rounded(grid, values, rounder, first))
 
@@ -176,12 +178,20 @@ class _Run:
         self._source, self._sequences = source, sequences
         self._architecture: Architecture = source.architecture
 
-        def stream(name: str) -> Stream:
-            return Stream(self._architecture, sequences, journal.directory / name, journal.blocks)
+        def states(name: str) -> HiddenStates:
+            path = journal.directory / name
+            return HiddenStates(self._architecture, sequences, path, journal.blocks)
 
-        networks = [_Network(one, stream(one.name), method, journal) for one in wanted]
-        self.sides = Sides(stream("original") if method.looks_at_original else None, networks)
+        networks = [_Network(one, states(one.name), method, journal) for one in wanted]
+        self.sides = Sides(states("original") if method.looks_at_original else None, networks)
         self._networks = networks
+
+    def states(self) -> list[Region]:
+        """The sample's states in every network: what the next block begins with."""
+        streams = [network.states for network in self._networks]
+        return [
+            one.region for one in ([self.sides.original] if self.sides.original else []) + streams
+        ]
 
     def begin(self) -> None:
         """Round the embeddings, and embed the sample."""
@@ -189,9 +199,9 @@ class _Run:
         moments = self._head_moments() if self._architecture.tied_head else None
         for network in self._networks:
             network.round_in_bands(weight, self._source, moments)
-            for chunk in network.stream.chunks():
+            for chunk in network.states.chunks():
                 ids = self._sequences[chunk.first : chunk.last].reshape(-1)
-                network.stream.embed(chunk, network.rows(weight, ids))
+                network.states.embed(chunk, network.rows(weight, ids))
         original = self.sides.original
         if original is not None:
             for chunk in original.chunks():

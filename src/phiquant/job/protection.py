@@ -26,9 +26,8 @@ def protects_values(recipe: Recipe, architecture: Architecture) -> bool:
 def plan_of(recipe: Recipe, architecture: Architecture, survey: Survey) -> Plan:
     """What the recipe's target plans for it, with its values protected. Raises RequestError."""
     into = target(recipe.target)
-    plan = into.plan(architecture, survey, recipe)
-
+    plan = into.plan(architecture, survey, recipe.form)
     if not protects_values(recipe, architecture):
         return plan
-    protected = values_at_8_bits(plan, architecture, into.choices_for(recipe, survey))
+    protected = values_at_8_bits(plan, architecture, into.choices_for(recipe.form, survey))
     return protected if protected == plan else protected.with_notes((NOTE,))

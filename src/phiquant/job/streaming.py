@@ -22,7 +22,7 @@ from phiquant.planning.plan import PlanRow
 from phiquant.progress import OnProgress, Progress
 from phiquant.quantization.bands import WEIGHTS_PER_BAND
 from phiquant.quantization.grid import Floats, Parts
-from phiquant.targets.target import Writer
+from phiquant.targets.writing import Writer
 
 BAND = WEIGHTS_PER_BAND
 """Weights in a band, which one core works on at a time."""
@@ -122,7 +122,7 @@ def all_bands(checkpoint: Checkpoint, outlets: Sequence[Outlet]) -> Iterator[Ban
         if following is not None:
             checkpoint.read_ahead(following)
         tensor = checkpoint.tensors[name]
-        for first, last in bands(tensor.shape):
+        for first, last in core_bands(tensor.shape):
             nbytes = (last - first) * tensor.nbytes // tensor.shape[0]
             yield Band(name, first, last, nbytes, by_source[name])
 
@@ -146,7 +146,7 @@ def in_order(
             future.cancel()
 
 
-def bands(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+def core_bands(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     """Row ranges of at most BAND weights where a row allows it; a vector is one band."""
     step = shape[0] if len(shape) == 1 else max(1, BAND // shape[1])
     for first in range(0, shape[0], step):

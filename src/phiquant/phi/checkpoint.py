@@ -1,11 +1,11 @@
 """A Phi checkpoint on disk: validated on opening, mapped, read a band of rows at a time.
 
-Opening reads headers only. Every way in which the files can disagree with the configuration or
-with one another ends in one CheckpointError that names the tensors.
+Opening reads headers only (and a stored head that config.json ties to the embedding: `tied_head`).
+Every way in which the files can disagree with the configuration or with one another ends in one
+CheckpointError; where transformers reads the files all the same, so does this, and a note says how.
 """
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,23 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.errors import CheckpointError
+from phiquant.host.file_state import FileState, file_state, is_still
+from phiquant.phi.agreement import check_agreement
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import read_architecture, read_config
-from phiquant.phi.safetensors_file import (
-    StoredTensor,
-    map_file,
-    read_ahead,
-    read_header,
-    tensor_view,
-)
+from phiquant.phi.listed import listed
+from phiquant.phi.model_name import name_directory
+from phiquant.phi.safetensors_file import SafetensorsTensor, map_file, read_ahead, tensor_view
+from phiquant.phi.tensor_names import architecture_names
+from phiquant.phi.tied_head import settle_head
 from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
-from phiquant.phi.widen import widen
+from phiquant.phi.weight_files import find_weight_files, read_tensors
+from phiquant.phi.widen import WEIGHT_DTYPES, widen
 
-INDEX = "model.safetensors.index.json"
-WEIGHT_DTYPES = ("BF16", "F16", "F32")
 Made = TypeVar("Made")
-
-PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 @dataclass(frozen=True)
@@ -42,19 +39,26 @@ class Checkpoint:
     name: str
     """What the model is called, for file names and cards."""
     config: Mapping[str, Any]
+    """The parsed config.json, corrected where the weights say otherwise (`tied_head`)."""
     architecture: Architecture
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, SafetensorsTensor]
+    """By the architecture's names."""
     mapped: Mapping[Path, npt.NDArray[np.uint8]] = field(repr=False, compare=False)
     """The weight files, each mapped once: pages that were seen stay within reach."""
+    notes: tuple[str, ...] = ()
+    """How the files were read where that is not plain: for the plan of every artifact."""
+    states: Mapping[Path, FileState] = field(default_factory=dict, repr=False, compare=False)
+    """The weight files as they were when they were mapped."""
     _made: dict[Callable[..., object], object] = field(
         default_factory=dict, repr=False, compare=False
     )
 
     @classmethod
     def open(cls, directory: Path, name: str | None = None) -> Self:
-        """Open and check the checkpoint in `directory`, called `name` or as the directory is.
+        """Open and check the checkpoint in `directory`, called `name` or as `model_name` has it.
 
-        Raises ConfigError or CheckpointError; see the modules `config` and `safetensors_file`.
+        Raises ConfigError or CheckpointError; see the modules `config`, `weight_files`,
+        `safetensors_file`, `tensor_names` and `agreement`.
         """
         if not directory.is_dir():
             raise CheckpointError(
@@ -63,13 +67,24 @@ class Checkpoint:
             )
         config = read_config(directory)
         architecture = read_architecture(config)
-        stored = [tensor for path in _weight_files(directory) for tensor in read_header(path)]
-        _check_against_index(directory, stored)
-        tensors = {tensor.name: tensor for tensor in stored}
-        _check_against_architecture(architecture, tensors)
-        mapped = {path: map_file(path) for path in {tensor.path for tensor in stored}}
-        name = name or directory.resolve().name
-        return cls(directory, name, config, architecture, tensors, mapped)
+        files = find_weight_files(directory, config)
+        stored, renamings = architecture_names(read_tensors(files))
+        states = {path: file_state(path) for path in {each.path for each in stored.values()}}
+        mapped = {path: map_file(path) for path in {tensor.path for tensor in stored.values()}}
+        settled = settle_head(architecture, stored, mapped)
+        check_agreement(settled.architecture, settled.tensors, files)
+        if settled.architecture != architecture:
+            config["tie_word_embeddings"] = settled.architecture.tied_head
+        return cls(
+            directory,
+            name or name_directory(directory).name,
+            config,
+            settled.architecture,
+            settled.tensors,
+            mapped,
+            (*files.notes, *renamings, *settled.notes),
+            states,
+        )
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -81,6 +96,18 @@ class Checkpoint:
         if make not in self._made:
             self._made[make] = make(self)
         return self._made[make]  # type: ignore[return-value]
+
+    def check_unchanged(self) -> None:
+        """CheckpointError if a weight file is another than it was when the checkpoint was opened.
+
+        What was read since, and what was hashed, need not be the same then.
+        """
+        changed = [path.name for path, state in self.states.items() if not is_still(path, state)]
+        if changed:
+            raise CheckpointError(
+                f"{listed(changed)} in {self.directory} changed while it was read; run the command "
+                "again once nothing writes to the checkpoint"
+            )
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -113,97 +140,3 @@ class Checkpoint:
     def weight(self, name: str, first: int = 0, last: int | None = None) -> npt.NDArray[np.float32]:
         """Rows `first` to `last` (exclusive) of the tensor, widened to float32, exactly."""
         return widen(self.raw(name)[first:last], self.tensors[name].dtype)
-
-
-def _weight_files(directory: Path) -> list[Path]:
-    index = directory / INDEX
-    if index.is_file():
-        names = sorted(set(_weight_map(index).values()))
-        missing = [name for name in names if not (directory / name).is_file()]
-        if missing:
-            raise CheckpointError(
-                f"{INDEX} names {_listed(missing)}, not in {directory}; download what is missing"
-            )
-        return [directory / name for name in names]
-    files = sorted(directory.glob("*.safetensors"))
-    if files:
-        return files
-    pickled = sorted(path.name for pattern in PICKLED for path in directory.glob(pattern))
-    if pickled:
-        raise CheckpointError(
-            f"found only pickled weights ({_listed(pickled)}), which can run code when loaded; "
-            "use the model's safetensors files, or convert them first with transformers' "
-            "save_pretrained(safe_serialization=True) in an environment you can throw away"
-        )
-    raise CheckpointError(f"found a config.json but no *.safetensors file in {directory}")
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        mapping = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{index.name} has no readable weight_map ({error})") from error
-    if not isinstance(mapping, dict) or not all(isinstance(v, str) for v in mapping.values()):
-        raise CheckpointError(f"{index.name}: weight_map should map tensor names to file names")
-    outside = [name for name in mapping.values() if Path(name).name != name]
-    if outside:
-        raise CheckpointError(f"{index.name} names files outside its directory: {_listed(outside)}")
-    return mapping
-
-
-def _check_against_index(directory: Path, stored: Iterable[StoredTensor]) -> None:
-    places: dict[str, str] = {}
-    for tensor in stored:
-        if tensor.name in places:
-            raise CheckpointError(
-                f"{tensor.name} is in both {places[tensor.name]} and {tensor.path.name}; "
-                "remove the files that do not belong to this checkpoint"
-            )
-        places[tensor.name] = tensor.path.name
-    index = directory / INDEX
-    if index.is_file():
-        expected = _weight_map(index)
-        wrong = sorted(
-            name
-            for name in expected.keys() | places.keys()
-            if expected.get(name) != places.get(name)
-        )
-        if wrong:
-            raise CheckpointError(
-                f"the shards disagree with {INDEX} about {_listed(wrong)}; download both again"
-            )
-
-
-def _check_against_architecture(
-    architecture: Architecture, tensors: Mapping[str, StoredTensor]
-) -> None:
-    expected = {weight.name: weight for weight in architecture.weights()}
-    missing = [name for name in expected if name not in tensors]
-    extra = [name for name in tensors if name not in expected]
-    misshaped = [
-        f"{name} (expected {list(expected[name].shape)}, found {list(tensor.shape)})"
-        for name, tensor in tensors.items()
-        if name in expected and tensor.shape != expected[name].shape
-    ]
-    mistyped = [
-        f"{name} ({tensor.dtype})"
-        for name, tensor in tensors.items()
-        if tensor.dtype not in WEIGHT_DTYPES
-    ]
-    faults = [
-        f"{title}: {_listed(names)}"
-        for title, names in (
-            ("missing", missing),
-            ("not part of the architecture", extra),
-            ("misshaped", misshaped),
-            (f"not one of {', '.join(WEIGHT_DTYPES)}", mistyped),
-        )
-        if names
-    ]
-    if faults:
-        raise CheckpointError(f"the tensors are not what config.json promises: {'; '.join(faults)}")
-
-
-def _listed(names: list[str], limit: int = 6) -> str:
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from phiquant.errors import ConfigError
+from phiquant.phi import adapter
 from phiquant.phi.architecture import ARCHITECTURE, Architecture, LongRope, Rope
 
 LONGROPE_NAMES = ("longrope", "su", "yarn")
@@ -31,6 +32,8 @@ Config = Mapping[str, Any]
 def read_config(directory: Path) -> dict[str, Any]:
     """The parsed `config.json` of `directory`; ConfigError if absent or no JSON object."""
     path = directory / "config.json"
+    if not path.is_file() and (directory / adapter.CONFIG).is_file():
+        raise ConfigError(f"{directory} holds an adapter and no model; {adapter.MERGE}")
     if not path.is_file():
         raise ConfigError(
             f"expected a checkpoint with a config.json in {directory}, found none; "

@@ -4,8 +4,8 @@ The table is family.toml. Factors of LongRoPE are placeholders there (sizes depe
 number), so an outline from here is for planning and never for making an artifact.
 """
 
+import os
 import re
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -13,23 +13,34 @@ from typing import Any
 
 from phiquant.phi.architecture import ARCHITECTURE
 from phiquant.phi.config import read_architecture
-from phiquant.phi.outline import Outline, assumed_survey
-from phiquant.phi.source import Source
-
-TABLE = Path(__file__).parent / "family.toml"
+from phiquant.phi.model_name import read_model_name
+from phiquant.phi.outline import Outline, assumed_survey, read_outline
+from phiquant.phi.published import published, published_id
+from phiquant.phi.source import Source, locate
 
 
 @cache
 def family() -> Mapping[str, Outline]:
     """Every model of the table, by its hub id's last part."""
-    document = tomllib.loads(TABLE.read_text(encoding="utf-8"))
-    return {entry["hub"].rpartition("/")[2]: _outline(entry) for entry in document.values()}
+    return {entry["hub"].rpartition("/")[2]: _outline(entry) for entry in published()}
 
 
 def known_model(word: str) -> Outline | None:
     """The model that `word` names: a hub id, or its last part, in whatever case."""
-    wanted = word.removeprefix("microsoft/").lower()
-    return next((one for name, one in family().items() if name.lower() == wanted), None)
+    hub_id = published_id(word)
+    return None if hub_id is None else family()[hub_id.rpartition("/")[2]]
+
+
+def find_outline(model: str | os.PathLike[str], revision: str | None = None) -> Outline:
+    """The outline of a directory, of a published Phi, or of a model on the hub, of which one small
+    file is fetched.
+    """
+    named = read_model_name(model, revision)
+    if named.directory is None and named.hub_id is not None:
+        known = known_model(named.hub_id)
+        if known is not None:
+            return known
+    return read_outline(locate(model, revision, wanted=("config.json",)))
 
 
 def _outline(entry: Mapping[str, Any]) -> Outline:

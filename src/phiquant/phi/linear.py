@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.host.threads import for_each, multiply
-from phiquant.phi.weights import Floats, WeightSource, bands
+from phiquant.phi.weights import Floats, WeightSource, row_bands
 
 _READ_THROUGH = 64
 
@@ -61,7 +61,7 @@ def rms_norm(hidden: Floats, gains: Floats, epsilon: float) -> Floats:
 def project(source: WeightSource, name: str, inputs: Floats, rows: int) -> Floats:
     """`inputs` (tokens, in) times the transposed weight `name` (rows, in): (tokens, rows)."""
     outputs = np.empty((len(inputs), rows), np.float32)
-    for first, last in bands(rows, inputs.shape[1]):
+    for first, last in row_bands(rows, inputs.shape[1]):
         multiply(inputs, source.weight(name, first, last), outputs[:, first:last])
     return outputs
 
@@ -73,7 +73,7 @@ def gated(source: WeightSource, name: str, inputs: Floats, inner: int) -> Floats
     read in step so that the fused output never exists. Source: https://arxiv.org/abs/2002.05202.
     """
     outputs = np.empty((len(inputs), inner), np.float32)
-    for first, last in bands(inner, 2 * inputs.shape[1]):
+    for first, last in row_bands(inner, 2 * inputs.shape[1]):
         gate, up = np.empty((2, len(inputs), last - first), np.float32)
         multiply(inputs, source.weight(name, first, last), gate)
         multiply(inputs, source.weight(name, inner + first, inner + last), up)

@@ -20,15 +20,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
 from phiquant.errors import InputError
 from phiquant.phi.attention import attend
 from phiquant.phi.linear import embed, gated, project, rms_norm
 from phiquant.phi.rope import Rotation, rotate, rotation, uses_long_factors
-from phiquant.phi.weights import Floats, Resident, WeightSource
-
-Tokens = npt.NDArray[np.int32]
+from phiquant.phi.weights import Floats, Resident, Tokens, WeightSource
 
 Observe = Callable[[str, Floats], None]
 """Called with a matrix's name and its inputs (tokens, in), before they are multiplied by it."""

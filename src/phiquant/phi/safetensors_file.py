@@ -28,9 +28,12 @@ RAW_DTYPES: Mapping[str, np.dtype[np.generic]] = {
 }
 """Stored element type → NumPy view of it; BF16 is viewed as its 16 bits."""
 
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that a clone without Git LFS has in place of a large file."""
+
 
 @dataclass(frozen=True, slots=True)
-class StoredTensor:
+class SafetensorsTensor:
     """A tensor as it lies in a file; `offset` is in bytes from the file's start."""
 
     name: str
@@ -41,12 +44,14 @@ class StoredTensor:
     nbytes: int
 
 
-def read_header(path: Path) -> tuple[StoredTensor, ...]:
+def read_header(path: Path) -> tuple[SafetensorsTensor, ...]:
     """All tensors of the file, by offset; CheckpointError if the file is not sound."""
     from safetensors import SafetensorError, safe_open
 
     try:
         # Opened here first: the library calls a file that may not be read an absent one.
+        with path.open("rb") as file:
+            _refuse_pointer(path, file.read(len(POINTER)))
         with path.open("rb") as file, safe_open(path, framework="numpy"):
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))
@@ -64,9 +69,17 @@ def read_header(path: Path) -> tuple[StoredTensor, ...]:
         first, last = entry["data_offsets"]
         shape = tuple(entry["shape"])
         tensors.append(
-            StoredTensor(name, entry["dtype"], shape, path, 8 + length + first, last - first)
+            SafetensorsTensor(name, entry["dtype"], shape, path, 8 + length + first, last - first)
         )
     return tuple(sorted(tensors, key=lambda tensor: tensor.offset))
+
+
+def _refuse_pointer(path: Path, head: bytes) -> None:
+    if head == POINTER:
+        raise CheckpointError(
+            f"{path.name} is a pointer that Git LFS left in place of the weights; fetch them with "
+            "`git lfs pull`, or download the model again"
+        )
 
 
 def map_file(path: Path) -> npt.NDArray[np.uint8]:
@@ -74,18 +87,18 @@ def map_file(path: Path) -> npt.NDArray[np.uint8]:
     return np.memmap(path, np.uint8, mode="r")
 
 
-def tensor_view(file: npt.NDArray[np.uint8], tensor: StoredTensor) -> npt.NDArray[np.generic]:
+def tensor_view(file: npt.NDArray[np.uint8], tensor: SafetensorsTensor) -> npt.NDArray[np.generic]:
     """The tensor, in its stored element type and shape, within the bytes of its file."""
     data = file[tensor.offset : tensor.offset + tensor.nbytes].view(np.ndarray)
     return data.view(RAW_DTYPES[tensor.dtype]).reshape(tensor.shape)
 
 
-def map_tensor(tensor: StoredTensor) -> npt.NDArray[np.generic]:
+def map_tensor(tensor: SafetensorsTensor) -> npt.NDArray[np.generic]:
     """A read-only view of one tensor alone; for many, map the file once."""
     return tensor_view(map_file(tensor.path), tensor)
 
 
-def read_ahead(file: npt.NDArray[np.uint8], tensor: StoredTensor) -> None:
+def read_ahead(file: npt.NDArray[np.uint8], tensor: SafetensorsTensor) -> None:
     """Ask the system to fetch the pages of a tensor; a no-op where it cannot be asked."""
     mapped = getattr(file, "_mmap", None)
     if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED"):

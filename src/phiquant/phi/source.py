@@ -1,22 +1,23 @@
-"""Where a checkpoint comes from: a local directory, or a Hugging Face model id.
+"""Where a checkpoint comes from: a local directory, or a model on the Hugging Face hub.
 
 Of a model on the hub only configuration, safetensors and tokenizer files are fetched, never
 code. The hub's own cache, token and offline mode (`HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE`)
 apply.
 """
 
-import re
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from phiquant.errors import InputError, MissingDependency
+from phiquant.phi.model_name import name_directory, read_model_name
 
 WANTED = (
     "config.json",
     "generation_config.json",
     "*.safetensors",
-    "model.safetensors.index.json",
+    "*.safetensors.index.json",
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -25,10 +26,10 @@ WANTED = (
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
     "README.md",
     "LICENSE*",
 )
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +43,19 @@ class Source:
     """The commit on the hub, where it is known."""
 
 
-def locate(model: str, revision: str | None = None, wanted: Sequence[str] = WANTED) -> Source:
-    """The directory for `model`, fetched from the hub if it is an id such as
-    "microsoft/Phi-4-mini-instruct"; of such a one, the files that match `wanted`.
+def locate(
+    model: str | os.PathLike[str], revision: str | None = None, wanted: Sequence[str] = WANTED
+) -> Source:
+    """The directory of `model`, in any of the words that `model_name` lists.
 
-    Raises InputError if there is no such directory or model.
+    A model on the hub is fetched: of its files, those that match `wanted`. Raises InputError if
+    no such directory or model exists, RequestError for a revision that contradicts the address.
     """
-    path = _expanded(model)
-    if path.is_dir():
-        directory = path.resolve()
-        # Names go into records and metadata, which are UTF-8; a file system's need not be.
-        return Source(directory, directory.name.encode(errors="replace").decode())
-    if path.exists():
-        raise InputError(f"expected a checkpoint directory, found the file {model}")
-    if not HUB_ID.fullmatch(model):
-        raise InputError(
-            f"there is no directory {model}; give a checkpoint's directory or a Hugging Face id "
-            "such as microsoft/Phi-4-mini-instruct"
-        )
-    return _fetch(model, revision, wanted)
-
-
-def _expanded(model: str) -> Path:
-    try:
-        return Path(model).expanduser()
-    except RuntimeError as error:  # "~name", and there is no such person
-        raise InputError(f"there is no home directory for {model}") from error
+    named = read_model_name(model, revision)
+    if named.directory is not None:
+        return Source(named.directory, named.name, named.hub_id, named.revision)
+    assert named.hub_id is not None
+    return _fetch(named.hub_id, named.revision, wanted)
 
 
 def _fetch(hub_id: str, revision: str | None, wanted: Sequence[str]) -> Source:
@@ -81,7 +69,7 @@ def _fetch(hub_id: str, revision: str | None, wanted: Sequence[str]) -> Source:
             RevisionNotFoundError,
         )
     except ImportError as error:
-        raise MissingDependency("huggingface-hub", "hub", f"fetching {hub_id}") from error
+        raise MissingDependency("huggingface-hub", f"fetching {hub_id}") from error
     try:
         directory = Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(wanted)))
     except GatedRepoError as error:
@@ -99,10 +87,9 @@ def _fetch(hub_id: str, revision: str | None, wanted: Sequence[str]) -> Source:
     except RevisionNotFoundError as error:
         raise InputError(f"{hub_id} has no revision {revision!r}") from error
     except LocalEntryNotFoundError as error:
+        state = hub_id if revision is None else f"{hub_id} at {revision}"
         raise InputError(
-            f"{hub_id} is not in the local cache and the hub cannot be reached; "
+            f"{state} is not in the local cache and the hub cannot be reached; "
             "connect, unset HF_HUB_OFFLINE, or give a local directory"
         ) from error
-    # The cache keeps each snapshot under .../snapshots/<commit>.
-    commit = directory.name if directory.parent.name == "snapshots" else None
-    return Source(directory, hub_id.rsplit("/", 1)[-1], hub_id, commit)
+    return Source(directory, hub_id.rpartition("/")[2], hub_id, name_directory(directory).revision)

@@ -14,6 +14,7 @@ from math import isinf
 from phiquant.errors import CheckpointError
 from phiquant.host.cores import cores
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.listed import listed
 from phiquant.phi.widen import largest_magnitude
 
 PIECE = 1 << 25
@@ -66,8 +67,7 @@ def survey(
     broken = [name for name, value in largest.items() if isinf(value)]
     if broken:
         raise CheckpointError(
-            f"NaN or infinite values in {', '.join(broken[:6])}"
-            f"{f' and {len(broken) - 6} more' if len(broken) > 6 else ''}; "
+            f"NaN or infinite values in {listed(broken, 6)}; "
             "the checkpoint is damaged: download it again"
         )
     return Survey(largest, checkpoint.dtype)

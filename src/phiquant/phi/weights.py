@@ -13,6 +13,8 @@ import numpy.typing as npt
 from phiquant.phi.architecture import Architecture
 
 Floats = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int32]
+"""Token ids."""
 
 BAND_WEIGHTS = 1 << 24
 """Weights that are held at a time: 64 MiB as float32."""
@@ -67,7 +69,7 @@ def rows_from(
         start += count
 
 
-def bands(rows: int, columns: int) -> Iterator[tuple[int, int]]:
+def row_bands(rows: int, columns: int) -> Iterator[tuple[int, int]]:
     """Row ranges of a (rows, columns) weight with at most `BAND_WEIGHTS` weights each."""
     step = max(1, BAND_WEIGHTS // columns)
     for first in range(0, rows, step):

@@ -16,6 +16,8 @@ from phiquant.phi.safetensors_file import RAW_DTYPES
 
 EXPONENT_MASK = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000}
 """The least magnitude bits that are not finite."""
+WEIGHT_DTYPES = tuple(EXPONENT_MASK)
+"""The element types that weights may be stored in."""
 
 
 @kernel()

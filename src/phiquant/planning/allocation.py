@@ -140,7 +140,7 @@ def _best(plan: Plan, offers: Offers, nats: float, evaluate: Callable[[Plan], fl
     if measured > nats:
         raise RequestError(
             f"the best that {plan.target} offers for this model diverges by {measured:.3g} nats a "
-            f"token, at {best.plan.nbytes / 1e6:.1f} MB; --max-kl asks for {nats:g}"
+            f"token, at {best.plan.nbytes / 1e6:.1f} MB; `max_kl` asks for {nats:g}"
         )
     return replace(best, measured=measured)
 

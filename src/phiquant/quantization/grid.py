@@ -102,11 +102,11 @@ class AffineGrid(Grid, Protocol):
     def unpack(self, parts: Parts, columns: int) -> tuple[Codes, Levels]:
         """The inverse of `pack`."""
 
-    def basis(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
+    def regressors(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
         """What each float parameter of a block is multiplied by in each of its weights.
 
         For `codes` (rows, block) of one block: arrays of that shape, one a parameter. With p
-        from `parameters`, the weights are Σ p[:, None] * basis.
+        from `parameters`, the weights are Σ p[:, None] * regressors.
         """
 
     def parameters(self, levels: Levels) -> tuple[Floats, ...]:

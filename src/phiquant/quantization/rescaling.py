@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phiquant.phi.architecture import Architecture, Role, Weight
-from phiquant.phi.weights import Floats, WeightSource, bands
+from phiquant.phi.weights import Floats, WeightSource, row_bands
 from phiquant.quantization.inputs import Inputs
 
 WIDEST = 16.0
@@ -73,7 +73,7 @@ def _column_squares(source: WeightSource, weight: Weight) -> Floats:
     """c²: the mean over rows of each weight's square, as a share of its row's mean square."""
     rows, columns = weight.shape
     sums = np.zeros(columns, np.float64)
-    for first, last in bands(rows, columns):
+    for first, last in row_bands(rows, columns):
         squares = np.square(source.weight(weight.name, first, last))
         sizes = squares.mean(axis=1)
         sums += np.divide(1, sizes, out=np.zeros_like(sizes), where=sizes > 0) @ squares

@@ -2,21 +2,23 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from phiquant.devices.device import Device, Engine
-from phiquant.errors import PhiquantError
+from phiquant.errors import PhiquantError, RequestError
 from phiquant.phi.outline import Outline
 from phiquant.planning.footprint import Footprint, Use, looked_up
 from phiquant.planning.plan import Plan
-from phiquant.recipe import Precision, Recipe
-from phiquant.recommendation.losses import Loss, Measured, loss_of
+from phiquant.planning.precision import PRECISIONS, Precision
+from phiquant.recipe import Recipe
+from phiquant.recommendation.losses import Loss, VerifiedArtifact, loss_of
 from phiquant.targets.table import target
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the user wants of the device."""
+    """What the user wants of the device. Raises RequestError for what nothing can be."""
 
     context: int = 4096
     prompt: int | None = None
@@ -28,6 +30,23 @@ class Wish:
     """Tokens a second from which on more speed is worth less than less loss."""
     targets: tuple[str, ...] | None = None
     precision: Precision | None = None
+
+    def __post_init__(self) -> None:
+        for name, tokens in (("context", self.context), ("prompt", self.prompt)):
+            if tokens is not None and tokens < 1:
+                raise RequestError(
+                    f"expected a positive number of tokens for `{name}`, found {tokens}"
+                )
+        for name, word in (("min_precision", self.min_precision), ("precision", self.precision)):
+            if word is not None and word not in PRECISIONS:
+                raise RequestError(
+                    f"expected `{name}` among {', '.join(PRECISIONS)}, found {word!r}"
+                )
+        for name, limit in (("max_loss", self.max_loss), ("min_speed", self.min_speed)):
+            if limit is not None and not 0 <= limit < inf:
+                raise RequestError(f"expected `{name}` to be a number, 0 or more, found {limit}")
+        for name in self.targets or ():
+            target(name)
 
     def use(self, provider: str) -> Use:
         """The same, as footprints take it."""
@@ -87,7 +106,7 @@ class Ruled:
 
 
 def candidates(
-    outline: Outline, device: Device, wish: Wish, measured: Sequence[Measured] = ()
+    outline: Outline, device: Device, wish: Wish, measured: Sequence[VerifiedArtifact] = ()
 ) -> tuple[tuple[Candidate, ...], tuple[Ruled, ...]]:
     """Everything that could run, and what is ruled out without looking at sizes."""
     found: list[Candidate] = []
@@ -102,12 +121,12 @@ def candidates(
         ruled += [Ruled(f"{name}, {', '.join(one.types)}", one.why) for one in engine.refuses]
         for recipe in _recipes(engine, wish):
             try:
-                plan = target(engine.target).plan(outline.architecture, outline.survey, recipe)
+                plan = target(engine.target).plan(outline.architecture, outline.survey, recipe.form)
             except PhiquantError as error:
                 ruled.append(Ruled(f"{name}, {recipe.type}", str(error)))
                 continue
             footprint = target(engine.target).footprint(
-                plan, outline.architecture, wish.use(engine.provider)
+                plan, recipe.form, outline.architecture, wish.use(engine.provider)
             )
             loss = loss_of(outline.source, plan, measured)
             found.append(_candidate(device, engine, recipe, plan, footprint, loss))

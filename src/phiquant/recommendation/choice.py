@@ -9,7 +9,7 @@ first.
 
 from collections.abc import Sequence
 
-from phiquant.recipe import PRECISIONS
+from phiquant.planning.precision import PRECISIONS
 from phiquant.recommendation.candidates import Candidate, Wish
 
 UNNOTICED = 0.02

@@ -37,7 +37,7 @@ A_BIT = 4.0
 LEAST = 1e-12
 """Nats that stand for a loss of 0, which has no logarithm."""
 
-Basis = Literal["measured", "demo", "interpolated"]
+LossBasis = Literal["measured", "demo", "interpolated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ class Loss:
     """Mean KL divergence to the original, in nats a token."""
 
     nats: float
-    basis: Basis
+    basis: LossBasis
     told: str
     """The basis in words."""
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class VerifiedArtifact:
     """A verified artifact: of which model, in which form, and what it lost."""
 
     names: frozenset[str]
@@ -79,7 +79,7 @@ def layer_bits(plan: Plan) -> float:
     return 8 * sum(row.nbytes for row in rows) / sum(row.weights for row in rows)
 
 
-def read_measured(paths: Iterable[Path]) -> tuple[Measured, ...]:
+def read_verified(paths: Iterable[Path]) -> tuple[VerifiedArtifact, ...]:
     """What verified artifacts' records say. InputError for one that is not verified."""
     found = []
     for path in paths:
@@ -98,11 +98,11 @@ def read_measured(paths: Iterable[Path]) -> tuple[Measured, ...]:
             str(manifest.source[key]) for key in ("name", "hub_id") if manifest.source.get(key)
         )
         plan = manifest.plan
-        found.append(Measured(names, str(plan["target"]), str(plan["type"]), nats, path))
+        found.append(VerifiedArtifact(names, str(plan["target"]), str(plan["type"]), nats, path))
     return tuple(found)
 
 
-def loss_of(source: Source, plan: Plan, measured: Sequence[Measured] = ()) -> Loss:
+def loss_of(source: Source, plan: Plan, measured: Sequence[VerifiedArtifact] = ()) -> Loss:
     """What an artifact of `plan` of the model `source` loses."""
     for one in measured:
         same = one.names & {source.name, source.hub_id}

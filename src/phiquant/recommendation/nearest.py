@@ -31,7 +31,7 @@ def nearest(
     shorter = _shorter(outline, device, wish)
     if shorter is not None:
         context, one = shorter
-        yield f"a shorter context: {one.name} fits with --context {context}"
+        yield f"a shorter context: {one.name} fits with `context={context}`"
     yield from _others(outline, device, wish)
 
 

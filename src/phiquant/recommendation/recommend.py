@@ -1,5 +1,6 @@
 """From a model and a device to an artifact, with the reasons."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -8,13 +9,12 @@ from typing import Any
 from phiquant.devices.device import Device
 from phiquant.devices.table import find_device
 from phiquant.errors import RequestError, ResourceError
-from phiquant.phi.family import known_model
-from phiquant.phi.outline import Outline, read_outline
-from phiquant.phi.source import locate
+from phiquant.phi.family import find_outline
+from phiquant.phi.outline import Outline
 from phiquant.recipe import Recipe
 from phiquant.recommendation.candidates import Candidate, Ruled, Wish, candidates
 from phiquant.recommendation.choice import choose, verdict
-from phiquant.recommendation.losses import read_measured
+from phiquant.recommendation.losses import read_verified
 from phiquant.recommendation.nearest import nearest
 
 
@@ -61,11 +61,11 @@ class Recommendation:
 
 
 def recommend(
-    model: str | Path,
-    device: str | Device,
+    model: str | os.PathLike[str],
+    device: str | os.PathLike[str] | Device,
     wish: Wish | None = None,
     *,
-    measured: Sequence[Path] = (),
+    measured: Sequence[str | os.PathLike[str]] = (),
     revision: str | None = None,
 ) -> Recommendation:
     """What to make of `model` for `device`.
@@ -75,23 +75,13 @@ def recommend(
     `measured` are verified artifacts of the model. Raises RequestError or InputError.
     """
     outline = find_outline(model, revision)
-    on = find_device(device) if isinstance(device, str) else device
+    on = device if isinstance(device, Device) else find_device(os.fspath(device))
     asked = _within(wish or Wish(), outline, given=wish is not None)
-    found, ruled = candidates(outline, on, asked, read_measured(measured))
+    found, ruled = candidates(outline, on, asked, read_verified([Path(one) for one in measured]))
     chosen = choose(found, asked)
     instead = () if chosen is not None else tuple(nearest(outline, on, asked, found))
     said = tuple(verdict(one, chosen, asked) for one in found)
     return Recommendation(outline, on, asked, chosen, found, said, ruled, instead)
-
-
-def find_outline(model: str | Path, revision: str | None = None) -> Outline:
-    """The outline of a directory, of a published Phi, or of a hub id (one small file fetched)."""
-    word = str(model)
-    if not Path(word).expanduser().exists():
-        known = known_model(word)
-        if known is not None:
-            return known
-    return read_outline(locate(word, revision, wanted=("config.json",)))
 
 
 def _within(wish: Wish, outline: Outline, *, given: bool) -> Wish:
@@ -101,7 +91,7 @@ def _within(wish: Wish, outline: Outline, *, given: bool) -> Wish:
         return wish
     if given and wish.context != Wish().context:
         raise RequestError(
-            f"{outline.source.name} is made for {longest} tokens, and --context asks for "
+            f"{outline.source.name} is made for {longest} tokens, and `context` asks for "
             f"{wish.context}"
         )
     return replace(wish, context=longest)

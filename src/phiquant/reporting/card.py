@@ -6,9 +6,11 @@ front matter is what the Hugging Face hub reads: https://huggingface.co/docs/hub
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.errors import InputError
 from phiquant.evaluation.check import Outcome
 from phiquant.evaluation.manifest import Manifest
@@ -19,6 +21,10 @@ from phiquant.reporting.units import size
 from phiquant.reporting.verdict import figure_rows, measured
 from phiquant.targets.table import target
 from phiquant.targets.target import Target
+
+HALF = 16
+"""Bits a weight from which on an artifact is a conversion and no quantization. (The hub knows no
+such relation to a base model; "quantized" is what it calls conversions too.)"""
 
 BUDGETS = {
     "bits_per_weight": "--bits-per-weight",
@@ -37,13 +43,13 @@ def card(directory: Path, manifest: Manifest, found: Verification | None = None)
         _running(directory, runtime),
         _sizes(manifest),
         _figures(found),
-        _limitations(manifest, found),
+        _notes(manifest, found),
         _making(manifest),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _front_matter(manifest: Manifest, runtime: Target) -> str:
+def _front_matter(manifest: Manifest, runtime: Target[Any]) -> str:
     source = manifest.source
     lines = ["---"]
     if source.get("hub_id"):
@@ -56,7 +62,7 @@ def _front_matter(manifest: Manifest, runtime: Target) -> str:
         "tags:",
         "- phi",
         f"- {runtime.library}",
-        "- quantized",
+        *(["- quantized"] if manifest.plan["bits_per_weight"] < HALF else []),
         "- phiquant",
         "---",
     ]
@@ -68,7 +74,7 @@ def _yaml(value: object) -> str:
     return json.dumps(str(value), ensure_ascii=False)
 
 
-def _introduction(manifest: Manifest, runtime: Target) -> str:
+def _introduction(manifest: Manifest, runtime: Target[Any]) -> str:
     plan, name = manifest.plan, manifest.source.get("name")
     return (
         f"# {name} {plan['type']} for {runtime.title}\n\n"
@@ -85,7 +91,7 @@ def _source(manifest: Manifest) -> str:
     return f"{link} at revision {source['revision']}" if source.get("revision") else link
 
 
-def _running(directory: Path, runtime: Target) -> str:
+def _running(directory: Path, runtime: Target[Any]) -> str:
     try:
         command = runtime.command(directory)
     except InputError:  # damaged since it was made; the verification says how
@@ -134,18 +140,16 @@ def _figures(found: Verification | None) -> str:
     return "\n\n".join(parts)
 
 
-def _limitations(manifest: Manifest, found: Verification | None) -> str:
-    lines = list(_limits(manifest, found))
+def _notes(manifest: Manifest, found: Verification | None) -> str:
+    lines = [*manifest.plan.get("notes", ()), *_reservations(found)]
     if not lines:
         return ""
-    return "## Limitations\n\n" + "\n".join(f"- {line}" for line in lines)
+    return "## Good to know\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def _limits(manifest: Manifest, found: Verification | None) -> Iterator[str]:
-    yield from manifest.plan.get("notes", ())
-    if found is None:
-        return
-    for check in found.checks:
+def _reservations(found: Verification | None) -> Iterator[str]:
+    """What the verification did not see as it should be, or not at all."""
+    for check in found.checks if found is not None else ():
         if check.outcome in (Outcome.LIMITED, Outcome.UNOBSERVED, Outcome.FAILED):
             yield f"{check.name}, {check.outcome.value}: {check.finding}"
 
@@ -172,6 +176,7 @@ def _command(manifest: Manifest) -> str:
         ("--context", recipe.get("context")),
         ("--quality", recipe.get("quality")),
         *((BUDGETS[name], value) for name, value in (recipe.get("budget") or {}).items()),
+        *_calibration(recipe.get("calibration") or {}),
     ):
         if value is not None:
             words += [option, str(value)]
@@ -180,3 +185,13 @@ def _command(manifest: Manifest) -> str:
     for name, value in (recipe.get("options") or {}).items():
         words += ["--option", f"{name}={value}"]
     return shlex.join([*words, "-o", "OUT"])
+
+
+def _calibration(asked: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """The options that name a text, where it is not the one shipped, and a matrix."""
+    text, default = asked.get("text"), CalibrationText()
+    size = (asked.get("sequences", default.sequences), asked.get("length", default.length))
+    yield "--calibration", text
+    if size != (default.sequences, default.length):
+        yield "--calibration-size", "{}x{}".format(*size)
+    yield "--imatrix", asked.get("imatrix")

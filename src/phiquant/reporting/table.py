@@ -88,6 +88,8 @@ def _summary(found: Inspection) -> RenderableType:
         f"{size(found.disk)} on disk, {size(found.nbytes)} of tensors, "
         f"{found.bits_per_weight:.2f} bits a weight",
     )
+    for note in found.notes:
+        grid.add_row("note", Text(note))
     for label, text in _provenance(found):
         grid.add_row(label, Text(text))
     return grid

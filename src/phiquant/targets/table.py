@@ -1,8 +1,10 @@
 """The table of targets: one line a runtime."""
 
 from importlib import import_module
+from typing import Any
 
 from phiquant.errors import RequestError
+from phiquant.targets.importance import ImportanceFiles
 from phiquant.targets.target import Target
 
 MODULES = {
@@ -11,16 +13,23 @@ MODULES = {
     "onnx": "phiquant.targets.onnx",
     "openvino": "phiquant.targets.openvino",
 }
+DEFAULT = "gguf"
+"""The target of a request that names none: its artifacts run on most devices."""
 
 
-def target(name: str) -> Target:
+def target(name: str) -> Target[Any]:
     """The target called `name`, its folder imported on first use."""
     if name not in MODULES:
-        raise RequestError(f"there is no target {name!r}; choose among: {', '.join(MODULES)}")
-    module: Target = import_module(MODULES[name]).TARGET
+        raise RequestError(f"expected `target` among {', '.join(MODULES)}, found {name!r}")
+    module: Target[Any] = import_module(MODULES[name]).TARGET
     return module
 
 
-def targets() -> tuple[Target, ...]:
+def targets() -> tuple[Target[Any], ...]:
     """Every target, in the order of the table."""
     return tuple(target(name) for name in MODULES)
+
+
+def importance_files() -> ImportanceFiles:
+    """How importance matrices are read and written: by the target whose runtime has them."""
+    return next(one.importance for one in targets() if one.importance is not None)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,36 +19,11 @@ from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.survey import Survey
 from phiquant.planning.footprint import Footprint, Use
 from phiquant.planning.plan import Plan, PlanRow
-from phiquant.quantization.grid import Floats, Grid, Parts
-from phiquant.recipe import Precision, Recipe
-
-
-class Writer(Protocol):
-    """Takes an artifact's tensors band by band, in any order, into an existing directory.
-
-    Leaving the context normally completes and syncs the files; leaving it by an exception
-    closes them. The directory is the caller's to rename or remove.
-    """
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the runtime will do otherwise than the original, in sentences."""
-
-    @property
-    def hashes(self) -> Mapping[str, str]:
-        """BLAKE3 of the files that were hashed while they were written, by name, when done."""
-
-    def write(self, row: PlanRow, first: int, parts: Parts) -> None:
-        """Store the parts of `row` for the tensor's rows from `first` on."""
+from phiquant.planning.precision import Precision
+from phiquant.quantization.grid import Floats, Grid
+from phiquant.targets.form import Form, Request
+from phiquant.targets.importance import ImportanceFiles
+from phiquant.targets.writing import Complete, Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +65,18 @@ class Runner(Protocol):
 
     def tokenize(self, text: str) -> list[int]:
         """The runtime's own tokenization of `text`, special tokens parsed, none added."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template as the artifact holds it for the runtime; None if it holds none."""
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        """The prompt that the runtime's own template engine makes of `messages` (turns with
+        `role` and `content`), up to where the assistant's next turn begins.
+
+        None if no such engine is installed. Raises ArtifactError, in the engine's words, where it
+        cannot render the artifact's template.
+        """
 
     def logits(self, tokens: npt.NDArray[np.int32], last: int | None = None) -> Floats:
         """Logits (tokens, vocabulary) of one sequence from an empty KV cache.
@@ -148,8 +135,11 @@ class WriterMemory:
     """An entry of the vocabulary, as the target writes it."""
 
 
+FormT = TypeVar("FormT", bound=Form)
+
+
 @dataclass(frozen=True, slots=True)
-class Target:
+class Target(Generic[FormT]):
     """One runtime's folder, as the rest of the house sees it."""
 
     name: str
@@ -160,17 +150,19 @@ class Target:
     """What `--type` may name, each with a sentence."""
     defaults: Mapping[Precision, str]
     """The type that each precision picks."""
-    plan: Callable[[Architecture, Survey, Recipe], Plan]
-    choices: Callable[[PlanRow, Recipe, Survey], tuple[PlanRow, ...]]
+    read: Callable[[Request], FormT]
+    """What the target makes of a recipe's words; RequestError for what it does not have."""
+    plan: Callable[[Architecture, Survey, FormT], Plan]
+    choices: Callable[[PlanRow, FormT, Survey], tuple[PlanRow, ...]]
     """A planned row on each grid on which writer and runtime take it beside any others, with
     its bytes there; none for a row whose grid is fixed. Grids that the runtime is slow with
     are left out."""
     type_of: Callable[[Sequence[PlanRow]], str]
     """The type, as `Plan.type` has it, by which a mixture of grids goes."""
-    writer: Callable[[Plan, Checkpoint, Recipe, Path], Writer]
-    """`writer(plan, checkpoint, recipe, directory)`; validates the tokenizer on construction."""
+    new_writer: Callable[[Plan, Checkpoint, FormT, Path], Writer]
+    """See `writer`, which checks what this one is given."""
     writing: WriterMemory
-    footprint: Callable[[Plan, Architecture, Use], Footprint]
+    footprint: Callable[[Plan, FormT, Architecture, Use], Footprint]
     """Peak memory of the runtime that runs a plan's artifact."""
     recognises: Callable[[Path], bool]
     """Whether a path (directory or file) holds this target's format."""
@@ -181,19 +173,28 @@ class Target:
     """What the Hugging Face hub calls the format (`library_name` of a model card)."""
     command: Callable[[Path], str]
     """The line that runs the artifact in a directory, typed in that directory."""
+    prepare: Callable[[Checkpoint], tuple[str, ...]]
+    """Make once (`Checkpoint.once`) what takes long and no plan decides; it runs beside the survey.
+
+    Returns what the runtime will do otherwise than the checkpoint's tokenizer, in sentences for
+    the plan. Raises TokenizerError or MissingDependency.
+    """
     apart: bool = False
     """Whether the writer takes the parts of fused weights as tensors of their own, as
     `planning.parts` names them."""
-    prepare: Callable[[Checkpoint], object] = lambda checkpoint: checkpoint.tokenizer
-    """Make once (`Checkpoint.once`) what takes long and no plan decides; it runs beside the survey.
-
-    Raises TokenizerError or MissingDependency.
-    """
+    importance: ImportanceFiles | None = None
+    """For a runtime that has files of importance matrices."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """Names that `Recipe.options` may hold, each with a sentence; `plan` checks the values."""
+    """Names that `Recipe.options` may hold, each with a sentence; `read` checks the values."""
 
-    def choices_for(
-        self, recipe: Recipe, survey: Survey
-    ) -> Callable[[PlanRow], tuple[PlanRow, ...]]:
-        """`choices` of any row, for one recipe and model."""
-        return lambda row: self.choices(row, recipe, survey)
+    def choices_for(self, form: FormT, survey: Survey) -> Callable[[PlanRow], tuple[PlanRow, ...]]:
+        """`choices` of any row, for one form and model."""
+        return lambda row: self.choices(row, form, survey)
+
+    def writer(self, plan: Plan, checkpoint: Checkpoint, form: FormT, directory: Path) -> Writer:
+        """A writer of the artifact that `plan` describes into the existing `directory`.
+
+        It raises Incomplete where it was not given every row that the plan has. Raises
+        TokenizerError or ConfigError for what cannot be written.
+        """
+        return Complete(self.new_writer(plan, checkpoint, form, directory), plan)

@@ -1,16 +1,25 @@
-"""The tokenizer of an artifact that takes the checkpoint's own files (MLX, ONNX).
+"""The tokenizer of an artifact that takes the checkpoint's own files (MLX, ONNX, OpenVINO).
 
-They are read and checked before anything is written. Two differ from the checkpoint's: what would
-have code imported (`auto_map`) is left out, and `generation_config.json` names the whole set of
-tokens that end a text, because runtimes let it replace the set in their own config. A checkpoint
-with nothing but a SentencePiece model gets the equivalent `tokenizer.json`.
+They are read and checked before anything is written. Two differ from the checkpoint's:
+
+- `tokenizer_config.json` holds the one chat template that transformers uses, wherever the
+  checkpoint has it, as a text, because runtimes disagree about which of several places goes first;
+  tokens with a role by their text, which the loaders of OpenVINO and of transformers 5 want; and
+  nothing that would have code imported (`auto_map`);
+- `generation_config.json` names the whole set of tokens that end a text, because runtimes let it
+  replace the set in their own config.
+
+A checkpoint with nothing but a SentencePiece model gets the equivalent `tokenizer.json`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.tokenizer.chat_templates import DEFAULT
 from phiquant.phi.tokenizer.special_tokens import SpecialTokens, read_document
 
 COPIED = (
@@ -20,11 +29,11 @@ COPIED = (
     "added_tokens.json",
     "vocab.json",
     "merges.txt",
-    "chat_template.jinja",
 )
 """Copied byte by byte where the checkpoint has them."""
 
-REWRITTEN = ("tokenizer_config.json", "generation_config.json")
+TOKEN_LISTS = ("additional_special_tokens", "extra_special_tokens")
+"""Fields of tokenizer_config.json with several tokens: a list, or an object by role."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +50,77 @@ class TokenizerFiles:
         """Every token that ends a generation, ascending."""
         return self.special.ends
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the artifact does without, in sentences."""
+        return left_out_templates(self.special)
 
-def read_tokenizer_files(checkpoint: Checkpoint) -> TokenizerFiles:
-    """Read and check the checkpoint's tokenizer.
+
+def left_out_templates(special: SpecialTokens) -> tuple[str, ...]:
+    """A sentence on the chat templates that go by other names, if there are any."""
+    others = [name for name, _ in special.chat_templates if name != DEFAULT]
+    if not others:
+        return ()
+    return (
+        "runtimes of this format take one chat template, so the checkpoint's templates by other "
+        f"names are left out: {', '.join(others)}",
+    )
+
+
+def read_tokenizer_files(
+    checkpoint: Checkpoint, restate: Callable[[str], str] = str
+) -> TokenizerFiles:
+    """Read and check the checkpoint's tokenizer; `restate` makes of its chat template what the
+    runtime's engine renders alike.
 
     Raises TokenizerError; see `phi.tokenizer.tokenizer.read_tokenizer`.
     """
     directory, tokenizer = checkpoint.directory, checkpoint.tokenizer
-    ends = tokenizer.special.ends
+    special = tokenizer.special
     files = {
         name: (directory / name).read_bytes() for name in COPIED if (directory / name).is_file()
     }
     if "tokenizer.json" not in files:
         files["tokenizer.json"] = tokenizer.document.encode()
-    for name in REWRITTEN:
-        content = read_document(directory / name)
-        content.pop("auto_map", None)
-        if name == "generation_config.json" and content and ends:
-            content["eos_token_id"] = list(ends)
+    template = None if special.chat_template is None else restate(special.chat_template)
+    for name, content in (
+        ("tokenizer_config.json", _tokenizer_config(directory, template)),
+        ("generation_config.json", _generation_config(directory, special)),
+    ):
         if content:
-            files[name] = _json(content)
-    return TokenizerFiles(files, tokenizer.special)
+            files[name] = json_file(content)
+    return TokenizerFiles(files, special)
 
 
-def _json(content: Mapping[str, object]) -> bytes:
+def _tokenizer_config(directory: Path, template: str | None) -> dict[str, Any]:
+    content = read_document(directory / "tokenizer_config.json")
+    for name in ("auto_map", "chat_template"):
+        content.pop(name, None)
+    for name, value in content.items():
+        if name.endswith("_token") or name in TOKEN_LISTS:
+            content[name] = _as_text(value)
+    return content if template is None else content | {"chat_template": template}
+
+
+def _as_text(value: object) -> object:
+    """A token by its text, where it is an object with flags (tokenizer.json has those too)."""
+    if isinstance(value, list):
+        return [_as_text(entry) for entry in value]
+    if not isinstance(value, Mapping):
+        return value
+    if isinstance(value.get("content"), str):
+        return value["content"]
+    return {name: _as_text(entry) for name, entry in value.items()}
+
+
+def _generation_config(directory: Path, special: SpecialTokens) -> dict[str, Any]:
+    content = read_document(directory / "generation_config.json")
+    content.pop("auto_map", None)
+    if content and special.ends:
+        content["eos_token_id"] = list(special.ends)
+    return content
+
+
+def json_file(content: Mapping[str, Any]) -> bytes:
+    """The bytes of a JSON file with `content`."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

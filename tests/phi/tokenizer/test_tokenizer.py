@@ -13,7 +13,6 @@ from tokenizers import Tokenizer as Library
 from parity_corpus import PASSAGES, random_texts
 from phiquant.errors import TokenizerError
 from phiquant.phi.tokenizer.sentencepiece_model import read_sentencepiece
-from phiquant.phi.tokenizer.special_tokens import CompanionFiles
 from phiquant.phi.tokenizer.splitting import SpacePrefix
 from phiquant.phi.tokenizer.tokenizer import read_tokenizer
 from phiquant.phi.tokenizer.tokenizer_json import PieceKind, TokenizerKind
@@ -135,14 +134,6 @@ def test_roles_fall_back_on_the_map_and_then_on_ids(byte_level: Path) -> None:
     pieces = read_tokenizer(byte_level, SIZE).definition.pieces
     assert (special.bos, special.pad) == (11, 13)
     assert special.eos == pieces.index("<|end|>")
-
-
-def test_a_template_file_goes_before_the_one_in_the_config(byte_level: Path) -> None:
-    (byte_level / "chat_template.jinja").write_text("{{ 'file' }}", encoding="utf-8")
-    named = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]
-    edit(byte_level / "tokenizer_config.json", chat_template=named)
-    templates = read_tokenizer(byte_level, SIZE).special.chat_templates
-    assert templates == (("default", "{{ 'file' }}"), ("tool_use", "T"))
 
 
 @pytest.mark.parametrize(
@@ -316,9 +307,7 @@ def test_adding_a_bos_that_there_is_not(byte_level: Path) -> None:
 def test_nothing_from_the_model_is_run(byte_level: Path) -> None:
     """A template that would raise if rendered is carried as text."""
     (byte_level / "chat_template.jinja").write_text("{{ 1 / 0 }}", encoding="utf-8")
-    files_around = CompanionFiles.read(byte_level)
-    assert files_around.chat_template == "{{ 1 / 0 }}"
-    assert read_tokenizer(byte_level, SIZE).special.chat_templates[0][1] == "{{ 1 / 0 }}"
+    assert read_tokenizer(byte_level, SIZE).special.chat_template == "{{ 1 / 0 }}"
 
 
 def test_what_the_library_refuses(byte_level: Path) -> None:

@@ -1,27 +1,30 @@
 """Which tokens begin, end and pad, and the chat template: the files around a tokenizer.
 
-    tokenizer_config.json    roles by text, add_bos_token, added tokens, chat template
+    tokenizer_config.json    roles by text, add_bos_token, added tokens
     special_tokens_map.json  roles by text
     generation_config.json   roles by id; a list of ends
     config.json              roles by id; a list of ends
     added_tokens.json        more tokens: text → id
-    chat_template.jinja      the template, before the one in tokenizer_config.json
 
 A role is taken from the first file in that order that names it; the ends are united from all,
-because the published files disagree and a missing end is a model that does not stop. Templates
-are text: nothing here runs them.
+because the published files disagree and a missing end is a model that does not stop. Chat
+templates, which lie in files of several kinds, are found by `chat_templates`.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from phiquant.errors import TokenizerError
+from phiquant.phi.tokenizer.chat_templates import DEFAULT, Templates, read_chat_templates
 
 END_OF_TURN = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<end_of_turn>")
 """Texts that end a turn where the chat template writes them; most usual first."""
+
+ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+"""The roles that a tokenizer's own files may name, each as `<role>_token`."""
 
 Document = Mapping[str, Any]
 
@@ -38,8 +41,16 @@ class SpecialTokens:
     """Every id that ends a generation, ascending."""
     add_bos: bool
     add_eos: bool
-    chat_templates: tuple[tuple[str, str], ...]
+    named: tuple[tuple[str, str], ...]
+    """"bos_token" and so on with the text that the tokenizer's own files give it: the variables
+    that a chat template finds."""
+    chat_templates: Templates
     """Name and text; the one in use is called "default" and comes first."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """The text of the template in use, None where the checkpoint has none."""
+        return dict(self.chat_templates).get(DEFAULT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +62,19 @@ class CompanionFiles:
     generation_config: Document
     config: Document
     added_tokens: Document
-    chat_template: str | None
+    chat_templates: Templates
 
     @classmethod
     def read(cls, directory: Path) -> "CompanionFiles":
         """Read what `directory` has; TokenizerError for files that are not JSON objects."""
-        template = directory / "chat_template.jinja"
+        tokenizer_config = read_document(directory / "tokenizer_config.json")
         return cls(
-            tokenizer_config=read_document(directory / "tokenizer_config.json"),
+            tokenizer_config=tokenizer_config,
             special_tokens_map=read_document(directory / "special_tokens_map.json"),
             generation_config=read_document(directory / "generation_config.json"),
             config=read_document(directory / "config.json"),
             added_tokens=read_document(directory / "added_tokens.json"),
-            chat_template=template.read_text(encoding="utf-8") if template.is_file() else None,
+            chat_templates=read_chat_templates(directory, tokenizer_config.get("chat_template")),
         )
 
     def added(self) -> Iterator[dict[str, Any]]:
@@ -119,8 +130,7 @@ def special_tokens(
                 f"tokenizer_config.json asks to add the {role} token, but no file names one; set "
                 f"{role}_token, or set add_{role}_token to false"
             )
-    templates = tuple(_chat_templates(files))
-    ends = set(_ends(files, roles["eos"], ids, templates))
+    ends = set(_ends(files, roles["eos"], ids))
     missing = sorted(end for end in ends if not (0 <= end < len(pieces) and pieces[end]))
     if missing:
         raise TokenizerError(
@@ -135,8 +145,24 @@ def special_tokens(
         ends=tuple(sorted(ends)),
         add_bos=add_bos,
         add_eos=add_eos,
-        chat_templates=templates,
+        named=tuple(_named(files)),
+        chat_templates=files.chat_templates,
     )
+
+
+def _named(files: CompanionFiles) -> Iterator[tuple[str, str]]:
+    for role in ROLES:
+        for document in (files.tokenizer_config, files.special_tokens_map):
+            text = _text(document.get(f"{role}_token"))
+            if text is not None:
+                yield f"{role}_token", text
+                break
+
+
+def _text(token: object) -> str | None:
+    """A token's text; files have it alone, or in an object with flags."""
+    text = token.get("content") if isinstance(token, Mapping) else token
+    return text if isinstance(text, str) else None
 
 
 def _role(files: CompanionFiles, role: str, ids: Mapping[str, int]) -> int | None:
@@ -171,33 +197,15 @@ def _numbers(document: Document, role: str) -> list[int]:
     return [number for number in values if isinstance(number, int)]
 
 
-def _ends(
-    files: CompanionFiles,
-    eos: int | None,
-    ids: Mapping[str, int],
-    templates: Iterable[tuple[str, str]],
-) -> Iterator[int]:
+def _ends(files: CompanionFiles, eos: int | None, ids: Mapping[str, int]) -> Iterator[int]:
     yield from _numbers(files.config, "eos")
     yield from _numbers(files.generation_config, "eos")
     if eos is not None:
         yield eos
-    texts = [text for _, text in templates]
+    texts = [text for _, text in files.chat_templates]
     for token in END_OF_TURN:
         if token in ids and any(token in text for text in texts):
             yield ids[token]
-
-
-def _chat_templates(files: CompanionFiles) -> Iterator[tuple[str, str]]:
-    """Published as one text, or as a list of named ones."""
-    stored = files.tokenizer_config.get("chat_template")
-    named: dict[str, str] = {}
-    if isinstance(stored, str):
-        named["default"] = stored
-    elif isinstance(stored, list):
-        named = {str(entry["name"]): str(entry["template"]) for entry in stored}
-    if files.chat_template is not None:
-        named["default"] = files.chat_template
-    return iter(sorted(named.items(), key=lambda item: (item[0] != "default", item[0])))
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -109,10 +109,10 @@ def improve_parameters(
     for index in range(blocks):
         here = slice(index * grid.block, (index + 1) * grid.block)
         old = block_of(levels, index, blocks)
-        basis = grid.basis(codes[:, here], old)
+        regressors = grid.regressors(codes[:, here], old)
         slopes = errors @ moment[:, here]
-        new, moves = _fitted(grid, old, _Linear.of(basis, slopes, moment[here, here]))
-        for move, part in zip(moves, basis, strict=True):
+        new, moves = _fitted(grid, old, _Linear.of(regressors, slopes, moment[here, here]))
+        for move, part in zip(moves, regressors, strict=True):
             errors[:, here] -= move[:, None] * part
         pieces.append(new)
     return concatenate(pieces)
@@ -129,10 +129,10 @@ class _Linear:
     masses: list[list[Floats]]
 
     @classmethod
-    def of(cls, basis: Sequence[Floats], slopes: Floats, moment: Floats) -> "_Linear":
-        turned = [part @ moment for part in basis]
-        wishes = [np.einsum("rj,rj->r", part, slopes) for part in basis]
-        masses = [[np.einsum("rj,rj->r", part, other) for other in turned] for part in basis]
+    def of(cls, regressors: Sequence[Floats], slopes: Floats, moment: Floats) -> "_Linear":
+        turned = [part @ moment for part in regressors]
+        wishes = [np.einsum("rj,rj->r", part, slopes) for part in regressors]
+        masses = [[np.einsum("rj,rj->r", part, other) for other in turned] for part in regressors]
         return cls(wishes, masses)
 
     def minimum(self) -> list[Floats]:

@@ -12,11 +12,13 @@ from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.grid import Grid
-from phiquant.recipe import Recipe
 from phiquant.targets.gguf.footprint import footprint
+from phiquant.targets.gguf.form import TYPES, GgufForm, read_form
 from phiquant.targets.gguf.locate import is_gguf
-from phiquant.targets.gguf.mixtures import BLOCK, DEFAULTS, MIXTURES
-from phiquant.targets.target import Artifact, Runner, Target, Writer, WriterMemory
+from phiquant.targets.gguf.mixtures import BLOCK, DEFAULTS
+from phiquant.targets.importance import ImatrixDataset, ImatrixEntry, Importance, ImportanceFiles
+from phiquant.targets.target import Artifact, Runner, Target, WriterMemory
+from phiquant.targets.writing import Writer
 
 
 class _Grids(Mapping[str, Grid]):
@@ -34,16 +36,16 @@ class _Grids(Mapping[str, Grid]):
         return len(BLOCK)
 
 
-def _plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
+def _plan(architecture: Architecture, survey: Survey, form: GgufForm) -> Plan:
     from phiquant.targets.gguf.planner import plan
 
-    return plan(architecture, survey, recipe)
+    return plan(architecture, survey, form)
 
 
-def _choices(row: PlanRow, recipe: Recipe, survey: Survey) -> tuple[PlanRow, ...]:
+def _choices(row: PlanRow, form: GgufForm, survey: Survey) -> tuple[PlanRow, ...]:
     from phiquant.targets.gguf.choices import choices
 
-    return choices(row, recipe, survey)
+    return choices(row, form, survey)
 
 
 def _type_of(rows: Sequence[PlanRow]) -> str:
@@ -52,10 +54,16 @@ def _type_of(rows: Sequence[PlanRow]) -> str:
     return type_of(rows)
 
 
-def _writer(plan: Plan, checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> Writer:
+def _writer(plan: Plan, checkpoint: Checkpoint, form: GgufForm, directory: Path) -> Writer:
     from phiquant.targets.gguf.writer import open_writer
 
     return open_writer(plan, checkpoint, directory)
+
+
+def _prepare(checkpoint: Checkpoint) -> tuple[str, ...]:
+    from phiquant.targets.gguf.vocabulary import vocabulary_of
+
+    return checkpoint.once(vocabulary_of).deviations
 
 
 def _open(path: Path) -> Artifact:
@@ -68,6 +76,20 @@ def _runner(path: Path) -> Runner:
     from phiquant.targets.gguf.runner import GgufRunner
 
     return GgufRunner(path)
+
+
+def _read_importance(path: Path, architecture: Architecture) -> Importance:
+    from phiquant.targets.gguf.importance import read_importance
+
+    return read_importance(path, architecture)
+
+
+def _write_importance(
+    path: Path, entries: Mapping[str, ImatrixEntry], text: ImatrixDataset, suffix: str
+) -> None:
+    from phiquant.targets.gguf.importance import write_importance
+
+    write_importance(path, entries, text, suffix)
 
 
 def _command(path: Path) -> str:
@@ -85,12 +107,13 @@ TARGET = Target(
     name="gguf",
     title="llama.cpp",
     grids=_Grids(),
-    types={name: mixture.sentence for name, mixture in MIXTURES.items()},
+    types=TYPES,
     defaults=DEFAULTS,
+    read=read_form,
     plan=_plan,
     choices=_choices,
     type_of=_type_of,
-    writer=_writer,
+    new_writer=_writer,
     writing=WriterMemory(fixed=5 << 20, a_token=190),
     footprint=footprint,
     recognises=is_gguf,
@@ -98,4 +121,6 @@ TARGET = Target(
     runner=_runner,
     library="gguf",
     command=_command,
+    prepare=_prepare,
+    importance=ImportanceFiles(_read_importance, _write_importance),
 )

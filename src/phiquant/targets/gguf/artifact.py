@@ -9,7 +9,7 @@ import numpy as np
 from phiquant.errors import ArtifactError
 from phiquant.phi.architecture import Architecture
 from phiquant.quantization.grid import Floats
-from phiquant.targets.gguf.file import StoredTensor, read_gguf
+from phiquant.targets.gguf.file import GgufTensor, read_gguf
 from phiquant.targets.gguf.grids import GRIDS
 from phiquant.targets.gguf.locate import gguf_files
 from phiquant.targets.gguf.metadata import ARCHITECTURE, read_dimensions
@@ -28,7 +28,7 @@ class GgufArtifact:
         self.files = tuple(part.path for part in parts)
         self.fields: Mapping[str, object] = parts[0].fields
         """The key-value fields; of a split model, those of its first file."""
-        self._tensors: dict[str, StoredTensor] = {}
+        self._tensors: dict[str, GgufTensor] = {}
         for part in parts:
             for tensor in part.tensors:
                 if tensor.name in self._tensors:
@@ -88,7 +88,7 @@ class GgufArtifact:
             raise ArtifactError(f"{len(short)} short LongRoPE factors but {len(long)} long ones")
         return short, long
 
-    def _decoded(self, tensor: StoredTensor, first: int = 0, last: int | None = None) -> Floats:
+    def _decoded(self, tensor: GgufTensor, first: int = 0, last: int | None = None) -> Floats:
         grid = GRIDS.get(tensor.type)
         if grid is None:
             raise ArtifactError(

@@ -12,12 +12,12 @@ from dataclasses import replace
 
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import PlanRow
-from phiquant.recipe import Recipe
+from phiquant.targets.gguf.form import GgufForm
 from phiquant.targets.gguf.grids import GRIDS
 from phiquant.targets.gguf.mixtures import BLOCK, FLOATS, MIXTURES
 
 
-def choices(row: PlanRow, recipe: Recipe, survey: Survey) -> tuple[PlanRow, ...]:
+def choices(row: PlanRow, form: GgufForm, survey: Survey) -> tuple[PlanRow, ...]:
     """`row` on every type that it may have; none for what keeps its type."""
     if row.source is None or row.role is None or row.role.is_norm:
         return ()

@@ -39,7 +39,7 @@ STRING, ARRAY = 8, 9
 
 
 @dataclass(frozen=True, slots=True)
-class StoredTensor:
+class GgufTensor:
     """One tensor: `shape` as (rows, ..., columns), `offset` from the start of its file."""
 
     name: str
@@ -56,7 +56,7 @@ class GgufFile:
 
     path: Path
     fields: Mapping[str, object]
-    tensors: tuple[StoredTensor, ...]
+    tensors: tuple[GgufTensor, ...]
 
 
 def read_gguf(path: Path) -> GgufFile:
@@ -165,9 +165,9 @@ class _Header:
 
     def _placed(
         self, rows: list[tuple[str, tuple[int, ...], int, int]], start: int, alignment: int
-    ) -> tuple[StoredTensor, ...]:
+    ) -> tuple[GgufTensor, ...]:
         """The tensors with their places in the file, checked against its size and each other."""
-        tensors: dict[str, StoredTensor] = {}
+        tensors: dict[str, GgufTensor] = {}
         for name, shape, number, offset in rows:
             if name in tensors:
                 raise self._error(f"it holds {name} twice")
@@ -180,7 +180,7 @@ class _Header:
                     f"{name} should end at byte {place + nbytes}, but the file has "
                     f"{len(self._data)}; it is cut off or its header lies"
                 )
-            tensors[name] = StoredTensor(name, shape, type_name, self._path, place, nbytes)
+            tensors[name] = GgufTensor(name, shape, type_name, self._path, place, nbytes)
         ordered = sorted(tensors.values(), key=lambda tensor: tensor.offset)
         for before, after in pairwise(ordered):
             if before.offset + before.nbytes > after.offset:
@@ -202,5 +202,5 @@ def _type_sizes() -> dict[int, tuple[str, int, int]]:
     try:
         from gguf import GGML_QUANT_SIZES
     except ImportError as error:
-        raise MissingDependency("gguf", "gguf", "reading GGUF files") from error
+        raise MissingDependency("gguf", "reading GGUF files") from error
     return {int(kind): (kind.name, *size) for kind, size in GGML_QUANT_SIZES.items()}

@@ -13,6 +13,7 @@ Source: src/llama-context.cpp, ggml/src/ggml-cpu/repack.cpp; issues 12149 and 19
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.planning.footprint import Footprint, Use, cached_values
 from phiquant.planning.plan import Plan
+from phiquant.targets.gguf.form import GgufForm
 
 STEP = 256
 """Contexts are multiples of it."""
@@ -27,7 +28,7 @@ A_TOKEN = 340
 """Bytes of an entry of the vocabulary, its merges and its hash tables (fitted)."""
 
 
-def footprint(plan: Plan, architecture: Architecture, use: Use) -> Footprint:
+def footprint(plan: Plan, form: GgufForm, architecture: Architecture, use: Use) -> Footprint:
     """Peak memory of a plan's artifact in llama.cpp."""
     context = -(-use.context // STEP) * STEP
     batch = min(BATCH, use.prompt)

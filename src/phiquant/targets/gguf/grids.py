@@ -33,7 +33,7 @@ NO_OFFSET = np.float32(-0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class FloatGrid:
+class FloatBytesGrid:
     """F32, F16 or BF16: one cast a weight."""
 
     kind: FloatType
@@ -65,7 +65,7 @@ class FloatGrid:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockGrid:
+class LegacyBlockGrid:
     """A legacy format: 32 weights with a FP16 scale `d`, and a FP16 offset `m` where not None."""
 
     name: str
@@ -120,7 +120,7 @@ class BlockGrid:
             offset = widen(stored["m"], F16)
         return codes, Levels(scale, offset, stored)
 
-    def basis(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
+    def regressors(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
         """Codes for `d`, ones for `m`: (rows, 32) each."""
         found = codes.astype(np.float32)
         return (found,) if self.search.symmetric else (found, np.ones_like(found))
@@ -209,7 +209,7 @@ class SuperBlockGrid:
         }
         return codes, _super_levels(stored)
 
-    def basis(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
+    def regressors(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
         """Integer scales times codes for `d`, minima for `dmin`: (rows, 256) each."""
         subs = np.repeat(levels.stored["scales"].astype(np.float32), self.group, axis=1)
         if self.search.groups.symmetric:
@@ -297,14 +297,14 @@ def _pairs(most: int, more: tuple[float, ...]) -> tuple[tuple[float, float], ...
     return tuple((most + one, most + other) for one in more for other in more)
 
 
-def _legacy(name: str, top: int) -> BlockGrid:
+def _legacy(name: str, top: int) -> LegacyBlockGrid:
     starts = _ranges(top, (-0.5, 0.0, 0.5, 1.0))
-    return BlockGrid(name, Search(32, (0, top), starts, 2, symmetric=False))
+    return LegacyBlockGrid(name, Search(32, (0, top), starts, 2, symmetric=False))
 
 
-def _legacy_symmetric(name: str, half: int) -> BlockGrid:
+def _legacy_symmetric(name: str, half: int) -> LegacyBlockGrid:
     starts = _both_ends(half, 1.0, 8)
-    return BlockGrid(name, Search(32, (-half, half - 1), starts, 2, symmetric=True))
+    return LegacyBlockGrid(name, Search(32, (-half, half - 1), starts, 2, symmetric=True))
 
 
 def _super(name: str, shape: tuple[int, int], most: int, more: tuple[float, ...]) -> SuperBlockGrid:
@@ -328,10 +328,10 @@ def _super_symmetric(
 # of many codes gain from levels wider than need be, for the choice among many fine alignments;
 # those of few codes gain from cutting.
 GRIDS: dict[str, Grid] = {
-    "F32": FloatGrid(FLOAT_TYPES["F32"]),
-    "F16": FloatGrid(FLOAT_TYPES["F16"]),
-    "BF16": FloatGrid(FLOAT_TYPES["BF16"]),
-    "Q8_0": BlockGrid(
+    "F32": FloatBytesGrid(FLOAT_TYPES["F32"]),
+    "F16": FloatBytesGrid(FLOAT_TYPES["F16"]),
+    "BF16": FloatBytesGrid(FLOAT_TYPES["BF16"]),
+    "Q8_0": LegacyBlockGrid(
         "Q8_0",
         # -128 could be stored, but llama.cpp's products negate codes within eight bits.
         Search(32, (-127, 127), tuple((128 - 0.75 * i, 0.0) for i in range(12)), 1, True),

@@ -24,7 +24,6 @@ Source: tools/imatrix/imatrix.cpp and common/imatrix-loader.cpp of llama.cpp.
 import struct
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +32,9 @@ import numpy.typing as npt
 from phiquant.errors import InputError, MissingDependency
 from phiquant.host.staging import write_bytes
 from phiquant.quantization.grid import Floats
-from phiquant.quantization.inputs import Inputs
-from phiquant.targets.gguf.file import MAGIC, StoredTensor, read_gguf
+from phiquant.targets.gguf.file import MAGIC, GgufTensor, read_gguf
 from phiquant.targets.gguf.metadata import ARCHITECTURE
+from phiquant.targets.importance import ImatrixDataset, ImatrixEntry
 
 LEGACY = ".dat"
 """The suffix that asks for the older encoding when a file is written; reading looks inside."""
@@ -45,37 +44,7 @@ LEAST_ENTRY = 4 + 1 + 4 + 4 + 4
 """Bytes of the smallest entry in the older encoding."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One matrix: float32 sums of squares (columns,) over `count` tokens, or other units.
-
-    `plain` are sums of the inputs themselves, where a file has them.
-    """
-
-    sums: Floats
-    count: int
-    plain: Floats | None = None
-
-    @property
-    def inputs(self) -> Inputs:
-        """Mean squares, to the bit as llama-quantize computes them, and means."""
-        count = np.float32(self.count)
-        return Inputs(self.sums / count, None if self.plain is None else self.plain / count)
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """What the sums were taken over: a name, and tokens in each of its chunks."""
-
-    name: str
-    chunk_size: int
-
-    def chunks(self, count: int) -> int:
-        """Chunks that hold `count` tokens; the last may not be full."""
-        return -(-count // self.chunk_size)
-
-
-def read_imatrix(path: Path) -> dict[str, Entry]:
+def read_imatrix(path: Path) -> dict[str, ImatrixEntry]:
     """The entries of the file at `path` by llama.cpp's tensor names, values as they are stored.
 
     Raises InputError for a file that is neither encoding or not sound, MissingDependency for
@@ -91,16 +60,24 @@ def read_imatrix(path: Path) -> dict[str, Entry]:
         raise InputError(f"cannot read the importance matrix {path}: {error}") from error
 
 
-def write_imatrix(path: Path, entries: Mapping[str, Entry], text: Text) -> None:
-    """Write `entries` by llama.cpp's tensor names, whole or not at all; the suffix `.dat` asks
-    for the older encoding.
+def write_imatrix(
+    path: Path,
+    entries: Mapping[str, ImatrixEntry],
+    text: ImatrixDataset,
+    suffix: str | None = None,
+) -> None:
+    """Write `entries` by llama.cpp's tensor names, whole or not at all.
+
+    `suffix` is that of the name under which the file will be read, by default the path's own;
+    `.dat` asks for the older encoding.
     """
-    data = _legacy_bytes(entries, text) if path.suffix == LEGACY else _gguf_bytes(entries, text)
+    older = (path.suffix if suffix is None else suffix) == LEGACY
+    data = _legacy_bytes(entries, text) if older else _gguf_bytes(entries, text)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, data)
 
 
-def _read_gguf(path: Path) -> dict[str, Entry]:
+def _read_gguf(path: Path) -> dict[str, ImatrixEntry]:
     header = read_gguf(path)
     tensors = {tensor.name: tensor for tensor in header.tensors}
     names = {
@@ -113,12 +90,12 @@ def _read_gguf(path: Path) -> dict[str, Entry]:
         kind = header.fields.get("general.type", "unknown")
         raise InputError(
             f"expected an importance matrix in {path}, found GGUF of the type {kind!r} without "
-            f"a tensor whose name ends in {SUMS}; make one with llama-imatrix or --imatrix-out"
+            f"a tensor whose name ends in {SUMS}; make one with llama-imatrix or `imatrix.write`"
         )
     return {name: _entry(path, name, tensors) for name in sorted(names)}
 
 
-def _entry(path: Path, name: str, tensors: Mapping[str, StoredTensor]) -> Entry:
+def _entry(path: Path, name: str, tensors: Mapping[str, GgufTensor]) -> ImatrixEntry:
     found = [tensors.get(name + suffix) for suffix in (SUMS, COUNTS, PLAIN)]
     sums, counts, plain = (_values(path, tensor) if tensor else None for tensor in found)
     if sums is None or counts is None:
@@ -133,10 +110,10 @@ def _entry(path: Path, name: str, tensors: Mapping[str, StoredTensor]) -> Entry:
         raise InputError(f"{path} counts {count} tokens for {name}; make it anew")
     if plain is not None and plain.size != sums.size:
         raise InputError(f"{path} has {plain.size} {PLAIN} of {name} and {sums.size} {SUMS}")
-    return Entry(sums, round(count), plain)
+    return ImatrixEntry(sums, round(count), plain)
 
 
-def _values(path: Path, tensor: StoredTensor) -> Floats:
+def _values(path: Path, tensor: GgufTensor) -> Floats:
     if tensor.type != "F32":
         raise InputError(f"expected F32 for {tensor.name} in {path}, found {tensor.type}")
     stored = np.memmap(path, np.uint8, "r", tensor.offset, (tensor.nbytes,))
@@ -149,7 +126,7 @@ class _Legacy:
     def __init__(self, path: Path, data: npt.NDArray[np.uint8]) -> None:
         self._path, self._data, self._at = path, data, 0
 
-    def entries(self) -> Iterator[tuple[str, Entry]]:
+    def entries(self) -> Iterator[tuple[str, ImatrixEntry]]:
         count = self._integer()
         if not 1 <= count <= len(self._data) // LEAST_ENTRY:
             raise self._error(f"{count} entries, which its {len(self._data)} bytes cannot be")
@@ -163,7 +140,7 @@ class _Legacy:
             if calls < 0 or columns < 1:
                 raise self._error(f"{calls} calls and {columns} columns for {name!r}")
             sums = self._take(4 * columns).view("<f4")
-            yield name, Entry(sums, max(calls, 1))
+            yield name, ImatrixEntry(sums, max(calls, 1))
         if self._at < len(self._data):
             self._integer()
         if self._at < len(self._data):
@@ -195,7 +172,7 @@ class _Legacy:
         return self._take(length).tobytes().decode("utf-8", errors="replace")
 
 
-def _legacy_bytes(entries: Mapping[str, Entry], text: Text) -> bytes:
+def _legacy_bytes(entries: Mapping[str, ImatrixEntry], text: ImatrixDataset) -> bytes:
     def counted(word: str) -> bytes:
         data = word.encode()
         return struct.pack("<i", len(data)) + data
@@ -209,11 +186,11 @@ def _legacy_bytes(entries: Mapping[str, Entry], text: Text) -> bytes:
     return data + struct.pack("<i", calls) + counted(text.name)
 
 
-def _gguf_bytes(entries: Mapping[str, Entry], text: Text) -> bytes:
+def _gguf_bytes(entries: Mapping[str, ImatrixEntry], text: ImatrixDataset) -> bytes:
     try:
         from gguf import GGUFWriter
     except ImportError as error:
-        raise MissingDependency("gguf", "gguf", "writing GGUF files") from error
+        raise MissingDependency("gguf", "writing GGUF files") from error
     with tempfile.TemporaryDirectory() as scratch:  # the package writes to files only
         path = Path(scratch) / "imatrix.gguf"
         writer = GGUFWriter(path, ARCHITECTURE)

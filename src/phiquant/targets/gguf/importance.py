@@ -10,7 +10,6 @@ one `token_embd.weight`; files of others have it as `output.weight`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,34 +17,12 @@ import numpy as np
 from phiquant.errors import InputError
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.quantization.inputs import Inputs
-from phiquant.targets.gguf.imatrix import Entry, Text, read_imatrix, write_imatrix
+from phiquant.targets.gguf.imatrix import read_imatrix, write_imatrix
 from phiquant.targets.gguf.tensors import WHOLE_MODEL, tensor_name, tensor_name_of
+from phiquant.targets.importance import ImatrixDataset, ImatrixEntry, Importance, listed
 
 SLACK = 1e-3
 """By how much a squared mean may exceed the mean square, by the rounding of sums."""
-NAMED = 3
-"""Tensors that a message names before it counts the rest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Importance:
-    """What a file says about a model.
-
-    `inputs` are by the matrix's checkpoint name; `absent` are llama.cpp's names of the matrices
-    that the file has nothing on.
-    """
-
-    name: str
-    inputs: Mapping[str, Inputs]
-    absent: tuple[str, ...]
-
-    @property
-    def note(self) -> str:
-        """For the plan: where the weighing came from, and which matrices went without."""
-        told = f"Rounding errors are weighed by the importance matrix {self.name}"
-        if not self.absent:
-            return f"{told}."
-        return f"{told}; it has nothing on {_listed(self.absent)}, weighed alike there."
 
 
 def read_importance(path: Path, architecture: Architecture) -> Importance:
@@ -59,8 +36,8 @@ def read_importance(path: Path, architecture: Architecture) -> Importance:
     foreign = sorted(entries.keys() - {tensor_name(weight) for weight in matrices} - head)
     if foreign:
         raise InputError(
-            f"{path} was made for another model: it has {_listed(foreign)}, which this one has "
-            "not; make one with llama-imatrix from this model's GGUF file, or with --imatrix-out"
+            f"{path} was made for another model: it has {listed(foreign)}, which this one has "
+            "not; make one with llama-imatrix from this model's GGUF file, or with `imatrix.write`"
         )
     inputs: dict[str, Inputs] = {}
     absent: list[str] = []
@@ -75,14 +52,16 @@ def read_importance(path: Path, architecture: Architecture) -> Importance:
     return Importance(path.name, inputs, tuple(absent))
 
 
-def write_importance(path: Path, entries: Mapping[str, Entry], text: Text) -> None:
+def write_importance(
+    path: Path, entries: Mapping[str, ImatrixEntry], text: ImatrixDataset, suffix: str
+) -> None:
     """Write `entries` by checkpoint name to `path` for llama.cpp; see `write_imatrix`."""
-    named: dict[str, Entry] = {}
+    named: dict[str, ImatrixEntry] = {}
     for name, entry in entries.items():
         stored = tensor_name_of(name)
         assert stored is not None
         named[stored] = entry
-    write_imatrix(path, named, text)
+    write_imatrix(path, named, text, suffix)
 
 
 def _has_inputs(weight: Weight, architecture: Architecture) -> bool:
@@ -92,7 +71,7 @@ def _has_inputs(weight: Weight, architecture: Architecture) -> bool:
     return not weight.role.is_norm
 
 
-def _entry(entries: Mapping[str, Entry], weight: Weight) -> Entry | None:
+def _entry(entries: Mapping[str, ImatrixEntry], weight: Weight) -> ImatrixEntry | None:
     """The weight's entry, if it has seen anything."""
     names = [tensor_name(weight)]
     if weight.role is Role.EMBEDDING:
@@ -101,7 +80,7 @@ def _entry(entries: Mapping[str, Entry], weight: Weight) -> Entry | None:
     return found[0] if found else None
 
 
-def _checked(path: Path, weight: Weight, entry: Entry) -> Inputs:
+def _checked(path: Path, weight: Weight, entry: ImatrixEntry) -> Inputs:
     columns, name = weight.shape[1], tensor_name(weight)
     if entry.sums.size != columns:
         raise InputError(
@@ -125,8 +104,3 @@ def _checked(path: Path, weight: Weight, entry: Entry) -> Inputs:
             "larger ones; the file is damaged, make it anew"
         )
     return Inputs(squares, means)
-
-
-def _listed(names: list[str] | tuple[str, ...]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from phiquant.phi.architecture import Role
-from phiquant.recipe import Precision
+from phiquant.planning.precision import Precision
 
 
 @dataclass(frozen=True, slots=True)

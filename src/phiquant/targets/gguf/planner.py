@@ -2,40 +2,27 @@
 
 from math import prod
 
-from phiquant.errors import ConfigError, RequestError
+from phiquant.errors import ConfigError
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
-from phiquant.recipe import Recipe
+from phiquant.targets.gguf.form import GgufForm
 from phiquant.targets.gguf.grids import GRIDS
-from phiquant.targets.gguf.mixtures import DEFAULTS, MIXTURES, Choice, Mixture, Place, choose
+from phiquant.targets.gguf.mixtures import MIXTURES, Choice, Mixture, Place, choose
 from phiquant.targets.gguf.tensors import LONG_FACTORS, SHORT_FACTORS, tensor_name
 
 
-def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
+def plan(architecture: Architecture, survey: Survey, form: GgufForm) -> Plan:
     """Every tensor of the file, in network order, LongRoPE's factors first.
 
-    Raises RequestError for a type that does not exist and ConfigError for dimensions that
-    llama.cpp's `phi3` cannot hold.
+    Raises ConfigError for dimensions that llama.cpp's `phi3` cannot hold.
     """
-    name = file_type_name(recipe)
     _check(architecture)
     rows = _factor_rows(architecture)
     rows += [
-        _row(weight, architecture, survey, MIXTURES[name]) for weight in architecture.weights()
+        _row(weight, architecture, survey, MIXTURES[form.type]) for weight in architecture.weights()
     ]
-    return Plan("gguf", name, tuple(rows), _notes(architecture))
-
-
-def file_type_name(recipe: Recipe) -> str:
-    """The mixture that a recipe asks for, by type or by precision."""
-    name = (recipe.type or DEFAULTS[recipe.precision]).upper()
-    if name not in MIXTURES:
-        raise RequestError(
-            f"llama.cpp has no type {recipe.type!r} that can be made here; "
-            f"choose among: {', '.join(MIXTURES)}"
-        )
-    return name
+    return Plan("gguf", form.type, tuple(rows), _notes(architecture))
 
 
 def _check(architecture: Architecture) -> None:

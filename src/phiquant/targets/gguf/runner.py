@@ -8,9 +8,11 @@ cached in F32 and attention is computed without the fused kernel, so that what d
 reference comes from the weights and from llama.cpp's own matrix products, not from the cache.
 """
 
+import ctypes
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,11 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.errors import ArtifactError, ResourceError
+from phiquant.host.cores import cores
 from phiquant.quantization.grid import Floats
 from phiquant.targets.gguf.file import read_gguf
-from phiquant.targets.gguf.library import Library, library
+from phiquant.targets.gguf.library import Library, floats_at, library, token_pointer
 from phiquant.targets.gguf.locate import gguf_files
 from phiquant.targets.gguf.metadata import ORIGINAL_CONTEXT
+from phiquant.targets.gguf.template_engine import render
 from phiquant.targets.target import Generation
 
 CONTEXT_STEP = 256
@@ -49,7 +53,7 @@ class GgufRunner:
         self._c = self._library.c
         self._context: Any = None
         self._size = 0
-        file = gguf_files(path)[0]
+        file = self._file = gguf_files(path)[0]
         _check_tokens(file)
         self._library.log.clear()
         parameters = self._c.llama_model_default_params()
@@ -85,12 +89,12 @@ class GgufRunner:
         data = text.encode("utf-8")
         tokens = np.empty(len(data) + 8, np.int32)
         count = self._c.llama_tokenize(
-            self._vocab, data, len(data), self._library.tokens(tokens), len(tokens), False, True
+            self._vocab, data, len(data), token_pointer(tokens), len(tokens), False, True
         )
         if count < 0:  # too small, and this many are needed
             tokens = np.empty(-count, np.int32)
             count = self._c.llama_tokenize(
-                self._vocab, data, len(data), self._library.tokens(tokens), len(tokens), False, True
+                self._vocab, data, len(data), token_pointer(tokens), len(tokens), False, True
             )
         result: list[int] = tokens[:count].tolist()
         return result
@@ -100,17 +104,27 @@ class GgufRunner:
         tokens = np.ascontiguousarray(tokens, np.int32)
         size = 16 * len(tokens) + 64
         while True:
-            buffer = self._library.buffer(size)
+            buffer = ctypes.create_string_buffer(size)
             written = self._c.llama_detokenize(
-                self._vocab, self._library.tokens(tokens), len(tokens), buffer, size, False, False
+                self._vocab, token_pointer(tokens), len(tokens), buffer, size, False, False
             )
             if written >= 0:
-                return self._library.contents(buffer, written).decode("utf-8", errors="replace")
+                return buffer.raw[:written].decode("utf-8", errors="replace")
             size = -written
 
     def stops_at(self, token: int) -> bool:
         """Whether llama.cpp counts `token` among those that end a generation."""
         return bool(self._c.llama_vocab_is_eog(self._vocab, token))
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template in the file's metadata."""
+        found = read_gguf(self._file).fields.get("tokenizer.chat_template")
+        return found if isinstance(found, str) else None
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        """The prompt for `messages` by llama.cpp's own template engine; see `template_engine`."""
+        return render(self._file, messages)
 
     def logits(self, tokens: npt.NDArray[np.int32], last: int | None = None) -> Floats:
         """Logits (tokens, vocabulary), float32, of one sequence from an empty cache; of its
@@ -159,12 +173,12 @@ class GgufRunner:
 
     def _original_context(self) -> int:
         """The length up to which LongRoPE's short factors hold."""
-        buffer = self._library.buffer(32)
+        buffer = ctypes.create_string_buffer(32)
         length = self._c.llama_model_meta_val_str(
             self._model, ORIGINAL_CONTEXT.encode(), buffer, 32
         )
         if length > 0:
-            return int(self._library.contents(buffer, length))
+            return int(buffer.value)
         return int(self._c.llama_model_n_ctx_train(self._model))
 
     def _start(self, length: int) -> None:
@@ -174,20 +188,21 @@ class GgufRunner:
             self._c.llama_memory_clear(self._c.llama_get_memory(self._context), True)
             return
         self._free_context()
-        parameters = self._c.llama_context_default_params()
-        parameters.n_ctx = size
-        parameters.n_batch = parameters.n_ubatch = self._chunk
-        parameters.n_threads = parameters.n_threads_batch = _cores()
-        parameters.type_k = parameters.type_v = GGML_F32
-        parameters.flash_attn_type = FLASH_ATTENTION_OFF
-        parameters.offload_kqv = True
-        parameters.no_perf = True
+        parameters = self._library.context_parameters(
+            n_ctx=size,
+            n_batch=self._chunk,
+            n_ubatch=self._chunk,
+            type_k=GGML_F32,
+            type_v=GGML_F32,
+            flash_attn_type=FLASH_ATTENTION_OFF,
+        )
         self._library.log.clear()
         self._context = self._c.llama_init_from_model(self._model, parameters)
         if not self._context:
             raise ResourceError(
                 f"llama.cpp cannot make a context of {size} tokens: {self._library.log.cause}"
             )
+        self._c.llama_set_n_threads(self._context, cores(), cores())
         self._size = size
         self._batch = self._c.llama_batch_init(self._chunk, 0, 1)
 
@@ -215,7 +230,7 @@ class GgufRunner:
                 f"{self._library.log.cause}"
             )
         pointer = self._c.llama_get_logits(self._context)
-        flat = self._library.floats(pointer, outputs * self._vocabulary)
+        flat = floats_at(pointer, outputs * self._vocabulary)
         return flat.reshape(outputs, self._vocabulary)
 
     def _free_context(self) -> None:
@@ -234,10 +249,3 @@ def _check_tokens(file: Path) -> None:
     if isinstance(tokens, tuple) and len(set(tokens)) < len(tokens):
         twice = next(token for token, count in Counter(tokens).items() if count > 1)
         raise ArtifactError(f"llama.cpp cannot load {file}: its vocabulary has {twice!r} twice")
-
-
-def _cores() -> int:
-    """The processors that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

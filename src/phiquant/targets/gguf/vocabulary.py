@@ -5,13 +5,17 @@ llama.cpp's src/llama-vocab.cpp, as of b11739. Where that file's rules cannot ex
 tokenizer does, the difference is stated in `Vocabulary.deviations`; nothing is dropped in silence.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
 from phiquant.errors import TokenizerError
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.tokenizer.chat_templates import DEFAULT
 from phiquant.phi.tokenizer.splitting import SPACE, SpacePrefix
+from phiquant.phi.tokenizer.template_white_space import explicit_white_space
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.phi.tokenizer.tokenizer_json import Definition, PieceKind, TokenizerKind
 from phiquant.targets.gguf.end_of_generation import Ends, ends
@@ -31,6 +35,10 @@ TOKEN_TYPES = {
     PieceKind.BYTE: 6,
 }
 
+UNKNOWN_SYNTAX = re.compile(r"\{[%{#]\+|\+[%#]\}|\{%[-+]?\s*raw")
+"""What llama.cpp's template engine refuses, with the whole model: signs that keep white space,
+and raw text. Any other template is stored as it is; that engine trims as transformers does."""
+
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
@@ -41,6 +49,11 @@ class Vocabulary:
     float32."""
     deviations: tuple[str, ...]
     """In a sentence each, where llama.cpp cannot do what the tokenizer does."""
+
+
+def vocabulary_of(checkpoint: Checkpoint) -> Vocabulary:
+    """`vocabulary` of a checkpoint, for `Checkpoint.once`."""
+    return vocabulary(checkpoint.tokenizer, checkpoint.architecture.vocabulary_size)
 
 
 def vocabulary(tokenizer: Tokenizer, vocabulary_size: int) -> Vocabulary:
@@ -82,7 +95,7 @@ def vocabulary(tokenizer: Tokenizer, vocabulary_size: int) -> Vocabulary:
     return Vocabulary(
         tuple((f"tokenizer.ggml.{key}", value) for key, value in entries)
         + tuple(_chat_templates(tokenizer)),
-        tuple(_deviations(definition, stops)),
+        tuple(_deviations(tokenizer, stops)),
     )
 
 
@@ -140,14 +153,16 @@ def _texts(definition: Definition, vocabulary_size: int) -> tuple[str, ...]:
 
 def _chat_templates(tokenizer: Tokenizer) -> Iterator[tuple[str, Value]]:
     templates = tokenizer.special.chat_templates
-    others = tuple(name for name, _ in templates if name != "default")
+    others = tuple(name for name, _ in templates if name != DEFAULT)
     if others:
         yield "tokenizer.chat_templates", others
     for name, text in templates:
-        yield "tokenizer.chat_template" + ("" if name == "default" else f".{name}"), text
+        key = "tokenizer.chat_template" + ("" if name == DEFAULT else f".{name}")
+        yield key, explicit_white_space(text) if UNKNOWN_SYNTAX.search(text) else text
 
 
-def _deviations(definition: Definition, stops: Ends) -> Iterator[str]:
+def _deviations(tokenizer: Tokenizer, stops: Ends) -> Iterator[str]:
+    definition = tokenizer.definition
     if stops.unasked:
         yield (
             "llama.cpp also stops a generation at "
@@ -159,7 +174,7 @@ def _deviations(definition: Definition, stops: Ends) -> Iterator[str]:
             "because it has room for three ends besides those that it knows by their text"
         )
     yield from splitting_deviations(definition)
-    yield from stripping_deviations(definition)
+    yield from stripping_deviations(tokenizer)
     if definition.space_prefix is SpacePrefix.FIRST:
         yield (
             "the tokenizer puts a space before text at the very beginning only; llama.cpp can do "

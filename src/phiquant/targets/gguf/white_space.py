@@ -5,37 +5,40 @@ the model (end of `llama_vocab::impl::load` in src/llama-vocab.cpp, as of b11739
 `general.name` contains "phi-3" or "phi3" in any case, every special token swallows the ASCII white
 space after it, except `<unk>`, `<s>` and `<|endoftext|>`; that rule needs those three and `</s>` in
 the vocabulary, or the file does not load. So the name is part of the vocabulary, and is fitted
-here.
+here: to the tokens that the model's chat template writes, which stand in every prompt, however many
+others have been added.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from phiquant.phi.tokenizer.tokenizer_json import AddedToken, Definition
+from phiquant.phi.tokenizer.chat_templates import written_tokens
+from phiquant.phi.tokenizer.tokenizer import Tokenizer
+from phiquant.phi.tokenizer.tokenizer_json import AddedToken
 
 STRIPPING_NAME = re.compile("phi-?3", re.IGNORECASE)
 NOT_STRIPPING = frozenset(("<unk>", "<s>", "<|endoftext|>"))
 NEEDED = NOT_STRIPPING | {"</s>"}
 
 
-def fitted_name(name: str, definition: Definition) -> str:
+def fitted_name(name: str, tokenizer: Tokenizer) -> str:
     """`name` for `general.name`, changed as little as llama.cpp's rule for it demands.
 
     "my-model" with Phi-3's tokenizer becomes "my-model (Phi-3)"; "phi3-like" with a tokenizer
     that does not strip, or that lacks the tokens that the rule needs, becomes "phi 3-like".
     """
     named = STRIPPING_NAME.search(name) is not None
-    if _strips(definition):
+    if _strips(tokenizer):
         return name if named else f"{name} (Phi-3)"
     return STRIPPING_NAME.sub(lambda match: f"{match[0][:3]} 3", name)
 
 
-def stripping_deviations(definition: Definition) -> Iterator[str]:
+def stripping_deviations(tokenizer: Tokenizer) -> Iterator[str]:
     """Where the rule, applied or not, differs from the tokenizer's own flags."""
-    strips = _strips(definition)
-    kept = [token.text for token in definition.added if token.rstrip > _rule(token, strips)]
-    dropped = [token.text for token in definition.added if token.rstrip < _rule(token, strips)]
-    before = [token.text for token in definition.added if token.lstrip]
+    strips, added = _strips(tokenizer), tokenizer.definition.added
+    kept = [token.text for token in added if token.rstrip > _rule(token, strips)]
+    dropped = [token.text for token in added if token.rstrip < _rule(token, strips)]
+    before = [token.text for token in added if token.lstrip]
     for texts, verb, place in (
         (kept, "keeps", "after"),
         (dropped, "drops", "after"),
@@ -48,12 +51,23 @@ def stripping_deviations(definition: Definition) -> Iterator[str]:
             )
 
 
-def _strips(definition: Definition) -> bool:
-    """Whether the rule is to be applied: possible, and closer to the flags than leaving it."""
-    if not set(definition.pieces) >= NEEDED:
+def _strips(tokenizer: Tokenizer) -> bool:
+    """Whether the rule is to be applied: possible, and closer to the flags than leaving it.
+
+    The tokens of the chat template decide; all together where it leaves the question open.
+    """
+    if not set(tokenizer.definition.pieces) >= NEEDED:
         return False
-    right = sum(token.rstrip == _rule(token, strips=True) for token in definition.added)
-    return right > sum(not token.rstrip for token in definition.added)
+    added, template = tokenizer.definition.added, tokenizer.special.chat_template
+    written = written_tokens(template or "", (token.text for token in added))
+    gained = _gained(token for token in added if token.text in written)
+    return (gained or _gained(added)) > 0
+
+
+def _gained(tokens: Iterable[AddedToken]) -> int:
+    """How many more tokens the rule is right for than wrong."""
+    followed = [token for token in tokens if _rule(token, strips=True)]
+    return sum(1 if token.rstrip else -1 for token in followed)
 
 
 def _rule(token: AddedToken, strips: bool) -> bool:

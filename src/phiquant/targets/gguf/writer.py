@@ -23,7 +23,7 @@ from phiquant.targets.gguf.file import ALIGNMENT
 from phiquant.targets.gguf.metadata import ARCHITECTURE, dimension_fields
 from phiquant.targets.gguf.mixtures import MIXTURES
 from phiquant.targets.gguf.tensors import LONG_FACTORS, SHORT_FACTORS
-from phiquant.targets.gguf.vocabulary import vocabulary
+from phiquant.targets.gguf.vocabulary import vocabulary_of
 from phiquant.targets.gguf.white_space import fitted_name
 from phiquant.targets.streamed_file import StreamedFile
 
@@ -39,16 +39,15 @@ def open_writer(plan: Plan, checkpoint: Checkpoint, directory: Path) -> "GgufWri
     """
     architecture = checkpoint.architecture
     tokenizer = checkpoint.tokenizer
-    words = vocabulary(tokenizer, architecture.vocabulary_size)
+    words = checkpoint.once(vocabulary_of)
     fields: dict[str, object] = {
         "general.type": "model",
-        "general.name": fitted_name(checkpoint.name, tokenizer.definition),
+        "general.name": fitted_name(checkpoint.name, tokenizer),
         "general.file_type": MIXTURES[plan.type].file_type,
         **dimension_fields(architecture),
         **dict(words.entries),
     }
     writer = GgufWriter(directory / file_name(checkpoint.name, plan.type), plan, fields)
-    writer.notes = words.deviations
     for output, factors in _factors(architecture).items():
         row = next(row for row in plan.rows if row.output == output)
         writer.write(row, 0, {"data": factors})
@@ -65,8 +64,6 @@ class GgufWriter:
 
     def __init__(self, path: Path, plan: Plan, fields: Mapping[str, object]) -> None:
         header = _header(plan, fields, path.parent)
-        self.notes: tuple[str, ...] = ()
-        """What llama.cpp will do otherwise than the checkpoint's tokenizer, a sentence each."""
         self._places: dict[str, int] = {}
         end = len(header)
         for row in plan.rows:
@@ -106,7 +103,7 @@ def _header(plan: Plan, fields: Mapping[str, object], directory: Path) -> bytes:
     try:
         from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFWriter
     except ImportError as error:
-        raise MissingDependency("gguf", "gguf", "writing GGUF files") from error
+        raise MissingDependency("gguf", "writing GGUF files") from error
     writer = GGUFWriter(None, ARCHITECTURE)
     writer.add_quantization_version(GGML_QUANT_VERSION)
     for key, value in fields.items():

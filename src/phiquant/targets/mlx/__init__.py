@@ -5,19 +5,25 @@ This folder imports neither mlx nor mlx_lm until an artifact is run.
 
 from pathlib import Path
 
+from phiquant.phi.checkpoint import Checkpoint
 from phiquant.targets.mlx.artifact import open_artifact, recognises
 from phiquant.targets.mlx.choices import choices, type_of
 from phiquant.targets.mlx.footprint import footprint
-from phiquant.targets.mlx.formats import DEFAULTS, GRIDS, TYPES
+from phiquant.targets.mlx.formats import DEFAULTS, GRIDS, TYPES, read_form
 from phiquant.targets.mlx.planner import plan
 from phiquant.targets.mlx.writer import MlxWriter
 from phiquant.targets.target import Runner, Target, WriterMemory
+from phiquant.targets.tokenizer_files import read_tokenizer_files
 
 
 def _runner(path: Path) -> Runner:
     from phiquant.targets.mlx.runner import MlxRunner
 
     return MlxRunner(path)
+
+
+def _prepare(checkpoint: Checkpoint) -> tuple[str, ...]:
+    return read_tokenizer_files(checkpoint).notes
 
 
 def _command(path: Path) -> str:
@@ -30,10 +36,11 @@ TARGET = Target(
     grids=GRIDS,
     types=TYPES,
     defaults=DEFAULTS,
+    read=read_form,
     plan=plan,
     choices=choices,
     type_of=type_of,
-    writer=MlxWriter,
+    new_writer=MlxWriter,
     writing=WriterMemory(fixed=2 << 20, a_token=60),
     footprint=footprint,
     recognises=recognises,
@@ -41,4 +48,5 @@ TARGET = Target(
     runner=_runner,
     library="mlx",
     command=_command,
+    prepare=_prepare,
 )

@@ -15,7 +15,8 @@ from typing import Any
 from phiquant.errors import ArtifactError, CheckpointError, ConfigError
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import read_config
-from phiquant.phi.safetensors_file import StoredTensor, map_tensor, read_header
+from phiquant.phi.listed import listed
+from phiquant.phi.safetensors_file import SafetensorsTensor, map_tensor, read_header
 from phiquant.quantization.grid import Floats, Grid
 from phiquant.targets.mlx.formats import AFFINE_GRIDS, FLOATS, GRIDS, Affine
 from phiquant.targets.mlx.grids import BITS, GROUPS
@@ -58,7 +59,7 @@ class _Matrix:
 
     shape: tuple[int, ...]
     grid: str
-    parts: Mapping[str, StoredTensor]
+    parts: Mapping[str, SafetensorsTensor]
 
     @property
     def nbytes(self) -> int:
@@ -139,7 +140,7 @@ def _read_matrices(
     files = sorted(path.glob("model*.safetensors"))
     if not files:
         raise ArtifactError(f"found no model*.safetensors in {path}; is the artifact complete?")
-    stored: dict[str, StoredTensor] = {}
+    stored: dict[str, SafetensorsTensor] = {}
     for file in files:
         try:
             tensors = read_header(file)
@@ -160,16 +161,14 @@ def _read_matrices(
         grid = _grid_of(module, weight.shape, parts, config)
         matrices[weight.name] = _Matrix(weight.shape, grid, parts)
     if stored:
-        raise ArtifactError(
-            f"tensors that are no part of the network: {', '.join(sorted(stored)[:6])}"
-        )
+        raise ArtifactError(f"tensors that are no part of the network: {listed(sorted(stored))}")
     return matrices
 
 
 def _grid_of(
     module: str,
     shape: tuple[int, ...],
-    parts: Mapping[str, StoredTensor],
+    parts: Mapping[str, SafetensorsTensor],
     config: Mapping[str, Any],
 ) -> str:
     """The grid that the stored arrays of `module` lie on; ArtifactError if none fits."""
@@ -198,7 +197,7 @@ def _grid_of(
 def _affine_kind(
     module: str,
     shape: tuple[int, ...],
-    parts: Mapping[str, StoredTensor],
+    parts: Mapping[str, SafetensorsTensor],
     config: Mapping[str, Any],
 ) -> Affine:
     """Bits and group from the shapes; what config.json says must agree."""
@@ -224,7 +223,7 @@ def _affine_kind(
     return Affine(bits, group)
 
 
-def _expect_shape(tensor: StoredTensor, shape: tuple[int, ...]) -> None:
+def _expect_shape(tensor: SafetensorsTensor, shape: tuple[int, ...]) -> None:
     if tensor.shape != shape or tensor.nbytes % max(1, math.prod(shape)):
         raise ArtifactError(
             f"{tensor.name} should have shape {list(shape)}, found {list(tensor.shape)}"

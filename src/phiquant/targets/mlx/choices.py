@@ -10,12 +10,11 @@ from dataclasses import replace
 
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import PlanRow
-from phiquant.recipe import Recipe
-from phiquant.targets.mlx.formats import AFFINE_GRIDS, FLOATS, GRIDS, Affine
+from phiquant.targets.mlx.formats import AFFINE_GRIDS, FLOATS, GRIDS, Affine, MlxForm
 from phiquant.targets.mlx.grids import BITS, GROUPS
 
 
-def choices(row: PlanRow, recipe: Recipe, survey: Survey) -> tuple[PlanRow, ...]:
+def choices(row: PlanRow, form: MlxForm, survey: Survey) -> tuple[PlanRow, ...]:
     """`row` on every grid that it may have; none for what keeps its type."""
     if row.role is None or row.role.is_norm:
         return ()

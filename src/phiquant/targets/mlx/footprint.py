@@ -8,6 +8,7 @@ there was no Mac at hand.
 from phiquant.phi.architecture import Architecture
 from phiquant.planning.footprint import Footprint, Use, cached_values
 from phiquant.planning.plan import Plan
+from phiquant.targets.mlx.formats import MlxForm
 
 RUNTIME = 250 << 20
 """Python, mlx and its kernels: an estimate."""
@@ -15,7 +16,7 @@ STEP = 256
 PIECE = 2048
 
 
-def footprint(plan: Plan, architecture: Architecture, use: Use) -> Footprint:
+def footprint(plan: Plan, form: MlxForm, architecture: Architecture, use: Use) -> Footprint:
     """Peak memory of a plan's artifact in mlx_lm."""
     wide = 4 if plan.type == "fp32" else 2
     piece = min(PIECE, use.prompt)

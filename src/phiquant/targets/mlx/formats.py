@@ -9,12 +9,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from phiquant.errors import RequestError
+from phiquant.planning.precision import Precision
 from phiquant.quantization.float_grid import FloatGrid
 from phiquant.quantization.floats import FLOAT_TYPES
 from phiquant.quantization.grid import Grid
-from phiquant.recipe import PRECISIONS, Precision, Recipe
-from phiquant.targets.mlx.grids import BITS, GROUPS, AffineGrid
+from phiquant.targets.form import Request
+from phiquant.targets.mlx.grids import BITS, GROUPS, GroupedAffineGrid
 
 FLOATS: Mapping[str, str] = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
 """Float type → its element type in safetensors."""
@@ -65,28 +65,34 @@ AFFINE_GRIDS: Mapping[str, Affine] = {
 """Name of an affine grid → its bits and group."""
 
 GRIDS: Mapping[str, Grid] = {name: FloatGrid(FLOAT_TYPES[name]) for name in FLOATS.values()} | {
-    kind.grid_name(parameters): AffineGrid(kind.bits, kind.group, FLOAT_TYPES[parameters])
+    kind.grid_name(parameters): GroupedAffineGrid(kind.bits, kind.group, FLOAT_TYPES[parameters])
     for kind in AFFINE_GRIDS.values()
     for parameters in FLOATS.values()
 }
 """Every grid that a plan of this target may name."""
 
 
-def requested_type(recipe: Recipe) -> str:
-    """The type that the recipe asks for; RequestError if MLX has none of that name."""
-    if recipe.type is None:
-        if recipe.precision not in DEFAULTS:
-            raise RequestError(
-                f"expected a precision among {', '.join(PRECISIONS)}, found {recipe.precision!r}"
-            )
-        return DEFAULTS[recipe.precision]
-    if recipe.type not in TYPES:
-        raise RequestError(
-            f"MLX has no type {recipe.type!r}; choose bits among "
-            f"{', '.join(map(str, BITS))} and a group of {', '.join(map(str, GROUPS))} "
-            f"(as in 4bit-g64), or one of {', '.join(FLOATS)}"
-        )
-    return recipe.type
+@dataclass(frozen=True, slots=True)
+class MlxForm:
+    """The type, and the tokens to serve (None: the original training length)."""
+
+    type: str
+    context: int | None
+    divides = False
+
+    @property
+    def given(self) -> Mapping[str, str]:
+        """MLX's artifacts leave no choices."""
+        return {}
+
+
+def read_form(request: Request) -> MlxForm:
+    """The form that is asked for; RequestError for a type that MLX does not have."""
+    choose = (
+        f"bits among {', '.join(map(str, BITS))} and a group of "
+        f"{', '.join(map(str, GROUPS))} (as in 4bit-g64), or one of {', '.join(FLOATS)}"
+    )
+    return MlxForm(request.type_among(TYPES, DEFAULTS, "MLX", choose), request.context)
 
 
 def affine_type(name: str) -> Affine | None:

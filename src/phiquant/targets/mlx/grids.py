@@ -46,7 +46,7 @@ _STARTS: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class AffineGrid:
+class GroupedAffineGrid:
     """Groups of 32, 64 or 128 weights with a scale and a bias of type `parameters`."""
 
     bits: int
@@ -109,7 +109,7 @@ class AffineGrid:
         scale = widen(stored["scales"], self.kind)
         return codes, Levels(scale, widen(stored["biases"], self.kind), stored)
 
-    def basis(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
+    def regressors(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
         """Codes for the scale, ones for the bias: (rows, group) each."""
         return codes.astype(np.float32), np.ones(codes.shape, np.float32)
 
@@ -141,13 +141,13 @@ class AffineGrid:
         return Search(self.group, self.code_range, starts, 2, False, zeroed=True, decoded=True)
 
 
-def grids(parameters: FloatType) -> dict[str, FloatGrid | AffineGrid]:
+def grids(parameters: FloatType) -> dict[str, FloatGrid | GroupedAffineGrid]:
     """All grids of a model whose scales and biases are `parameters`, by name."""
-    found: dict[str, FloatGrid | AffineGrid] = {
+    found: dict[str, FloatGrid | GroupedAffineGrid] = {
         name: FloatGrid(kind) for name, kind in FLOAT_TYPES.items()
     }
     for bits in BITS:
         for group in GROUPS:
-            grid = AffineGrid(bits, group, parameters)
+            grid = GroupedAffineGrid(bits, group, parameters)
             found[grid.name] = grid
     return found

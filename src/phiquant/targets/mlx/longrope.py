@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from phiquant.errors import ConfigError, RequestError
+from phiquant.errors import ConfigError
 from phiquant.phi.architecture import Architecture, LongRope
+from phiquant.targets.form import check_context
 
 Side = Literal["short", "long"]
 
@@ -47,10 +48,7 @@ def served_lengths(architecture: Architecture, context: int | None) -> ServedLen
     Raises RequestError for a context that the model itself does not reach.
     """
     longest = architecture.max_positions
-    if context is not None and not 1 <= context <= longest:
-        raise RequestError(
-            f"expected a context of 1 to {longest} tokens, the model's maximum; found {context}"
-        )
+    check_context(context, longest)
     long = architecture.rope.long
     if long is None or long.short_factors == long.long_factors:
         return ServedLengths(1, longest, None)

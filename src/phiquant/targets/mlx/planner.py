@@ -10,29 +10,28 @@ from phiquant.errors import RequestError
 from phiquant.phi.architecture import Architecture, Weight
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
-from phiquant.recipe import Recipe
 from phiquant.targets.mlx.formats import (
     AFFINE_GRIDS,
     FLOATS,
     GRIDS,
     Affine,
+    MlxForm,
     affine_type,
     fitting_group,
-    requested_type,
 )
 from phiquant.targets.mlx.longrope import rope_fields, served_lengths
 from phiquant.targets.mlx.model_config import check_supported
 
 
-def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
+def plan(architecture: Architecture, survey: Survey, form: MlxForm) -> Plan:
     """Every tensor of the artifact, in network order.
 
-    Raises RequestError for an unknown type, for a context beyond the model's, and for FP16 where
+    Raises RequestError for a context beyond the model's, and for FP16 where
     a weight does not fit it; ConfigError for a model that mlx_lm would run wrongly.
     """
     check_supported(architecture)
-    name = requested_type(recipe)
-    served = served_lengths(architecture, recipe.context)
+    name = form.type
+    served = served_lengths(architecture, form.context)
     rope_fields(architecture, served)  # refuses what config.json could not express
     if FLOATS.get(name, survey.dtype) == "F16":
         _require_fp16_range(architecture, survey)
@@ -90,5 +89,5 @@ def _require_fp16_range(architecture: Architecture, survey: Survey) -> None:
         raise RequestError(
             f"FP16 ends at 65504, and {beyond[0]} reaches {survey.largest[beyond[0]]:g}"
             f"{f' ({len(beyond) - 1} more tensors do not fit either)' if beyond[1:] else ''}; "
-            "choose --type bf16 (the same size) or fp32"
+            "choose `type=bf16` (the same size) or `type=fp32`"
         )

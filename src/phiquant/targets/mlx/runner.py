@@ -7,7 +7,7 @@ slow. A long sequence goes through the KV cache in pieces, as mlx_lm's own prefi
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.metadata import version
 from io import StringIO
@@ -50,7 +50,7 @@ class MlxRunner:
             import mlx_lm
             from mlx_lm.utils import load
         except ImportError as error:
-            raise MissingDependency("mlx-lm", "mlx", "running an MLX artifact") from error
+            raise MissingDependency("mlx-lm[cpu]", "running an MLX artifact") from error
         if not path.is_dir():  # mlx_lm would take it for the name of a model to download
             raise ArtifactError(f"expected an MLX artifact's directory, found none at {path}")
         if (path / "config.json").is_file() and "model_file" in read_config(path):
@@ -95,6 +95,27 @@ class MlxRunner:
     def tokenize(self, text: str) -> list[int]:
         """The tokens of `text` by mlx_lm's tokenizer, special tokens parsed, none added."""
         return [int(token) for token in self._tokenizer.encode(text, add_special_tokens=False)]
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template that transformers found in the artifact's files."""
+        found = self._tokenizer.chat_template
+        return found.get("default") if isinstance(found, dict) else found
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        """The prompt for `messages` by transformers' engine, which mlx_lm uses.
+
+        Raises ArtifactError for a template that it cannot render.
+        """
+        turns = [dict(message) for message in messages]
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    turns, tokenize=False, add_generation_prompt=True
+                )
+            )
+        except Exception as error:  # a template raises whatever it likes
+            raise ArtifactError(f"transformers does not render it: {error}") from error
 
     def logits(self, tokens: npt.NDArray[np.int32], last: int | None = None) -> Floats:
         """Logits (tokens, vocabulary) of one sequence from an empty KV cache, as float32; of

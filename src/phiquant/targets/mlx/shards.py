@@ -29,7 +29,7 @@ ELEMENT_TYPES: Mapping[np.dtype[np.generic], str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class StoredPart:
+class ShardTensor:
     """One array of the artifact and its place; `offset` counts from the file's start."""
 
     name: str
@@ -48,7 +48,7 @@ class Shard:
 
     file: str
     header: bytes
-    parts: tuple[StoredPart, ...]
+    parts: tuple[ShardTensor, ...]
     nbytes: int
 
 
@@ -89,7 +89,7 @@ def _shard(file: str, parts: Sequence[tuple[str, PartLayout]]) -> Shard:
     text += b" " * (-len(text) % 8)
     header = struct.pack("<Q", len(text)) + text
     placed = tuple(
-        StoredPart(name, layout, len(header) + first)
+        ShardTensor(name, layout, len(header) + first)
         for (name, layout), first in zip(ordered, ends, strict=False)
     )
     return Shard(file, header, placed, len(header) + ends[-1])

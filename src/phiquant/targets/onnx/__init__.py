@@ -9,19 +9,25 @@ from pathlib import Path
 from phiquant.errors import MissingDependency
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import Plan
-from phiquant.recipe import Recipe
 from phiquant.targets.onnx.choices import choices, type_of
+from phiquant.targets.onnx.command import command
 from phiquant.targets.onnx.footprint import footprint
-from phiquant.targets.onnx.formats import DEFAULTS, GRIDS, OPTIONS, TYPES
+from phiquant.targets.onnx.formats import DEFAULTS, GRIDS, OPTIONS, TYPES, OnnxForm, read_form
 from phiquant.targets.onnx.planner import plan
-from phiquant.targets.target import Artifact, Runner, Target, Writer, WriterMemory
+from phiquant.targets.onnx.tokenizer_text import onnx_tokenizer_files
+from phiquant.targets.target import Artifact, Runner, Target, WriterMemory
+from phiquant.targets.writing import Writer
 
 
-def _writer(made: Plan, checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> Writer:
+def _writer(made: Plan, checkpoint: Checkpoint, form: OnnxForm, directory: Path) -> Writer:
     _need_onnx_ir("writing an ONNX artifact")
     from phiquant.targets.onnx.writer import OnnxWriter
 
-    return OnnxWriter(made, checkpoint, recipe, directory)
+    return OnnxWriter(made, checkpoint, form, directory)
+
+
+def _prepare(checkpoint: Checkpoint) -> tuple[str, ...]:
+    return onnx_tokenizer_files(checkpoint).notes
 
 
 def _open(path: Path) -> Artifact:
@@ -45,18 +51,7 @@ def _need_onnx_ir(purpose: str) -> None:
     try:
         import onnx_ir  # noqa: F401
     except ImportError as error:
-        raise MissingDependency("onnx-ir", "onnx", purpose) from error
-
-
-def _command(path: Path) -> str:
-    return (
-        "python -c \"import onnxruntime_genai as og; model = og.Model('.'); "
-        "tokenizer = og.Tokenizer(model); options = og.GeneratorParams(model); "
-        "options.set_search_options(max_length=200); generator = og.Generator(model, options); "
-        "generator.append_tokens(tokenizer.encode('Why is the sky blue?'))\n"
-        "while not generator.is_done(): generator.generate_next_token()\n"
-        'print(tokenizer.decode(generator.get_sequence(0)))"'
-    )
+        raise MissingDependency("onnx-ir", purpose) from error
 
 
 TARGET = Target(
@@ -65,17 +60,19 @@ TARGET = Target(
     grids=GRIDS,
     types=TYPES,
     defaults=DEFAULTS,
+    read=read_form,
     plan=plan,
     choices=choices,
     type_of=type_of,
-    writer=_writer,
+    new_writer=_writer,
     writing=WriterMemory(fixed=38 << 20, a_token=110),
     footprint=footprint,
     recognises=_recognises,
     open=_open,
     runner=_runner,
     library="onnx",
-    command=_command,
+    command=command,
+    prepare=_prepare,
     options=OPTIONS,
     apart=True,
 )

@@ -17,16 +17,14 @@ from dataclasses import replace
 from phiquant.phi.architecture import Role
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import PlanRow
-from phiquant.recipe import Recipe
-from phiquant.targets.onnx.formats import GRIDS, ON_CPU, Blocks, Form, read_form
-from phiquant.targets.onnx.grids import BITS, BLOCKS, BlockGrid
+from phiquant.targets.onnx.formats import GRIDS, ON_CPU, Blocks, OnnxForm
+from phiquant.targets.onnx.grids import BITS, BLOCKS, BlockwiseGrid
 
 
-def choices(row: PlanRow, recipe: Recipe, survey: Survey) -> tuple[PlanRow, ...]:
+def choices(row: PlanRow, form: OnnxForm, survey: Survey) -> tuple[PlanRow, ...]:
     """`row` on every grid that it may have; none for what keeps its type."""
     if row.role is None or row.role.is_norm:
         return ()
-    form = read_form(recipe)
     names = [
         Blocks(bits, block, symmetric).grid_name(form.activations)
         for bits in _bits(row, form)
@@ -42,12 +40,12 @@ def type_of(rows: Sequence[PlanRow]) -> str:
     weights: Counter[str] = Counter()
     for row in rows:
         grid = GRIDS[row.grid]
-        if isinstance(grid, BlockGrid):
+        if isinstance(grid, BlockwiseGrid):
             weights[grid.name] += row.weights
     return weights.most_common(1)[0][0] if weights else f"fp{rows[0].grid[1:]}"
 
 
-def _bits(row: PlanRow, form: Form) -> tuple[int, ...]:
+def _bits(row: PlanRow, form: OnnxForm) -> tuple[int, ...]:
     if form.qdq:
         whole_bytes = row.role is Role.EMBEDDING or row.shape[0] % 2 == 1
         return (8,) if whole_bytes else BITS

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from phiquant.phi.architecture import Architecture
 from phiquant.planning.plan import Plan
-from phiquant.targets.onnx.formats import Form
+from phiquant.targets.onnx.formats import OnnxForm
 from phiquant.targets.onnx.fused import FusedForm
 from phiquant.targets.onnx.graph import GraphBuilder
 from phiquant.targets.onnx.matrices import Matrices
@@ -44,7 +44,7 @@ class Blocks(Protocol):
         """silu(gate) * up."""
 
 
-def build(builder: GraphBuilder, plan: Plan, architecture: Architecture, form: Form) -> None:
+def build(builder: GraphBuilder, plan: Plan, architecture: Architecture, form: OnnxForm) -> None:
     """Add the whole decoder to `builder`."""
     integer = ir.DataType.INT64
     ids = builder.input("input_ids", integer, ["batch_size", "sequence_length"])
@@ -57,7 +57,7 @@ def build(builder: GraphBuilder, plan: Plan, architecture: Architecture, form: F
     if form.fused:
         blocks = FusedForm(builder, architecture, form, (ids, mask, positions))
     else:
-        blocks = StandardForm(builder, architecture, (ids, mask))
+        blocks = StandardForm(builder, architecture, (ids, mask), pasts[0][0])
     matrices = Matrices(builder, plan, architecture, form)
     hidden = _layers(builder, architecture, blocks, matrices, (ids, pasts))
     length: int | str = "sequence_length"

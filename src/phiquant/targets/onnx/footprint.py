@@ -4,31 +4,36 @@ The file of weights is mapped, and every matrix packed for the kernels, the larg
 a moment; the originals are let go, and of a table that is only looked up in hardly a page is
 touched. The cache is one shared buffer a layer for `max_length` tokens, of the activations' type
 (FP32 on CPUs). A prompt goes through the graph at once: logits for every one of its tokens, unless
-the artifact gives the last only, beside what is live in the widest layer. The arena that holds it
-extends by powers of two, and so holds up to twice of what is needed.
-Source: onnxruntime's bfc_arena (kNextPowerOfTwo), onnxruntime-genai's kv_cache and logits.
+the artifact gives the last only, beside what is live in the widest layer. So does a sequence that
+reaches 4,097 tokens while it grows: for models of the type "phi3" it is then computed anew, whole,
+with LongRoPE's long factors or without. The arena that holds it extends by powers of two, and so
+holds up to twice of what is needed.
+Source: onnxruntime's bfc_arena (kNextPowerOfTwo); onnxruntime-genai's kv_cache, logits, and
+phi3_rope_threshold_ in generators.cpp.
 """
 
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.planning.footprint import Footprint, Use, cached_values, looked_up
 from phiquant.planning.plan import Plan
-from phiquant.targets.onnx.formats import LAST_ONLY, ON_CPU
+from phiquant.targets.onnx.formats import ON_CPU, OnnxForm
 
 RUNTIME = 66 << 20
 """Python with the libraries that are touched (fitted)."""
 A_TOKEN = 600
 """Bytes of an entry of the vocabulary, read once for each of its two lookups (fitted)."""
 ARENA = 2
+COMPUTED_ANEW = 4097
+"""Tokens of a growing sequence that onnxruntime-genai computes anew."""
 
 
-def footprint(plan: Plan, architecture: Architecture, use: Use) -> Footprint:
+def footprint(plan: Plan, form: OnnxForm, architecture: Architecture, use: Use) -> Footprint:
     """Peak memory of a plan's artifact in onnxruntime-genai."""
     wide = 4 if use.provider in ON_CPU else 2
-    last_only = LAST_ONLY in plan.notes
-    logits = 1 if last_only else use.prompt
+    together = _together(use)
+    logits = 1 if form.last_logits else together
     layer = 2 * architecture.hidden_size + 4 * architecture.intermediate_size
     cache = wide * cached_values(architecture) * use.context
-    working = wide * (logits * architecture.vocabulary_size + ARENA * use.prompt * layer)
+    working = wide * (logits * architecture.vocabulary_size + ARENA * together * layer)
     packing = _widened(plan, use.provider) * max(row.nbytes for row in plan.rows)
     return Footprint(
         weights=plan.nbytes - looked_up(plan),
@@ -38,6 +43,13 @@ def footprint(plan: Plan, architecture: Architecture, use: Use) -> Footprint:
         runtime=RUNTIME + A_TOKEN * architecture.vocabulary_size,
         cache_type="f32" if wide == 4 else "f16",
     )
+
+
+def _together(use: Use) -> int:
+    """The most tokens that go through the graph at once."""
+    if use.context < COMPUTED_ANEW or use.provider == "dml":
+        return use.prompt
+    return max(use.prompt, COMPUTED_ANEW)
 
 
 def _copies(plan: Plan, provider: str) -> int:

@@ -10,16 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from phiquant.errors import RequestError
+from phiquant.planning.precision import Precision
 from phiquant.quantization.floats import FLOAT_TYPES
 from phiquant.quantization.grid import Grid
-from phiquant.recipe import PRECISIONS, Precision, Recipe
-from phiquant.targets.onnx.grids import BITS, BLOCKS, FLOAT_GRIDS, BlockGrid
+from phiquant.targets.form import Request
+from phiquant.targets.onnx.grids import BITS, BLOCKS, FLOAT_GRIDS, BlockwiseGrid
 
 FLOATS: Mapping[str, str] = {"fp16": "F16", "fp32": "F32"}
 PROVIDERS = ("cpu", "mobile", "cuda", "dml", "webgpu")
 ON_CPU = ("cpu", "mobile")
-LAST_ONLY = "the graph gives the logits of the last position only"
-"""What a plan notes of such a graph."""
+DEFAULT_CONTEXT = 4096
+"""Tokens that an artifact is set to serve where the request names no number: its `max_length`."""
 
 DEFAULTS: Mapping[Precision, str] = {
     "int4": "int4-b32",
@@ -57,7 +58,7 @@ GRIDS: Mapping[str, Grid] = {
         for bits in BITS
         for block in BLOCKS
         for symmetric in (False, True)
-        for grid in (BlockGrid(bits, block, symmetric, FLOAT_TYPES[parameters]),)
+        for grid in (BlockwiseGrid(bits, block, symmetric, FLOAT_TYPES[parameters]),)
     },
 }
 """Every grid that a plan of this target may name."""
@@ -77,7 +78,7 @@ class Blocks:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class OnnxForm:
     """Everything that decides the graph, besides the model."""
 
     type: str
@@ -86,6 +87,27 @@ class Form:
     qdq: bool
     embedding_bits: int
     last_logits: bool
+    context: int | None
+    divides = False
+
+    @property
+    def given(self) -> Mapping[str, str]:
+        """The options that are not at their defaults."""
+        words = {
+            "provider": (self.provider, PROVIDERS[0]),
+            "accuracy_level": (str(self.accuracy_level), _usual_level(self.provider)),
+            "qdq": (str(self.qdq).lower(), "false"),
+            "embedding": (str(self.embedding_bits), "4"),
+            "last_logits": (str(self.last_logits).lower(), "false"),
+        }
+        return {name: word for name, (word, usual) in words.items() if word != usual}
+
+    def max_length(self, longest: int) -> int:
+        """The tokens of a sequence, prompt included, unless a caller of the runtime says otherwise.
+
+        `longest` is the number of the model's positions.
+        """
+        return min(DEFAULT_CONTEXT, longest) if self.context is None else self.context
 
     @property
     def blocks(self) -> Blocks | None:
@@ -109,47 +131,36 @@ def blocks_of(name: str) -> Blocks | None:
     return Blocks(int(match[1]), int(match[2]), match[3] is not None) if match else None
 
 
-def read_form(recipe: Recipe) -> Form:
-    """The form that `recipe` asks for; RequestError for what there is not."""
-    provider = _choice(recipe, "provider", PROVIDERS, "cpu")
-    level = "4" if provider in ON_CPU else "0"
-    form = Form(
-        type=_requested_type(recipe),
+def read_form(request: Request) -> OnnxForm:
+    """The form that is asked for; RequestError for what ONNX Runtime does not have."""
+    provider = request.choice("provider", PROVIDERS, PROVIDERS[0])
+    form = OnnxForm(
+        type=request.type_among(
+            TYPES,
+            DEFAULTS,
+            "ONNX",
+            f"int4 or int8 with a block of {', '.join(map(str, BLOCKS))} (int4-b32, "
+            f"int4-b32-sym), or one of {', '.join(FLOATS)}",
+        ),
         provider=provider,
-        accuracy_level=int(_choice(recipe, "accuracy_level", ("0", "1", "2", "3", "4"), level)),
-        qdq=_choice(recipe, "qdq", ("true", "false"), "false") == "true",
-        embedding_bits=int(_choice(recipe, "embedding", ("4", "8"), "4")),
-        last_logits=_choice(recipe, "last_logits", ("true", "false"), "false") == "true",
+        accuracy_level=int(
+            request.choice("accuracy_level", ("0", "1", "2", "3", "4"), _usual_level(provider))
+        ),
+        qdq=request.flag("qdq"),
+        embedding_bits=int(request.choice("embedding", ("4", "8"), "4")),
+        last_logits=request.flag("last_logits"),
+        context=request.context,
     )
     if form.type == "fp32" and provider in ("cuda", "dml") and form.fused:
         raise RequestError(
-            f"fused attention on {provider} computes in FP16 only; choose --precision fp16, or "
-            "--provider cpu for FP32"
+            f"fused attention on {provider} computes in FP16 only; choose `precision=fp16`, or "
+            "`provider=cpu` for FP32"
         )
     return form
 
 
-def _requested_type(recipe: Recipe) -> str:
-    if recipe.type is None:
-        if recipe.precision not in DEFAULTS:
-            raise RequestError(
-                f"expected a precision among {', '.join(PRECISIONS)}, found {recipe.precision!r}"
-            )
-        return DEFAULTS[recipe.precision]
-    if recipe.type not in TYPES:
-        raise RequestError(
-            f"ONNX has no type {recipe.type!r}; choose int4 or int8 with a block of "
-            f"{', '.join(map(str, BLOCKS))} (int4-b32, int4-b32-sym), or one of "
-            f"{', '.join(FLOATS)}"
-        )
-    return recipe.type
-
-
-def _choice(recipe: Recipe, name: str, values: tuple[str, ...], default: str) -> str:
-    value = recipe.option(name, default)
-    if value not in values:
-        raise RequestError(f"expected {name} among {', '.join(values)}, found {value!r}")
-    return value
+def _usual_level(provider: str) -> str:
+    return "4" if provider in ON_CPU else "0"
 
 
 def fitting_block(columns: int, block: int) -> int | None:

@@ -13,7 +13,7 @@ sequence of the batch:
 import onnx_ir as ir
 
 from phiquant.phi.architecture import Architecture
-from phiquant.targets.onnx.formats import ON_CPU, Form
+from phiquant.targets.onnx.formats import ON_CPU, OnnxForm
 from phiquant.targets.onnx.graph import CONTRIB, GraphBuilder
 from phiquant.targets.onnx.rotary import cache_rows, needs_positions, short_rows
 
@@ -27,7 +27,7 @@ class FusedForm:
         self,
         builder: GraphBuilder,
         architecture: Architecture,
-        form: Form,
+        form: OnnxForm,
         inputs: tuple[ir.Value, ir.Value, ir.Value | None],
     ) -> None:
         """`inputs` are the token ids, the attention mask, and the positions where they are fed."""
@@ -49,7 +49,7 @@ class FusedForm:
 
     def norm(self, x: ir.Value, gain: ir.Value, name: str) -> ir.Value:
         """RMSNorm of `x`."""
-        return self._builder(
+        normed = self._builder(
             "SimplifiedLayerNormalization",
             x,
             gain,
@@ -58,6 +58,7 @@ class FusedForm:
             stash_type=1,
             name=f"{name}/LayerNorm",
         )
+        return self._tokens(normed, self._architecture.hidden_size)
 
     def add_norm(self, x: ir.Value, y: ir.Value, gain: ir.Value, name: str) -> Pair:
         """RMSNorm of x + y, and x + y."""
@@ -73,7 +74,8 @@ class FusedForm:
         )
         for unused in outputs[1:3]:
             unused.name = ""
-        return outputs[0], outputs[3]
+        hidden = self._architecture.hidden_size
+        return self._tokens(outputs[0], hidden), self._tokens(outputs[3], hidden)
 
     def gated(self, gate: ir.Value, up: ir.Value, name: str) -> ir.Value:
         """silu(gate) * up; QuickGelu with alpha 1 is silu."""
@@ -82,6 +84,7 @@ class FusedForm:
             active = b(
                 "QuickGelu", gate, alpha=1.0, domain=CONTRIB, name=f"{name}/act_fn/QuickGelu"
             )
+            active = self._tokens(active, self._architecture.intermediate_size)
         else:
             sigmoid = b("Sigmoid", gate, name=f"{name}/act_fn/Sigmoid")
             active = b("Mul", gate, sigmoid, name=f"{name}/act_fn/Mul")
@@ -112,7 +115,11 @@ class FusedForm:
             rotary_interleaved=0,
             name=f"{name}/GroupQueryAttention",
         )
-        return output, (key, value)
+        return self._tokens(output, own.heads * own.head_size), (key, value)
+
+    def _tokens(self, value: ir.Value, width: int) -> ir.Value:
+        """`value`, the output of a contrib operator: a vector of `width` a token."""
+        return self._builder.known(value, "batch_size", "sequence_length", width)
 
     def _rotated(self, qkv: ir.Value, name: str) -> tuple[ir.Value, ir.Value, ir.Value]:
         own, b = self._architecture, self._builder
@@ -120,16 +127,19 @@ class FusedForm:
         split = b.several(3, "Split", qkv, b.integers(*sizes), axis=-1, name=f"{name}/qkv/Split")
         partial = own.rope.dimensions != own.head_size
         turned = [
-            b(
-                "RotaryEmbedding",
-                part,
-                self._positions,
-                *self._caches,
-                domain=CONTRIB,
-                interleaved=0,
-                num_heads=heads if partial else 0,
-                rotary_embedding_dim=own.rope.dimensions if partial else 0,
-                name=f"{name}/{which}_rotary/RotaryEmbedding",
+            self._tokens(
+                b(
+                    "RotaryEmbedding",
+                    part,
+                    self._positions,
+                    *self._caches,
+                    domain=CONTRIB,
+                    interleaved=0,
+                    num_heads=heads if partial else 0,
+                    rotary_embedding_dim=own.rope.dimensions if partial else 0,
+                    name=f"{name}/{which}_rotary/RotaryEmbedding",
+                ),
+                heads * own.head_size,
             )
             for part, heads, which in zip(split, (own.heads, own.kv_heads), "qk", strict=False)
         ]
@@ -157,6 +167,7 @@ class FusedForm:
         first = b("Max", first, b.integer(0), name="/model/positions/Max")
         first = b("Unsqueeze", first, b.integers(1), name="/model/positions/Unsqueeze")
         steps = b("Range", b.integer(0), length, b.integer(1), name="/model/positions/Range")
+        steps = b.known(steps, "sequence_length", dtype=ir.DataType.INT64)
         return b("Add", first, steps, name="/model/positions/Add")
 
     def _either_cache(self, is_long: ir.Value, original: int) -> Pair:
@@ -173,7 +184,9 @@ class FusedForm:
             name="/model/longrope/If",
         )
         self._builder.add(node)
-        return outputs[0], outputs[1]
+        width = self._architecture.rope.dimensions // 2
+        cos, sin = (self._builder.known(cache, "cache_length", width) for cache in outputs)
+        return cos, sin
 
     def _half(self, side: str, first: int, last: int) -> ir.Graph:
         b = self._builder
@@ -182,6 +195,6 @@ class FusedForm:
             bounds = [cache, b.integers(first), b.integers(last), b.integers(0)]
             node = ir.node("Slice", bounds, name=f"/model/longrope/{side}/{name}")
             node.outputs[0].name = f"{side}_{name}"
-            node.outputs[0].type = ir.TensorType(b.activations)
+            b.known(node.outputs[0], last - first, self._architecture.rope.dimensions // 2)
             nodes.append(node)
         return ir.Graph([], [n.outputs[0] for n in nodes], nodes=nodes, name=f"{side}_caches")

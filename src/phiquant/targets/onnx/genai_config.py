@@ -3,7 +3,14 @@
 The model type is "phi3", by which genai knows that a sequence which grows past LongRoPE's
 boundary must be computed anew with the other factors. Search defaults are the checkpoint's
 `generation_config.json`, with genai's own where it says nothing.
-Source: src/config.h and src/generators.cpp of microsoft/onnxruntime-genai (0.18).
+
+`search.max_length` is how long a sequence may get. In the fused form past and present keys and
+values share one buffer a layer, which genai allocates for `max_length` tokens, and fills with
+zeros, when a generator is made: with all positions of Phi-4-mini 34 GB. So `max_length` is what
+the artifact was made to serve; `context_length` stays the model's, and a caller of genai may set
+`max_length` up to it. In the standard form the cache grows with the sequence.
+Source: src/config.h, src/generators.cpp and src/models/kv_cache.cpp of
+microsoft/onnxruntime-genai (0.18).
 """
 
 import json
@@ -12,7 +19,7 @@ from typing import Any
 
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.tokenizer.special_tokens import SpecialTokens
-from phiquant.targets.onnx.formats import ON_CPU, Form
+from phiquant.targets.onnx.formats import ON_CPU, OnnxForm
 from phiquant.targets.onnx.rotary import needs_positions
 
 SEARCH: Mapping[str, Any] = {
@@ -40,7 +47,7 @@ PROVIDER_OPTIONS: Mapping[str, Mapping[str, str]] = {
 
 def genai_config(
     architecture: Architecture,
-    form: Form,
+    form: OnnxForm,
     special: SpecialTokens,
     generation: Mapping[str, Any],
 ) -> bytes:
@@ -85,7 +92,10 @@ def genai_config(
     search = dict(SEARCH) | {
         name: generation[name] for name in FROM_CHECKPOINT if generation.get(name) is not None
     }
-    search |= {"max_length": own.max_positions, "past_present_share_buffer": form.fused}
+    search |= {
+        "max_length": form.max_length(own.max_positions),
+        "past_present_share_buffer": form.fused,
+    }
     return (
         json.dumps({"model": model, "search": dict(sorted(search.items()))}, indent=2) + "\n"
     ).encode()

@@ -3,12 +3,17 @@
 Values are the nodes' outputs; `builder("Mul", a, b)` adds a node and returns its first output.
 Weights are references into the external data; only a handful of small integers are stored in the
 graph itself.
+
+Every value gets a type and a shape. ONNX's own inference works most of them out (`typed`); what it
+cannot know is stated with `known`: the results of contrib operators, which are not its own, and
+extents that depend on data.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 
 from phiquant.targets.onnx.external import Entry
@@ -82,6 +87,16 @@ class GraphBuilder:
         self._nodes.append(node)
         return tuple(node.outputs)
 
+    def known(
+        self, value: ir.Value, *shape: int | str, dtype: ir.DataType | None = None
+    ) -> ir.Value:
+        """`value`, of the activations' type unless `dtype` is given, stated to have `shape`.
+
+        Strings name free dimensions.
+        """
+        value.type, value.shape = ir.TensorType(dtype or self.activations), ir.Shape(shape)
+        return value
+
     def add(self, node: ir.Node) -> None:
         """Add a node made elsewhere (one with subgraphs)."""
         self._nodes.append(node)
@@ -108,8 +123,8 @@ class GraphBuilder:
         """The tensor `name` of the external data."""
         return self._initializer(name, self._entries[name].tensor())
 
-    def alias(self, name: str, alias: str, shape: tuple[int, ...]) -> ir.Value:
-        """The same bytes of the external data under another name and shape."""
+    def alias(self, name: str, alias: str, shape: tuple[int, ...] | None = None) -> ir.Value:
+        """The same bytes of the external data under another name, and perhaps another shape."""
         tensor = self._entries[name].tensor(shape)
         tensor.name = alias
         return self._initializer(alias, tensor)
@@ -143,3 +158,14 @@ class GraphBuilder:
             producer_version=__version__,
             metadata_props=dict(metadata),
         )
+
+
+def typed(model: ir.Model) -> onnx.ModelProto:
+    """The model as it is stored, with the type and the shape of every value.
+
+    Readers that know no contrib operators need them: tools that infer shapes, and ONNX Runtime's
+    own quantizer.
+    """
+    return onnx.shape_inference.infer_shapes(
+        ir.to_proto(model), check_type=True, strict_mode=True, data_prop=True
+    )

@@ -37,7 +37,7 @@ UINT8 = np.dtype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
-class BlockGrid:
+class BlockwiseGrid:
     """Blocks of 16 to 256 weights with a scale and, unless symmetric, an integer zero point."""
 
     bits: int
@@ -117,7 +117,7 @@ class BlockGrid:
         scale = widen(stored["scales"], self.kind)
         return codes, Levels(scale, -scale * zeros, stored)
 
-    def basis(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
+    def regressors(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
         """Codes less their zero point: (rows, block)."""
         return (codes.astype(np.float32) - self._level_zeros(levels),)
 

@@ -18,9 +18,9 @@ import onnx_ir as ir
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.targets.onnx.external import Wanted
-from phiquant.targets.onnx.formats import GRIDS, Form
+from phiquant.targets.onnx.formats import GRIDS, OnnxForm
 from phiquant.targets.onnx.graph import CONTRIB, DATA_TYPES, GraphBuilder
-from phiquant.targets.onnx.grids import BlockGrid
+from phiquant.targets.onnx.grids import BlockwiseGrid
 
 EMBEDDING = "model.embed_tokens"
 
@@ -29,7 +29,7 @@ EMBEDDING = "model.embed_tokens"
 class Layout:
     """How the rows of a plan are stored: which form, and which matrices are transposed."""
 
-    form: Form
+    form: OnnxForm
     tied: bool
 
     def transposed(self, row: PlanRow) -> bool:
@@ -42,12 +42,12 @@ class Layout:
 
     def as_nbits(self, row: PlanRow) -> bool:
         """Whether the tensor is stored as MatMulNBits takes it."""
-        return self.form.fused and isinstance(GRIDS[row.grid], BlockGrid)
+        return self.form.fused and isinstance(GRIDS[row.grid], BlockwiseGrid)
 
     def wanted(self, row: PlanRow) -> list[Wanted]:
         """The stored tensors of a row."""
         grid = GRIDS[row.grid]
-        if not isinstance(grid, BlockGrid):
+        if not isinstance(grid, BlockwiseGrid):
             transposed = self.transposed(row)
             shape = row.shape[::-1] if transposed else row.shape
             return [Wanted(f"{row.output}.weight", DATA_TYPES[row.grid], shape, transposed)]
@@ -59,7 +59,7 @@ class Layout:
             for part, layout in parts.items()
         ]
 
-    def _standard(self, row: PlanRow, grid: BlockGrid) -> list[Wanted]:
+    def _standard(self, row: PlanRow, grid: BlockwiseGrid) -> list[Wanted]:
         codes = _code_type(grid)
         scales = DATA_TYPES[grid.kind.name]
         types = {"weight": codes, "scales": scales, "zero_points": codes}
@@ -73,7 +73,7 @@ class Layout:
         return found
 
 
-def _code_type(grid: BlockGrid) -> ir.DataType:
+def _code_type(grid: BlockwiseGrid) -> ir.DataType:
     """DequantizeLinear without zero points wants signed codes."""
     if grid.bits == 4:
         return ir.DataType.INT4 if grid.symmetric else ir.DataType.UINT4
@@ -84,7 +84,7 @@ class Matrices:
     """Adds the products of one plan's matrices to a graph."""
 
     def __init__(
-        self, builder: GraphBuilder, plan: Plan, architecture: Architecture, form: Form
+        self, builder: GraphBuilder, plan: Plan, architecture: Architecture, form: OnnxForm
     ) -> None:
         self._builder = builder
         self._rows = {row.output: row for row in plan.rows}
@@ -110,9 +110,9 @@ class Matrices:
     def _product(self, x: ir.Value, row: PlanRow, name: str) -> ir.Value:
         b = self._builder
         grid = GRIDS[row.grid]
-        if isinstance(grid, BlockGrid) and self._form.fused:
+        if isinstance(grid, BlockwiseGrid) and self._form.fused:
             return self._nbits(x, row, grid, name)
-        if isinstance(grid, BlockGrid):
+        if isinstance(grid, BlockwiseGrid):
             weight = self._dequantized(row.output, grid, name, axis=0)
         else:
             weight = self._as_activations(b.weight(f"{row.output}.weight"), row)
@@ -127,7 +127,7 @@ class Matrices:
         b, row = self._builder, self._rows[EMBEDDING]
         grid = GRIDS[row.grid]
         name = "/model/embed_tokens"
-        if isinstance(grid, BlockGrid):
+        if isinstance(grid, BlockwiseGrid):
             if self._form.fused:
                 return self._gather_blocks(ids, row, grid, name)
             return self._gather_standard(ids, row, grid, name)
@@ -139,7 +139,7 @@ class Matrices:
             gathered = b("Gather", weight, ids, axis=0, name=f"{name}/Gather")
         return self._as_activations(gathered, row)
 
-    def _nbits(self, x: ir.Value, row: PlanRow, grid: BlockGrid, name: str) -> ir.Value:
+    def _nbits(self, x: ir.Value, row: PlanRow, grid: BlockwiseGrid, name: str) -> ir.Value:
         b = self._builder
         rows, columns = row.shape
         if row.role is Role.EMBEDDING:
@@ -150,7 +150,7 @@ class Matrices:
         parts = [weight, b.weight(f"{row.output}.scales")]
         if not grid.symmetric:
             parts.append(b.weight(f"{row.output}.zero_points"))
-        return b(
+        product = b(
             "MatMulNBits",
             x,
             *parts,
@@ -162,8 +162,11 @@ class Matrices:
             block_size=grid.block,
             accuracy_level=self._form.accuracy_level,
         )
+        return b.known(product, "batch_size", "sequence_length", rows)
 
-    def _gather_blocks(self, ids: ir.Value, row: PlanRow, grid: BlockGrid, name: str) -> ir.Value:
+    def _gather_blocks(
+        self, ids: ir.Value, row: PlanRow, grid: BlockwiseGrid, name: str
+    ) -> ir.Value:
         b = self._builder
         shape = (row.shape[0], row.shape[1] * grid.bits // 8)
         parts = [
@@ -173,7 +176,7 @@ class Matrices:
         ]
         if not grid.symmetric:
             parts.append(b.weight(f"{row.output}.zero_points"))
-        return b(
+        gathered = b(
             "GatherBlockQuantized",
             *parts,
             name=f"{name}/GatherBlockQuantized",
@@ -183,14 +186,17 @@ class Matrices:
             gather_axis=0,
             quantize_axis=1,
         )
+        return b.known(gathered, "batch_size", "sequence_length", row.shape[1])
 
-    def _gather_standard(self, ids: ir.Value, row: PlanRow, grid: BlockGrid, name: str) -> ir.Value:
+    def _gather_standard(
+        self, ids: ir.Value, row: PlanRow, grid: BlockwiseGrid, name: str
+    ) -> ir.Value:
         """Gather codes and parameters, then dequantize what was gathered."""
         b = self._builder
         across = self._layout.transposed(row)
         axis = 1 if across else 0
         parts = [
-            b("Gather", b.weight(f"{row.output}.{part}"), ids, axis=axis, name=f"{name}/{part}")
+            b("Gather", self._apart(row, part), ids, axis=axis, name=f"{name}/{part}")
             for part in grid.layout(row.shape)
         ]
         rows = b(
@@ -204,7 +210,18 @@ class Matrices:
             return b("Transpose", rows, perm=[1, 2, 0], name=f"{name}/Transpose")
         return rows
 
-    def _dequantized(self, output: str, grid: BlockGrid, name: str, axis: int) -> ir.Value:
+    def _apart(self, row: PlanRow, part: str) -> ir.Value:
+        """A part of the embedding that no other node reads.
+
+        A tied head has the same bytes under their own name: ONNX Runtime makes MatMulNBits only of
+        weights that the product alone reads, and would dequantize the whole head for each token.
+        """
+        name = f"{row.output}.{part}"
+        if not self._architecture.tied_head:
+            return self._builder.weight(name)
+        return self._builder.alias(name, f"{name}.rows")
+
+    def _dequantized(self, output: str, grid: BlockwiseGrid, name: str, axis: int) -> ir.Value:
         b = self._builder
         names = ["weight", "scales"] if grid.symmetric else ["weight", "scales", "zero_points"]
         return b(

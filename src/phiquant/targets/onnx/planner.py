@@ -4,19 +4,21 @@ Every linear layer, the embedding and the head are quantized; a tied head shares
 matrix. Norm gains and the rotary caches have the type of the activations.
 """
 
+from collections.abc import Iterator
+
 from phiquant.errors import RequestError
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.phi.survey import Survey
+from phiquant.planning.footprint import cached_values
 from phiquant.planning.plan import Plan, PlanRow
-from phiquant.recipe import Recipe
+from phiquant.quantization.floats import FLOAT_TYPES
+from phiquant.targets.form import check_context
 from phiquant.targets.onnx.formats import (
     FLOATS,
     GRIDS,
-    LAST_ONLY,
     Blocks,
-    Form,
+    OnnxForm,
     fitting_block,
-    read_form,
 )
 from phiquant.targets.onnx.rotary import cache_rows
 
@@ -24,14 +26,19 @@ GPU_NOTE = (
     "made for {provider}: FP16 activations; only that execution provider runs every operator at "
     "this precision"
 )
+CACHE_NOTE = (
+    "sequences may reach {tokens:,} tokens, the prompt included, for which onnxruntime-genai "
+    "allocates {megabytes:,.0f} MB of keys and values at once; `context` when it is made, or the "
+    "search option max_length when it is run, sets another number, up to {longest:,}"
+)
 
 
-def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
+def plan(architecture: Architecture, survey: Survey, form: OnnxForm) -> Plan:
     """Every tensor of the artifact, in network order, the rotary caches last.
 
-    Raises RequestError for an unknown type or option, and where a weight does not fit FP16.
+    Raises RequestError for a context beyond the model's, and where a weight does not fit FP16.
     """
-    form = read_form(recipe)
+    check_context(form.context, architecture.max_positions)
     rows = [_row(weight, form, architecture) for weight in architecture.weights()]
     _require_fp16_range(rows, survey)
     reason = f"cos and sin of the rotary embedding, {form.activations} as the activations"
@@ -39,15 +46,23 @@ def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
         shape = (cache_rows(architecture), architecture.rope.dimensions // 2)
         nbytes = GRIDS[form.activations].layout(shape)["weight"].nbytes
         rows.append(PlanRow(None, name, None, None, shape, form.activations, nbytes, reason))
-    notes = []
+    return Plan("onnx", form.type, tuple(rows), tuple(_notes(form, architecture)))
+
+
+def _notes(form: OnnxForm, architecture: Architecture) -> Iterator[str]:
     if form.activations == "F16":
-        notes.append(GPU_NOTE.format(provider=form.provider))
+        yield GPU_NOTE.format(provider=form.provider)
     if form.last_logits:
-        notes.append(LAST_ONLY)
-    return Plan("onnx", form.type, tuple(rows), tuple(notes))
+        yield "the graph gives the logits of the last position only"
+    if form.fused:
+        longest = architecture.max_positions
+        tokens = form.max_length(longest)
+        width = FLOAT_TYPES[form.activations].stored.itemsize
+        nbytes = cached_values(architecture) * tokens * width
+        yield CACHE_NOTE.format(tokens=tokens, megabytes=nbytes / 1e6, longest=longest)
 
 
-def _row(weight: Weight, form: Form, architecture: Architecture) -> PlanRow:
+def _row(weight: Weight, form: OnnxForm, architecture: Architecture) -> PlanRow:
     grid, reason = _choose(weight, form, architecture)
     nbytes = sum(part.nbytes for part in GRIDS[grid].layout(weight.shape).values())
     output = weight.name.removesuffix(".weight")
@@ -56,7 +71,7 @@ def _row(weight: Weight, form: Form, architecture: Architecture) -> PlanRow:
     )
 
 
-def _choose(weight: Weight, form: Form, architecture: Architecture) -> tuple[str, str]:
+def _choose(weight: Weight, form: OnnxForm, architecture: Architecture) -> tuple[str, str]:
     """The grid and the reason for it."""
     if weight.role.is_norm:
         return form.activations, f"norm gains have the activations' type, {form.activations}"
@@ -77,7 +92,7 @@ def _choose(weight: Weight, form: Form, architecture: Architecture) -> tuple[str
 
 
 def _bits(
-    weight: Weight, form: Form, blocks: Blocks, architecture: Architecture
+    weight: Weight, form: OnnxForm, blocks: Blocks, architecture: Architecture
 ) -> tuple[int, str]:
     """Bits of one matrix and the reason for them."""
     everything = f"{form.type}: embedding, linear layers and head are quantized"
@@ -103,5 +118,5 @@ def _require_fp16_range(rows: list[PlanRow], survey: Survey) -> None:
         raise RequestError(
             f"FP16 ends at 65504, and {beyond[0]} reaches {survey.largest[beyond[0]]:g}"
             f"{f' ({len(beyond) - 1} more tensors do not fit either)' if beyond[1:] else ''}; "
-            "choose --precision fp32 --provider cpu"
+            "choose `precision=fp32` and `provider=cpu`"
         )

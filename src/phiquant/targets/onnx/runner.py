@@ -7,6 +7,7 @@ operators without an FP16 kernel compute in FP32 there.
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.errors import ArtifactError, MissingDependency
+from phiquant.phi.tokenizer.special_tokens import read_document
 from phiquant.quantization.grid import Floats
 from phiquant.targets.target import Generation
 
@@ -31,9 +33,7 @@ class OnnxRunner:
             import onnxruntime
             import onnxruntime_genai
         except ImportError as error:
-            raise MissingDependency(
-                "onnxruntime-genai", "onnx", "running an ONNX artifact"
-            ) from error
+            raise MissingDependency("onnxruntime-genai", "running an ONNX artifact") from error
         if not (path / "genai_config.json").is_file():
             raise ArtifactError(f"expected an ONNX artifact's directory, found none at {path}")
         self._path = path
@@ -71,6 +71,27 @@ class OnnxRunner:
         """The tokens of `text` by genai's tokenizer, special tokens parsed, none added."""
         self._load()
         return [int(token) for token in self._tokenizer.encode(text)]
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template where genai looks for it: tokenizer_config.json, then a file of its own."""
+        config = read_document(self._path / "tokenizer_config.json")
+        file = self._path / "chat_template.jinja"
+        if isinstance(config.get("chat_template"), str):
+            return str(config["chat_template"])
+        return file.read_text(encoding="utf-8") if file.is_file() else None
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        """The prompt for `messages` by genai's own template engine.
+
+        Raises ArtifactError for a template that it cannot render.
+        """
+        self._load()
+        turns = json.dumps([dict(message) for message in messages])
+        try:
+            return str(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True))
+        except Exception as error:  # genai raises whatever it meets
+            raise ArtifactError(f"onnxruntime-genai does not render it: {error}") from error
 
     def logits(self, tokens: npt.NDArray[np.int32], last: int | None = None) -> Floats:
         """Logits (tokens, vocabulary) of one sequence from an empty KV cache, as float32; of

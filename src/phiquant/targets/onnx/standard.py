@@ -1,9 +1,16 @@
 """Norms and attention with standard ONNX operators only (opset 21).
 
 RMSNorm is x / sqrt(mean(x²) + ε) times the gains. Attention turns queries and keys by rows of the
-rotary caches, appends keys and values to the past, and masks by position: token i sees token j if
-j <= i, j is no padding and, with a sliding window, i - j is below it. The heads that share keys
-are an axis of their own, so keys and values are never repeated.
+rotary caches, appends keys and values to the past, and masks by position: the token at position i
+sees the token at position j if j <= i, j is no padding and, with a sliding window, i - j is below
+it. Positions count the tokens that are no padding: onnxruntime-genai pads a batch on the right, so
+the tokens that it generates lie behind the padding. The heads that share keys are an axis of their
+own, so keys and values are never repeated.
+
+The attention mask covers all tokens, the present ones last. It may cover more than the past and
+the present hold: when tokens are appended after a generation, onnxruntime-genai counts the token
+that was generated last, and has not run it. GroupQueryAttention finds zeros at its place in the
+shared cache; here the place is filled with zeros, so that both forms compute the same.
 """
 
 import numpy as np
@@ -24,21 +31,22 @@ class StandardForm:
         builder: GraphBuilder,
         architecture: Architecture,
         inputs: tuple[ir.Value, ir.Value],
+        past: ir.Value,
     ) -> None:
-        """`inputs` are the token ids and the attention mask."""
+        """`inputs` are the token ids and the attention mask; `past` is any layer's keys."""
         self._builder = b = builder
         self._architecture = architecture
         ids, mask = inputs
-        total = self._length(mask)
-        first = b("Sub", total, self._length(ids), name="/model/positions/first")
+        total, length = self._extent(mask, 1), self._extent(ids, 1)
+        first = b("Sub", total, length, name="/model/positions/first")
         positions = b("CumSum", mask, b.integer(1), name="/model/positions/CumSum")
         positions = b("Sub", positions, b.integer(1), name="/model/positions/Sub")
         positions = b("Max", positions, b.integer(0), name="/model/positions/Max")
-        positions = b(
-            "Slice", positions, first, total, b.integers(1), name="/model/positions/Slice"
-        )
-        self._bias = self._mask_bias(mask, first, total)
-        self._rotation = self._rotations(self._cache_rows(mask, positions))
+        present = b("Slice", positions, first, total, b.integers(1), name="/model/positions/Slice")
+        present = b.known(present, "batch_size", "sequence_length", dtype=ir.DataType.INT64)
+        self._bias = self._mask_bias(mask, positions, present)
+        self._rotation = self._rotations(self._cache_rows(mask, present))
+        self._hole = self._zeros(ids, b("Sub", first, self._extent(past, 2)))
 
     def norm(self, x: ir.Value, gain: ir.Value, name: str) -> ir.Value:
         """RMSNorm of `x`."""
@@ -76,10 +84,13 @@ class StandardForm:
         )
         queries = self._rotate(queries, f"{name}/q_rotary")
         keys = self._rotate(keys, f"{name}/k_rotary")
-        keys = b("Concat", past[0], keys, axis=2, name=f"{name}/keys")
-        values = b("Concat", past[1], values, axis=2, name=f"{name}/values")
-        grouped = b.integers(0, own.kv_heads, group, -1, own.head_size)
-        queries = b("Reshape", queries, grouped, name=f"{name}/grouped")
+        keys = b("Concat", past[0], self._hole, keys, axis=2, name=f"{name}/keys")
+        values = b("Concat", past[1], self._hole, values, axis=2, name=f"{name}/values")
+        grouped = (own.kv_heads, group)
+        queries = b(
+            "Reshape", queries, b.integers(0, *grouped, -1, own.head_size), name=f"{name}/grouped"
+        )
+        queries = b.known(queries, "batch_size", *grouped, "sequence_length", own.head_size)
         across = b("Transpose", keys, perm=[0, 1, 3, 2], name=f"{name}/across")
         across = b("Unsqueeze", across, b.integers(2), name=f"{name}/shared_keys")
         scores = b("MatMul", queries, across, name=f"{name}/scores")
@@ -90,26 +101,36 @@ class StandardForm:
         mixed = b("MatMul", weights, shared, name=f"{name}/mixed")
         heads = b.integers(0, own.heads, -1, own.head_size)
         mixed = b("Reshape", mixed, heads, name=f"{name}/heads")
+        mixed = b.known(mixed, "batch_size", own.heads, "sequence_length", own.head_size)
         mixed = b("Transpose", mixed, perm=[0, 2, 1, 3], name=f"{name}/tokens")
         flat = b.integers(0, 0, own.heads * own.head_size)
         return b("Reshape", mixed, flat, name=f"{name}/flat"), (keys, values)
 
-    def _length(self, value: ir.Value) -> ir.Value:
-        """The second dimension of `value`, as a vector of one."""
-        return self._builder("Shape", value, start=1, end=2)
+    def _extent(self, value: ir.Value, axis: int) -> ir.Value:
+        """One extent of `value`, as a vector of one."""
+        return self._builder("Shape", value, start=axis, end=axis + 1)
+
+    def _zeros(self, ids: ir.Value, count: ir.Value) -> ir.Value:
+        """Keys or values that are zero, for `count` tokens: (batch, kv_heads, count, head_size)."""
+        b, own = self._builder, self._architecture
+        sizes = (self._extent(ids, 0), b.integers(own.kv_heads), count, b.integers(own.head_size))
+        shape = b("Concat", *sizes, axis=0, name="/model/hole/Concat")
+        zeros = b("Expand", b.real(0.0), shape, name="/model/hole/Expand")
+        return b.known(zeros, "batch_size", own.kv_heads, "hole_sequence_length", own.head_size)
 
     def _heads(self, part: ir.Value, heads: int, name: str) -> ir.Value:
         b = self._builder
         split = b.integers(0, 0, heads, self._architecture.head_size)
         return b("Transpose", b("Reshape", part, split), perm=[0, 2, 1, 3], name=name)
 
-    def _mask_bias(self, mask: ir.Value, first: ir.Value, total: ir.Value) -> ir.Value:
-        """0 where a token is seen and the least float where not: (batch, 1, 1, tokens, total)."""
+    def _mask_bias(self, mask: ir.Value, positions: ir.Value, present: ir.Value) -> ir.Value:
+        """0 where a token is seen and the least float where not: (batch, 1, 1, tokens, total).
+
+        `positions` are those of all tokens, `present` those of the present ones.
+        """
         b, own = self._builder, self._architecture
-        one, start = b.integer(1), b.integer(0)
-        stop, begin = b("Squeeze", total), b("Squeeze", first)
-        keys = b("Range", start, stop, one, name="/model/mask/keys")
-        queries = b("Unsqueeze", b("Range", begin, stop, one), b.integers(1))
+        queries = b("Unsqueeze", present, b.integers(1, 2, 4), name="/model/mask/queries")
+        keys = b("Unsqueeze", positions, b.integers(1, 2, 3), name="/model/mask/keys")
         seen = b("LessOrEqual", keys, queries, name="/model/mask/causal")
         window = own.sliding_window
         if window is not None and window < own.max_positions:

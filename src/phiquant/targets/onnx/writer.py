@@ -15,26 +15,25 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.tokenizer.special_tokens import read_document
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.floats import FLOAT_TYPES, cast
 from phiquant.quantization.grid import Grid, Parts
-from phiquant.recipe import Recipe
+from phiquant.targets.client_config import client_config
 from phiquant.targets.onnx.decoder import build
 from phiquant.targets.onnx.external import FILE, Entry, arrange
-from phiquant.targets.onnx.formats import GRIDS, read_form
+from phiquant.targets.onnx.formats import GRIDS, OnnxForm
 from phiquant.targets.onnx.genai_config import genai_config
-from phiquant.targets.onnx.graph import DATA_TYPES, GraphBuilder
-from phiquant.targets.onnx.grids import BlockGrid, unpack_codes
+from phiquant.targets.onnx.graph import DATA_TYPES, GraphBuilder, typed
+from phiquant.targets.onnx.grids import BlockwiseGrid, unpack_codes
 from phiquant.targets.onnx.matrices import Layout
 from phiquant.targets.onnx.rotary import cache_bands
+from phiquant.targets.onnx.tokenizer_text import onnx_tokenizer_files
 from phiquant.targets.onnx.transposed import MappedFile
-from phiquant.targets.onnx.whole_words import whole_words
 from phiquant.targets.streamed_file import StreamedFile
-from phiquant.targets.tokenizer_files import read_tokenizer_files
+from phiquant.targets.tokenizer_files import json_file
 
 ARCHITECTURE_KEY = "phiquant.architecture"
 
@@ -45,13 +44,11 @@ class OnnxWriter:
     Raises TokenizerError or ConfigError on construction, OSError when a disk is full.
     """
 
-    def __init__(self, plan: Plan, checkpoint: Checkpoint, recipe: Recipe, directory: Path) -> None:
+    def __init__(self, plan: Plan, checkpoint: Checkpoint, form: OnnxForm, directory: Path) -> None:
         self._architecture = checkpoint.architecture
-        self.notes: tuple[str, ...] = ()
         self._directory = directory
-        form = read_form(recipe)
         self._activations = form.activations
-        tokenizer = read_tokenizer_files(checkpoint)
+        tokenizer = onnx_tokenizer_files(checkpoint)
         self._layout = Layout(form, self._architecture.tied_head)
         wanted = [one for row in plan.rows for one in self._layout.wanted(row)]
         self._entries, self._size = arrange(wanted)
@@ -60,16 +57,15 @@ class OnnxWriter:
         model = builder.model({ARCHITECTURE_KEY: json.dumps(asdict(self._architecture))})
         generation = read_document(checkpoint.directory / "generation_config.json")
         self._files = {
-            "model.onnx": ir.to_proto(model).SerializeToString(),
+            "model.onnx": typed(model).SerializeToString(),
             "genai_config.json": genai_config(
                 self._architecture, form, tokenizer.special, generation
             ),
+            "config.json": json_file(client_config(checkpoint)),
             **tokenizer.files,
-            "tokenizer.json": whole_words(tokenizer.files["tokenizer.json"], checkpoint.tokenizer),
         }
         self._file: StreamedFile | None = None
         self._mapped: MappedFile | None = None
-        self._missing = {name: entry.nbytes * 8 for name, entry in self._entries.items()}
 
     def __enter__(self) -> Self:
         path = self._directory / FILE
@@ -83,7 +79,7 @@ class OnnxWriter:
         grid = GRIDS[row.grid]
         for part, array in parts.items():
             entry = self._entries[f"{row.output}.{part}"]
-            standard = isinstance(grid, BlockGrid) and not self._layout.as_nbits(row)
+            standard = isinstance(grid, BlockwiseGrid) and not self._layout.as_nbits(row)
             elements = _elements(array, part, grid, row.shape[1]) if standard else array
             self._put(entry, first, elements)
 
@@ -102,7 +98,6 @@ class OnnxWriter:
             row_bytes = entry.nbytes // entry.shape[0]
             assert first * row_bytes + array.nbytes <= entry.nbytes, (entry.name, first)
             self._file.put(entry.offset + first * row_bytes, array)
-        self._missing[entry.name] -= array.size * (entry.dtype.bitwidth)
 
     def __exit__(
         self,
@@ -114,8 +109,6 @@ class OnnxWriter:
         with self._file:
             if kind is None:
                 self._write_caches()
-                unwritten = [name for name, bits in self._missing.items() if bits]
-                assert not unwritten, f"planned and not wholly written: {unwritten[:3]}"
                 self._write_text()
             if self._mapped is not None:
                 self._mapped.flush()
@@ -139,7 +132,7 @@ def _elements(
     array: npt.NDArray[np.generic], part: str, grid: Grid, columns: int
 ) -> npt.NDArray[np.generic]:
     """One element a code, as DequantizeLinear takes them: signed without zero points."""
-    assert isinstance(grid, BlockGrid)
+    assert isinstance(grid, BlockwiseGrid)
     if part == "scales":
         return array
     width = columns if part == "weight" else columns // grid.block

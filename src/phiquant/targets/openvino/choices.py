@@ -11,18 +11,17 @@ from dataclasses import replace
 
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import PlanRow
-from phiquant.recipe import Recipe
+from phiquant.targets.openvino.form import OpenVinoForm
 from phiquant.targets.openvino.formats import COMPRESSED, FLOAT_GRIDS, INTEGER_GRIDS, Compressed
-from phiquant.targets.openvino.parts import stored_parts
-from phiquant.targets.openvino.profiles import profile
+from phiquant.targets.openvino.parts import stored_constants
 
 
-def choices(row: PlanRow, recipe: Recipe, survey: Survey) -> tuple[PlanRow, ...]:
+def choices(row: PlanRow, form: OpenVinoForm, survey: Survey) -> tuple[PlanRow, ...]:
     """`row` on every grid that it may have; none for what keeps its type."""
     if row.source is None or row.role is None or row.role.is_norm:
         return ()
     columns = row.shape[-1]
-    npu = profile(recipe).device == "NPU"
+    npu = form.device == "NPU"
     names = [
         kind.grid.name
         for kind in COMPRESSED.values()
@@ -47,4 +46,4 @@ def type_of(rows: Sequence[PlanRow]) -> str:
 
 def _on(row: PlanRow, grid: str) -> PlanRow:
     moved = replace(row, grid=grid)
-    return replace(moved, nbytes=sum(part.nbytes for part in stored_parts(moved)))
+    return replace(moved, nbytes=sum(part.nbytes for part in stored_constants(moved)))

@@ -2,11 +2,12 @@
 
 The file of weights is mapped, and from the first inference on oneDNN keeps every matrix that is
 multiplied by once more, packed: compressed ones as they are, floats in the type that the plugin
-computes in. Here that is bfloat16, where the processor has it; so that the room which is needed is
-right for FP32 too, no more of the originals counts as released than the copies take. FP16 weights
-are widened to FP32 before. The cache is paged and grows with the sequence; its element type is the
-model's own hint (see `profiles`): u8, with a scale and a zero point a head and token, for
-compressed artifacts. A prompt goes through at once; only the last token's logits are computed.
+computes in. That is FP32 for an FP32 artifact, run as `running` says, and bfloat16 for an FP16 one,
+where the processor has it; FP16 weights are widened to FP32 before, and no more of the originals
+counts as released than the copies take. The cache is paged and grows with the sequence; its element
+type is the artifact's (see `profiles` and `running`): u8, with a scale and a zero point a head and
+token, for compressed ones. A prompt goes through at once; of its logits only the last token's are
+computed.
 """
 
 from phiquant.phi.architecture import Architecture
@@ -19,6 +20,7 @@ from phiquant.planning.footprint import (
     multiplied_weights,
 )
 from phiquant.planning.plan import Plan
+from phiquant.targets.openvino.form import OpenVinoForm
 
 RUNTIME = 130 << 20
 """Python with the libraries that are touched (fitted)."""
@@ -30,7 +32,7 @@ BLOCK = 32
 CACHE = {"fp32": ("f32", 4), "fp16": ("f16", 2)}
 
 
-def footprint(plan: Plan, architecture: Architecture, use: Use) -> Footprint:
+def footprint(plan: Plan, form: OpenVinoForm, architecture: Architecture, use: Use) -> Footprint:
     """Peak memory of a plan's artifact in openvino_genai."""
     kind, width = CACHE.get(plan.type, ("u8", 1))
     on_cpu = use.provider == "cpu"
@@ -57,4 +59,4 @@ def _copies(plan: Plan) -> int:
     """Packed matrices, and FP16 weights widened; these are then read in place of the mapped."""
     if plan.type == "fp16":
         return plan.nbytes + 2 * multiplied_weights(plan)
-    return 2 * multiplied_weights(plan) if plan.type == "fp32" else multiplied(plan)
+    return multiplied(plan)

@@ -9,10 +9,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from phiquant.errors import RequestError
+from phiquant.planning.precision import Precision
 from phiquant.quantization.floats import FLOAT_TYPES
 from phiquant.quantization.grid import Grid
-from phiquant.recipe import PRECISIONS, Precision, Recipe
 from phiquant.targets.openvino.grids import GROUPS, ElementGrid, IntegerGrid
 
 INTEGER_GRIDS: Mapping[str, IntegerGrid] = {
@@ -81,23 +80,6 @@ TYPES: Mapping[str, str] = {kind.name: _sentence(kind) for kind in COMPRESSED.va
     "fp16": "half precision, 16 bits: 11 bits of precision, nothing beyond 65504",
     "fp32": "single precision, 32 bits",
 }
-
-
-def requested_type(recipe: Recipe) -> str:
-    """The type that the recipe asks for; RequestError if there is none of that name."""
-    if recipe.type is None:
-        if recipe.precision not in DEFAULTS:
-            raise RequestError(
-                f"expected a precision among {', '.join(PRECISIONS)}, found {recipe.precision!r}"
-            )
-        return DEFAULTS[recipe.precision]
-    if recipe.type not in TYPES:
-        raise RequestError(
-            f"OpenVINO has no type {recipe.type!r}; choose int4 or int8, sym or asym, and a group "
-            f"of {', '.join(map(str, GROUPS))} or channel (as in int4-sym-g64), or one of "
-            f"{', '.join(FLOATS)}"
-        )
-    return recipe.type
 
 
 def compressed_type(name: str) -> Compressed | None:

@@ -22,7 +22,7 @@ from phiquant.targets.openvino.attention import (
 )
 from phiquant.targets.openvino.formats import FLOAT_GRIDS, INTEGER_GRIDS
 from phiquant.targets.openvino.operators import Node, Operators
-from phiquant.targets.openvino.parts import StoredPart, stored_parts
+from phiquant.targets.openvino.parts import StoredConstant, stored_constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Graph:
     """An openvino.Model and the stored arrays that stand in it as parameters."""
 
     model: Node
-    parts: tuple[StoredPart, ...]
+    parts: tuple[StoredConstant, ...]
 
 
 def build_graph(plan: Plan, architecture: Architecture) -> Graph:
@@ -45,7 +45,7 @@ class _Decoder:
         self._rows = {row.output: row for row in plan.rows}
         self._held = plan.by_source
         self._parameters: list[Node] = []
-        self._parts: list[StoredPart] = []
+        self._parts: list[StoredConstant] = []
         self._weights: dict[str, Node] = {}
 
     def graph(self) -> Graph:
@@ -156,11 +156,11 @@ class _Decoder:
         """
         if name not in self._weights:
             row = self._rows[name]
-            parts = {part.part: self._stored(part) for part in stored_parts(row)}
+            parts = {part.part: self._stored(part) for part in stored_constants(row)}
             self._weights[name] = self._decoded(row, parts)
         return self._weights[name]
 
-    def _stored(self, part: StoredPart) -> Node:
+    def _stored(self, part: StoredConstant) -> Node:
         parameter = self._build.parameter(list(part.shape), part.element_type, part.name)
         self._parameters.append(parameter)
         self._parts.append(part)

@@ -132,7 +132,7 @@ class IntegerGrid:
             scale, offset, {name: parts[name] for name in parts if name != "weight"}
         )
 
-    def basis(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
+    def regressors(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
         """Codes less their zero point: (rows, group)."""
         return (codes.astype(np.float32) - self._zeros(levels),)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from phiquant.targets.openvino.graph import Graph
 from phiquant.targets.openvino.operators import Node, openvino
-from phiquant.targets.openvino.parts import StoredPart
+from phiquant.targets.openvino.parts import StoredConstant
 
 OWN_NAME = re.compile(r"\b([A-Z][A-Za-z0-9]*)_[0-9]+\b")
 NAMES = re.compile(r' (?:name|names|output_names)="[^"]*"')
@@ -37,7 +37,7 @@ class Layout:
 
     xml: bytes
     head: bytes
-    parts: Mapping[str, tuple[StoredPart, int]]
+    parts: Mapping[str, tuple[StoredConstant, int]]
     """Name of the constant → what it is, and its offset."""
     nbytes: int
 
@@ -49,7 +49,7 @@ def arrange(graph: Graph) -> Layout:
         openvino().serialize(graph.model, xml, binary)
         head = binary.read_bytes()
         text = xml.read_text(encoding="utf-8")
-    places: dict[str, tuple[StoredPart, int]] = {}
+    places: dict[str, tuple[StoredConstant, int]] = {}
     end = len(head)
     for part in graph.parts:
         end += -end % ALIGNMENT
@@ -82,7 +82,7 @@ def _with_numbered_names(text: str) -> str:
     return TAG.sub(lambda tag: NAMES.sub(with_numbers, tag[0]), text)
 
 
-def _with_constants(text: str, places: Mapping[str, tuple[StoredPart, int]]) -> str:
+def _with_constants(text: str, places: Mapping[str, tuple[StoredConstant, int]]) -> str:
     """Make a constant, whose bytes are in the .bin, of each parameter that `places` names."""
 
     def constant(match: re.Match[str]) -> str:

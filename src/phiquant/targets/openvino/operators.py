@@ -16,7 +16,7 @@ def openvino() -> Any:  # noqa: ANN401 (the package ships no types)
     try:
         import openvino as package
     except ImportError as error:
-        raise MissingDependency("openvino", "openvino", "making an OpenVINO artifact") from error
+        raise MissingDependency("openvino", "making an OpenVINO artifact") from error
     return package
 
 

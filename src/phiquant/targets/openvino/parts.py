@@ -15,7 +15,7 @@ BITS = {"u4": 4, "i4": 4, "u8": 8, "i8": 8, "f16": 16, "bf16": 16, "f32": 32}
 
 
 @dataclass(frozen=True, slots=True)
-class StoredPart:
+class StoredConstant:
     """One array of the artifact: "weight", "scale" or "zero_point" of the tensor `output`."""
 
     output: str
@@ -40,21 +40,21 @@ def nbytes_of(element_type: str, shape: tuple[int, ...]) -> int:
     return (prod(shape) * BITS[element_type] + 7) // 8
 
 
-def stored_parts(row: PlanRow) -> tuple[StoredPart, ...]:
+def stored_constants(row: PlanRow) -> tuple[StoredConstant, ...]:
     """The arrays of a planned tensor."""
     shape = row.shape
     if row.grid in FLOAT_GRIDS:
         # A norm's gains multiply (batch, tokens, hidden).
         stored = (1, 1, *shape) if len(shape) == 1 else shape
-        return (StoredPart(row.output, "weight", row.grid, stored),)
+        return (StoredConstant(row.output, "weight", row.grid, stored),)
     grid = INTEGER_GRIDS[row.grid]
     rows, columns = shape
     grouped = (rows, columns // grid.group, grid.group) if grid.group else shape
     parameters = (*grouped[:-1], 1)
     parts = [
-        StoredPart(row.output, "weight", grid.element_type, grouped),
-        StoredPart(row.output, "scale", "f16", parameters),
+        StoredConstant(row.output, "weight", grid.element_type, grouped),
+        StoredConstant(row.output, "scale", "f16", parameters),
     ]
     if not grid.symmetric:
-        parts.append(StoredPart(row.output, "zero_point", grid.element_type, parameters))
+        parts.append(StoredConstant(row.output, "zero_point", grid.element_type, parameters))
     return tuple(parts)

@@ -4,41 +4,35 @@ As optimum-cli does it: the matrices of the layers get the type's grid, embeddin
 constant where they are tied) the backup, 8 bits per channel; gains stay float. With a ratio
 below 1, matrices go to the backup in the order of their measured sensitivity for each weight, or,
 where none was measured, in that of `sensitivity`, until the share of weights that keeps 4 bits is
-no more than asked.
+no more than form.
 """
 
 from collections.abc import Collection
 from math import prod
 
-from phiquant.errors import RequestError
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
-from phiquant.recipe import Recipe
+from phiquant.targets.form import check_context
+from phiquant.targets.openvino.form import OpenVinoForm
 from phiquant.targets.openvino.formats import FLOATS, Compressed, fitting_group
-from phiquant.targets.openvino.parts import stored_parts
-from phiquant.targets.openvino.profiles import Profile, profile
+from phiquant.targets.openvino.parts import stored_constants
+from phiquant.targets.openvino.running import SINGLE_PRECISION
 
 TABLES = (Role.EMBEDDING, Role.HEAD)
 ROLES = (Role.DOWN, Role.QKV, Role.ATTENTION_OUTPUT, Role.GATE_UP)
 """Matrices of a layer, the most sensitive first: what the mixtures of llama.cpp spend bits on."""
 
 
-def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
+def plan(architecture: Architecture, survey: Survey, form: OpenVinoForm) -> Plan:
     """Every tensor of the artifact, in network order.
 
-    Raises RequestError for a type, device or ratio that does not exist, and for what an NPU
-    does not take.
+    Raises RequestError for a context beyond the model's.
     """
-    asked = profile(recipe)
-    if recipe.context is not None and recipe.context > architecture.max_positions:
-        raise RequestError(
-            f"the model is made for {architecture.max_positions} tokens, and --context asks for "
-            f"{recipe.context}"
-        )
-    kept = _backed_up(architecture, asked, survey)
-    rows = tuple(_row(weight, asked, survey, kept) for weight in architecture.weights())
-    return Plan("openvino", asked.type, rows, _notes(architecture))
+    check_context(form.context, architecture.max_positions)
+    kept = _backed_up(architecture, form, survey)
+    rows = tuple(_row(weight, form, survey, kept) for weight in architecture.weights())
+    return Plan("openvino", form.type, rows, _notes(architecture, form))
 
 
 def sensitivity(weight: Weight, layers: int) -> tuple[int, int, int]:
@@ -54,10 +48,10 @@ def sensitivity(weight: Weight, layers: int) -> tuple[int, int, int]:
     return (0 if outer else 1 if third else 2, ROLES.index(weight.role), weight.layer)
 
 
-def _backed_up(architecture: Architecture, asked: Profile, survey: Survey) -> Collection[str]:
+def _backed_up(architecture: Architecture, form: OpenVinoForm, survey: Survey) -> Collection[str]:
     """The layers' matrices that a ratio below 1 gives the backup."""
     matrices = [weight for weight in architecture.weights() if weight.role in ROLES]
-    allowed = asked.ratio * sum(prod(weight.shape) for weight in matrices)
+    allowed = form.ratio * sum(prod(weight.shape) for weight in matrices)
     measured = survey.sensitivities
     if measured:
         matrices.sort(key=lambda weight: -measured[weight.name] / prod(weight.shape))
@@ -73,33 +67,33 @@ def _backed_up(architecture: Architecture, asked: Profile, survey: Survey) -> Co
     return backed_up
 
 
-def _row(weight: Weight, asked: Profile, survey: Survey, backed_up: Collection[str]) -> PlanRow:
-    grid, reason = _choose(weight, asked, survey, weight.name in backed_up)
+def _row(weight: Weight, form: OpenVinoForm, survey: Survey, backed_up: Collection[str]) -> PlanRow:
+    grid, reason = _choose(weight, form, survey, weight.name in backed_up)
     output = weight.name.removesuffix(".weight")
     row = PlanRow(weight.name, output, weight.role, weight.layer, weight.shape, grid, 0, reason)
-    nbytes = sum(part.nbytes for part in stored_parts(row))
+    nbytes = sum(part.nbytes for part in stored_constants(row))
     return PlanRow(
         weight.name, output, weight.role, weight.layer, weight.shape, grid, nbytes, reason
     )
 
 
-def _choose(weight: Weight, asked: Profile, survey: Survey, backed_up: bool) -> tuple[str, str]:
+def _choose(weight: Weight, form: OpenVinoForm, survey: Survey, backed_up: bool) -> tuple[str, str]:
     """The grid and the reason for it."""
     if weight.role.is_norm:
         return "f32", "norm gains are not quantized"
-    kind = asked.kind
+    kind = form.kind
     if kind is None:
-        grid = FLOATS[asked.type]
+        grid = FLOATS[form.type]
         if grid == "f16" and not survey.fits_fp16(weight.name):
             largest = survey.largest[weight.name]
             return "f32", f"reaches {largest:g}, beyond FP16's 65504: kept in f32"
-        return grid, f"{asked.type}: every matrix is stored as {grid}"
+        return grid, f"{form.type}: every matrix is stored as {grid}"
     if kind.bits == 4 and weight.role in TABLES:
-        return _fitted(weight, asked.backup, "embedding and head get the backup, 8 bits a channel")
+        return _fitted(weight, form.backup, "embedding and head get the backup, 8 bits a channel")
     if backed_up:
-        ratio = f"{asked.ratio:g}"
-        return _fitted(weight, asked.backup, f"among the most sensitive beyond the ratio {ratio}")
-    return _fitted(weight, kind, f"{asked.type}: matrices of the layers")
+        ratio = f"{form.ratio:g}"
+        return _fitted(weight, form.backup, f"among the most sensitive beyond the ratio {ratio}")
+    return _fitted(weight, kind, f"{form.type}: matrices of the layers")
 
 
 def _fitted(weight: Weight, kind: Compressed, reason: str) -> tuple[str, str]:
@@ -121,9 +115,15 @@ def _fitted(weight: Weight, kind: Compressed, reason: str) -> tuple[str, str]:
     )
 
 
-def _notes(architecture: Architecture) -> tuple[str, ...]:
+def _notes(architecture: Architecture, form: OpenVinoForm) -> tuple[str, ...]:
     long = architecture.rope.long
     notes = []
+    if form.type == "fp32" and form.device == "CPU":
+        notes.append(
+            "on a processor with bfloat16 arithmetic OpenVINO computes in that, unless the "
+            "application passes the properties "
+            f"{' and '.join(f'{name}={value!r}' for name, value in SINGLE_PRECISION.items())}"
+        )
     if long is not None:
         notes.append(
             f"a generation that grows past {long.original_positions} tokens goes on with "

@@ -1,12 +1,14 @@
 """`OpenVinoRunner`: an artifact in OpenVINO for logits and in openvino_genai for generation.
 
 Logits are computed with float32 activations (INFERENCE_PRECISION_HINT): on a processor with
-bfloat16 arithmetic the plugin would round to that, whatever the artifact. All else is as the
-artifact's own `rt_info` has it. Generation takes openvino_genai's pipeline as it comes.
+bfloat16 arithmetic the plugin would round to that, whatever the artifact. Generation takes
+openvino_genai's pipeline. Both are given the properties that the artifact is to be run with
+(`running`); all else is as the artifact's own `rt_info` has it.
 """
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +19,8 @@ import numpy.typing as npt
 from phiquant.errors import ArtifactError, MissingDependency
 from phiquant.phi.config import read_architecture, read_config
 from phiquant.quantization.grid import Floats
+from phiquant.targets.openvino.running import properties
+from phiquant.targets.openvino.signal_stack import kept_signal_stack
 from phiquant.targets.openvino.xml_reader import MODEL
 from phiquant.targets.target import Generation
 
@@ -52,14 +56,13 @@ class OpenVinoRunner:
             import openvino_genai
             import openvino_tokenizers  # noqa: F401 (registers the tokenizers' operators)
         except ImportError as error:
-            raise MissingDependency(
-                "openvino-genai", "openvino", "running an OpenVINO artifact"
-            ) from error
+            raise MissingDependency("openvino-genai", "running an OpenVINO artifact") from error
         self._path = path if path.is_dir() else path.parent
-        self._runtime = f"openvino {openvino.__version__}"
+        self._runtime = f"openvino {openvino.__version__} on a CPU"
         try:
-            compiled = self._compile()
-            self._tokenizer: Any = openvino_genai.Tokenizer(str(self._path))
+            with kept_signal_stack():
+                compiled = self._compile()
+                self._tokenizer: Any = openvino_genai.Tokenizer(str(self._path))
         except Exception as error:  # the runtime raises RuntimeError for whatever it meets
             raise ArtifactError(f"{self._runtime} does not load {path}: {error}") from error
         self._compiled: Any = compiled
@@ -79,7 +82,7 @@ class OpenVinoRunner:
 
     @property
     def runtime(self) -> str:
-        """OpenVINO's version."""
+        """OpenVINO's version, and the device: it is the CPU for artifacts of any device."""
         return self._runtime
 
     @property
@@ -99,6 +102,22 @@ class OpenVinoRunner:
         """The runtime's tokens of `text`, special tokens parsed, none added."""
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
         return [int(token) for token in np.array(encoded.input_ids.data)[0]]
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template that openvino_genai found with the tokenizer."""
+        return self._tokenizer.chat_template or None
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str | None:
+        """The prompt for `messages` by openvino_genai's own template engine.
+
+        Raises ArtifactError for a template that it cannot render.
+        """
+        turns = [dict(message) for message in messages]
+        try:
+            return str(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True))
+        except Exception as error:  # openvino_genai raises whatever it meets
+            raise ArtifactError(f"openvino_genai does not render it: {error}") from error
 
     def logits(self, tokens: npt.NDArray[np.int32], last: int | None = None) -> Floats:
         """Logits (tokens, vocabulary) of one sequence from an empty KV cache; of its `last`
@@ -124,7 +143,8 @@ class OpenVinoRunner:
             self._request.reset_state()
             whole: Floats = self.step(tokens[None], 0)[0]
             return whole
-        request = self._compile(last).create_infer_request()
+        with kept_signal_stack():
+            request = self._compile(last).create_infer_request()
         found: Floats = np.array(request.infer(_inputs(tokens[None], 0))["logits"][0], np.float32)
         return found
 
@@ -144,7 +164,7 @@ class OpenVinoRunner:
                 ops.slice(product.input_value(0), *edges).output(0)
             )
             model.validate_nodes_and_infer_types()
-        settings = {"INFERENCE_PRECISION_HINT": "f32", **threads()}
+        settings = {"INFERENCE_PRECISION_HINT": "f32", **properties(self._path), **threads()}
         return core.compile_model(model, "CPU", settings)
 
     def step(
@@ -166,12 +186,14 @@ class OpenVinoRunner:
         import openvino_genai
 
         if self._pipeline is None:
-            self._pipeline = openvino_genai.LLMPipeline(str(self._path), "CPU", **threads())
+            given = {**properties(self._path), **threads()}
+            with kept_signal_stack():
+                self._pipeline = openvino_genai.LLMPipeline(str(self._path), "CPU", **given)
         settings = self._pipeline.get_generation_config()
         settings.max_new_tokens = limit
         settings.do_sample = False
         settings.apply_chat_template = False
-        given = openvino_genai.TokenizedInputs(
+        inputs = openvino_genai.TokenizedInputs(
             openvino.Tensor(prompt[None].astype(np.int64)),
             openvino.Tensor(np.ones((1, len(prompt)), np.int64)),
         )
@@ -181,7 +203,7 @@ class OpenVinoRunner:
             times.append(time.perf_counter())
             return openvino_genai.StreamingStatus.RUNNING
 
-        result = self._pipeline.generate(given, settings, seen)
+        result = self._pipeline.generate(inputs, settings, seen)
         tokens = [int(token) for token in result.tokens[0]]
         stopped = bool(tokens) and tokens[-1] in settings.stop_token_ids
         if stopped:

@@ -1,8 +1,8 @@
 """The text files of an OpenVINO artifact: the checkpoint's own where the tools read those.
 
-`config.json` is the checkpoint's without anything that would have code imported;
-`generation_config.json` names every token that ends a text; `openvino_config.json` says to
-optimum-intel what the weights are. The tokenizer's files are there for optimum-intel, whose
+`config.json` is the one for clients (see `client_config`); `generation_config.json` names every
+token that ends a text; `openvino_config.json` says to optimum-intel what the weights are, and by
+which transformers the model was saved. The tokenizer's files are there for optimum-intel, whose
 pipelines take transformers' tokenizer; openvino_genai takes the two tokenizer models.
 """
 
@@ -11,55 +11,51 @@ from collections.abc import Mapping
 from typing import Any
 
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.tokenizer.template_white_space import explicit_white_space
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
-from phiquant.planning.plan import Plan
-from phiquant.targets.openvino.profiles import Profile
-from phiquant.targets.tokenizer_files import read_tokenizer_files
+from phiquant.targets.client_config import client_config
+from phiquant.targets.openvino.form import OpenVinoForm
+from phiquant.targets.tokenizer_files import json_file, read_tokenizer_files
 
-LEFT_OUT = ("auto_map", "_name_or_path", "vision_config")
+TRANSFORMERS = "5.23.0"
+"""The version whose `Phi3ForCausalLM` the reference forward was compared with; for a checkpoint
+that does not say which version saved it."""
 
 
 def text_files(
-    plan: Plan, asked: Profile, checkpoint: Checkpoint, tokenizer: Tokenizer
+    form: OpenVinoForm, checkpoint: Checkpoint, tokenizer: Tokenizer
 ) -> dict[str, bytes]:
     """File name → content. Raises TokenizerError for a tokenizer that will not do."""
-    taken = read_tokenizer_files(checkpoint)
+    taken = read_tokenizer_files(checkpoint, explicit_white_space)
     special = tokenizer.special
     roles = {f"{role}_token_id": getattr(special, role) for role in ("bos", "pad")}
     generation = json.loads(taken.files.get("generation_config.json", b"{}"))
     generation |= {role: number for role, number in roles.items() if number is not None}
     generation |= {"eos_token_id": list(special.ends)}
-    config = {key: value for key, value in checkpoint.config.items() if key not in LEFT_OUT}
-    config |= {"eos_token_id": list(special.ends)} if special.ends else {}
     files = {
-        "config.json": _json(config),
-        "generation_config.json": _json(generation),
-        "openvino_config.json": _json(_openvino_config(plan, asked)),
+        "config.json": json_file(client_config(checkpoint)),
+        "generation_config.json": json_file(generation),
+        "openvino_config.json": json_file(_openvino_config(form, checkpoint.config)),
     }
-    templates = dict(special.chat_templates)
-    if "default" in templates:
-        files["chat_template.jinja"] = templates["default"].encode()
     return dict(taken.files) | files
 
 
-def _openvino_config(plan: Plan, asked: Profile) -> dict[str, Any]:
-    kind = asked.kind
-    if kind is None:
-        return {"dtype": asked.type, "input_info": None, "save_onnx_model": False}
-    return {
-        "dtype": f"int{kind.bits}",
+def _openvino_config(form: OpenVinoForm, config: Mapping[str, Any]) -> dict[str, Any]:
+    kind = form.kind
+    version = config.get("transformers_version")
+    content: dict[str, Any] = {
+        "dtype": form.type if kind is None else f"int{kind.bits}",
         "input_info": None,
-        "quantization_config": {
+        "save_onnx_model": False,
+        "transformers_version": version if isinstance(version, str) else TRANSFORMERS,
+    }
+    if kind is not None:
+        content["quantization_config"] = {
             "bits": kind.bits,
             "sym": kind.symmetric,
             "group_size": kind.group or -1,
-            "ratio": asked.ratio,
+            "ratio": form.ratio,
             "quant_method": "default",
-            "weight_format": f"int{kind.bits}",
-        },
-        "save_onnx_model": False,
-    }
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+            "dtype": f"int{kind.bits}",
+        }
+    return content

@@ -18,8 +18,11 @@ from phiquant.errors import MissingDependency, TokenizerError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.tokenizer.byte_letters import piece_bytes
 from phiquant.phi.tokenizer.splitting import SPACE, SpacePrefix, flat
+from phiquant.phi.tokenizer.template_white_space import explicit_white_space
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
 from phiquant.phi.tokenizer.tokenizer_json import TokenizerKind
+from phiquant.targets.openvino.signal_stack import kept_signal_stack
+from phiquant.targets.tokenizer_files import left_out_templates
 
 LONGEST = 2**31 - 1
 
@@ -49,7 +52,7 @@ def _blocks() -> Any:  # noqa: ANN401 (a module without types)
         from openvino_tokenizers import tokenizer_pipeline
     except ImportError as error:
         raise MissingDependency(
-            "openvino-tokenizers", "openvino", "making an OpenVINO artifact's tokenizer"
+            "openvino-tokenizers", "making an OpenVINO artifact's tokenizer"
         ) from error
     return tokenizer_pipeline
 
@@ -215,9 +218,8 @@ def _describe(model: Any, tokenizer: Tokenizer) -> None:  # noqa: ANN401
     for key, number in (("bos", special.bos), ("eos", special.eos), ("pad", special.pad)):
         if number is not None:
             model.set_rt_info(number, f"{key}_token_id")
-    templates = dict(special.chat_templates)
-    if "default" in templates:
-        model.set_rt_info(templates["default"], "chat_template")
+    if special.chat_template is not None:
+        model.set_rt_info(explicit_white_space(special.chat_template), "chat_template")
     single = [-1]
     if special.add_bos and special.bos is not None:
         single.insert(0, special.bos)
@@ -237,10 +239,11 @@ def check_parity(
     """Raise TokenizerError where the models disagree with the tokenizers library."""
     import openvino
 
-    core = openvino.Core()
-    encode, decode = (
-        core.compile_model(model, "CPU") for model in (models.tokenizer, models.detokenizer)
-    )
+    with kept_signal_stack():
+        core = openvino.Core()
+        encode, decode = (
+            core.compile_model(model, "CPU") for model in (models.tokenizer, models.detokenizer)
+        )
     added = [token.text for token in tokenizer.definition.added]
     framed = [f"{added[0]}one{added[-1]} two {added[len(added) // 2]}"] if added else []
     before, after = _frame(tokenizer)
@@ -263,10 +266,12 @@ def check_parity(
 
 
 def deviations(tokenizer: Tokenizer) -> tuple[str, ...]:
-    """What the models are known to read otherwise, a sentence each."""
+    """What the models are known to read otherwise, or do without, a sentence each."""
+    missing = left_out_templates(tokenizer.special)
     if tokenizer.kind is not TokenizerKind.SENTENCEPIECE:
-        return ()
+        return missing
     return (
+        *missing,
         "openvino_tokenizers takes a byte token that is spelt out in the text, such as <0x41>, "
         "for the byte",
     )

@@ -69,6 +69,17 @@ def read_constants(path: Path) -> Constants:
     return Constants({item.name: item for item in constants.values()}, by_module)
 
 
+def read_rt_info(path: Path, section: str) -> dict[str, str]:
+    """The values in a section of the `rt_info` of the IR at `path`; ArtifactError if unsound."""
+    try:
+        for _, element in ElementTree.iterparse(path):
+            if element.tag in ("layer", "edge"):
+                element.clear()
+    except (OSError, ElementTree.ParseError) as error:
+        raise ArtifactError(f"{path.name} is no OpenVINO model ({error})") from error
+    return {entry.tag: entry.get("value", "") for entry in element.iterfind(f"rt_info/{section}/*")}
+
+
 Layers = Mapping[str, tuple[str, str]]
 """Number of a layer → its type and name."""
 Edges = Mapping[str, list[str]]

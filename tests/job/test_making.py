@@ -12,7 +12,7 @@ import pytest
 import phiquant.job.streaming
 from command_line import environment, tiny_model
 from phiquant.errors import RequestError
-from phiquant.job.pipeline import quantize
+from phiquant.job.making import quantize
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.config import read_architecture
 from phiquant.recipe import Recipe
@@ -25,7 +25,7 @@ from pathlib import Path
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])  # a few bands are held for each core
 
 from phiquant.job import streaming
-from phiquant.job.pipeline import quantize
+from phiquant.job.making import quantize
 from phiquant.recipe import Recipe
 
 streaming.WAITING = 1 << 20  # however slow the disk is

@@ -4,7 +4,7 @@ from phiquant.phi.architecture import Architecture
 from phiquant.phi.weights import Floats, WeightSource
 
 
-class Variant:
+class Reconfigured:
     """The weights of `source` in the network that `architecture` describes.
 
     The weights' names and shapes must be the same in both.

@@ -1,0 +1,33 @@
+"""`CalibrationText`: which text statistics are gathered over, and how much of it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from phiquant.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationText:
+    """What to gather statistics over: a file, or None for the text that is shipped.
+
+    At most `sequences` sequences of `length` tokens. Raises RequestError for less than one
+    sequence of two tokens.
+    """
+
+    path: str | os.PathLike[str] | None = None
+    sequences: int = 128
+    length: int = 512
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("sequences", self.sequences, 1), ("length", self.length, 2)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise RequestError(
+                    "calibration needs at least one sequence of at least 2 tokens: expected "
+                    f"`{name}` to be {least} or more, found {value!r}"
+                )
+
+    @property
+    def file(self) -> Path | None:
+        """The file as a path, None for the text that is shipped."""
+        return None if self.path is None else Path(self.path)

@@ -1,0 +1,138 @@
+"""The main job: checkpoint → survey → plan → one reading → artifacts.
+
+`prospect` does all that can be done before the first byte is written, `carry_out` the rest, and
+`quantize` both. See `streaming` for how the bytes flow, `host.staging` for why a destination is
+whole or absent.
+"""
+
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from phiquant.calibration.calibration_text import CalibrationText
+from phiquant.errors import RequestError, ResourceError
+from phiquant.evaluation.manifest import Manifest
+from phiquant.host.hashes import BackgroundHashes
+from phiquant.host.staging import held, staged
+from phiquant.job.order import order
+from phiquant.job.prospect import Prospect, prepare
+from phiquant.job.room import require_room
+from phiquant.job.rounding import Job, Roundings, calibrated
+from phiquant.job.streaming import Outlet, stream
+from phiquant.phi.checkpoint import Checkpoint
+from phiquant.planning.plan import Plan
+from phiquant.progress import OnProgress, ignore
+from phiquant.recipe import ImatrixFiles, Recipe
+from phiquant.reporting.records import write_records
+from phiquant.targets.table import target
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """One artifact: what was asked, what was planned, and where it lies."""
+
+    path: Path
+    recipe: Recipe
+    plan: Plan
+
+
+def quantize(
+    model: str | os.PathLike[str],
+    recipes: Recipe | Sequence[Recipe],
+    output: str | os.PathLike[str],
+    on_progress: OnProgress = ignore,
+    *,
+    revision: str | None = None,
+    text: CalibrationText | None = None,
+    imatrix: ImatrixFiles | None = None,
+) -> tuple[Made, ...]:
+    """Make one artifact a recipe from one reading of `model`.
+
+    `model` is a directory, the id or the address of a model on the Hugging Face hub, a `file://`
+    address, or the name of a published Phi. A single artifact becomes `output` itself; several
+    become `output/<target>`. `output` appears whole, when all are done, or not at all. Recipes
+    whose quality is not "fast" calibrate on `text`, or on the importance matrix that `imatrix`
+    names. Raises RequestError, InputError or ResourceError; see `phiquant.errors`.
+    """
+    asked = order(recipes, text, imatrix)
+    asked.check_places(Path(output))
+    prospect = prepare(model, asked, on_progress, revision=revision)
+    return carry_out(prospect, output, on_progress)
+
+
+def carry_out(
+    prospect: Prospect, output: str | os.PathLike[str], on_progress: OnProgress = ignore
+) -> tuple[Made, ...]:
+    """Make the artifacts of a job; see `quantize`. Raises ResourceError before it begins if the
+    machine has too little memory or disk.
+    """
+    source, checkpoint, output = prospect.source, prospect.checkpoint, Path(output)
+    if checkpoint is None:
+        raise RequestError(
+            f"{source.directory} holds a configuration and no weights; quantizing needs both"
+        )
+    prospect.order.check_places(output)
+    require_room(prospect, output)
+    recipes, plans = prospect.recipes, prospect.plans
+    made = tuple(
+        Made(output / (recipe.target if len(recipes) > 1 else ""), recipe, plan)
+        for recipe, plan in zip(recipes, plans, strict=True)
+    )
+    asked = [(one.recipe, one.plan) for one in made]
+    with (
+        _disk_errors(output),
+        held(output) as place,
+        BackgroundHashes(checkpoint.mapped) as hashes,
+        calibrated(
+            checkpoint, asked, prospect.evidence, Job(place, hashes), on_progress
+        ) as rounding,
+        staged(place) as scratch,
+    ):
+        inside = [scratch / one.path.relative_to(output) for one in made]
+        written = _write(checkpoint, made, inside, rounding, on_progress)
+        for directory, one, known in zip(inside, made, written, strict=True):
+            calibration = prospect.evidence.as_json(one.recipe)
+            manifest = Manifest.describe(source, hashes.result(), one.recipe, one.plan, calibration)
+            write_records(directory, manifest, known)
+        checkpoint.check_unchanged()
+    return made
+
+
+def _write(
+    checkpoint: Checkpoint,
+    made: Sequence[Made],
+    directories: Sequence[Path],
+    rounding: Roundings,
+    on_progress: OnProgress,
+) -> list[Mapping[str, str]]:
+    """Write all artifacts; the hashes of the large files of each."""
+    writers, outlets = [], []
+    with ExitStack() as stack:
+        for one, directory in zip(made, directories, strict=True):
+            directory.mkdir(exist_ok=True)
+            into = target(one.recipe.target)
+            writer = into.writer(one.plan, checkpoint, one.recipe.form, directory)
+            stack.enter_context(writer)
+            outlets += [Outlet(row, rounding(one.recipe, row), writer) for row in one.plan.rows]
+            writers.append(writer)
+        stream(checkpoint, outlets, on_progress)
+    return [writer.hashes for writer in writers]
+
+
+@contextmanager
+def _disk_errors(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        full = ResourceError(
+            f"the disk at {output.absolute().parent} filled up; make room, or choose another "
+            "`output`"
+        )
+        for note in getattr(error, "__notes__", ()):
+            full.add_note(note)
+        raise full from error

@@ -1,0 +1,80 @@
+"""Whether the head is the embedding: what config.json says, and what is stored.
+
+Where config.json ties the two and both are stored, transformers compares them: equal ones are one
+matrix, different ones stay two. Where only one is stored, it serves as both.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.safetensors_file import SafetensorsTensor, tensor_view
+from phiquant.phi.weights import row_bands
+from phiquant.phi.widen import WEIGHT_DTYPES, widen
+
+EMBEDDING = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+
+Mapped = Mapping[Path, npt.NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The architecture with the head that the weights give it, and the tensors that it has."""
+
+    architecture: Architecture
+    tensors: Mapping[str, SafetensorsTensor]
+    notes: tuple[str, ...] = ()
+
+
+def settle_head(
+    architecture: Architecture, tensors: Mapping[str, SafetensorsTensor], mapped: Mapped
+) -> Settled:
+    """Decide between a tied and an untied head; reads both matrices if both are stored.
+
+    `mapped` are the bytes of the tensors' files.
+    """
+    if not architecture.tied_head or HEAD not in tensors:
+        return Settled(architecture, tensors)
+    if EMBEDDING not in tensors:
+        note = f"{HEAD} alone is stored, and config.json ties the two: it is the embedding as well"
+        return Settled(architecture, _as_embedding(tensors), (note,))
+    if _equal(architecture, tensors[EMBEDDING], tensors[HEAD], mapped):
+        note = f"{HEAD} is stored beside {EMBEDDING} and equals it: one matrix serves as both"
+        return Settled(architecture, {n: one for n, one in tensors.items() if n != HEAD}, (note,))
+    note = (
+        f"config.json ties {HEAD} to {EMBEDDING}, and the two are stored with different values: "
+        "the head is kept as a matrix of its own, as transformers does"
+    )
+    return Settled(replace(architecture, tied_head=False), tensors, (note,))
+
+
+def _as_embedding(tensors: Mapping[str, SafetensorsTensor]) -> dict[str, SafetensorsTensor]:
+    """The same tensors in the same order, the head under the embedding's name."""
+    renamed = (
+        replace(one, name=EMBEDDING) if one.name == HEAD else one for one in tensors.values()
+    )
+    return {tensor.name: tensor for tensor in renamed}
+
+
+def _equal(
+    architecture: Architecture,
+    embedding: SafetensorsTensor,
+    head: SafetensorsTensor,
+    mapped: Mapped,
+) -> bool:
+    """Whether both are tables of the vocabulary with the same values, whatever a zero's sign."""
+    shape = (architecture.vocabulary_size, architecture.hidden_size)
+    if {embedding.shape, head.shape} != {shape}:
+        return False
+    if not {embedding.dtype, head.dtype} <= set(WEIGHT_DTYPES):
+        return False
+    one, other = (tensor_view(mapped[tensor.path], tensor) for tensor in (embedding, head))
+    return all(
+        np.array_equal(widen(one[low:high], embedding.dtype), widen(other[low:high], head.dtype))
+        for low, high in row_bands(*shape)
+    )
