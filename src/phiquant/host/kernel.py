@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 import llvmlite  # type: ignore[import-untyped]
@@ -56,7 +55,7 @@ class _Files(IndexDataCacheFile):  # type: ignore[misc]
         """What was saved for `key`; None if there is nothing, or it is damaged."""
         try:
             return self._load_data(self._name(key))
-        except (OSError, EOFError, UnpicklingError):
+        except Exception:  # a damaged pickle raises anything
             return None
 
     def save(self, key: object, data: object) -> None:
