@@ -79,7 +79,7 @@ def test_too_small_a_budget_is_refused_with_the_least_possible():
         within_divergence(plan, offers, best / 2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 40), st.floats(1e-6, 100)), min_size=1, max_size=8))
 def test_more_bytes_never_predict_more_divergence(tensors):
     sizes = [80 * size for size, _ in tensors]

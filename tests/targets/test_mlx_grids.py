@@ -81,7 +81,7 @@ def test_we_decode_what_mx_encodes(kind, bits, group):
 
 
 @pytest.mark.parametrize("bits", BITS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_packing_against_a_slow_packer(bits, data):
     rows = data.draw(st.integers(1, 3))

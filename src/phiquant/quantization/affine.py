@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.bands import in_bands
 from phiquant.quantization.floats import (
     FloatType,
@@ -23,7 +23,7 @@ Real = np.float32
 RoundTo = {"F32": 0, "F16": 1, "BF16": 2}
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def nearest_kernel(
     weights: Floats, scale: Floats, offset: Floats, ends: tuple[Real, Real], codes: Codes
 ) -> None:
@@ -47,7 +47,7 @@ def nearest_kernel(
                 there[i] = np.int32(min(max(q, low), high))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def decode_kernel(codes: Codes, scale: Floats, offset: Floats, kind: int, weights: Floats) -> None:
     """Scale * code + offset, product and sum each rounded to float32, float16 or bfloat16."""
     size = codes.size // scale.size

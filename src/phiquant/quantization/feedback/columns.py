@@ -25,8 +25,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.host.threads import for_each
 from phiquant.quantization.feedback.factors import unit_upper
 from phiquant.quantization.feedback.multiples import WIDEST, best_multiple
@@ -178,7 +178,7 @@ def _round_block(
     return codes, errors
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+@kernel(error_model="numpy", fastmath={"contract", "nsz"})
 def feedback_kernel(
     weights: Floats,
     due: Floats,

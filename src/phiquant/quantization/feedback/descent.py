@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.affine import decode_codes
 from phiquant.quantization.feedback.two_sided import two_sided_descent_kernel
 from phiquant.quantization.floats import FLOAT_TYPES
@@ -64,7 +64,7 @@ def improve_codes(
             two_sided_descent_kernel(*found, (within, across), there)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+@kernel(error_model="numpy", fastmath={"contract", "nsz"})
 def descent_kernel(
     codes: Codes,
     errors: Floats,

@@ -24,8 +24,8 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.affine import encode_with
 from phiquant.quantization.grid import AffineGrid, Codes, Floats, Grid, Levels, grid_over
 from phiquant.quantization.inputs import Inputs
@@ -100,7 +100,7 @@ def codes_with_means(
     return codes
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+@kernel(error_model="numpy", fastmath={"contract", "nsz"})
 def mean_feedback_kernel(
     weights: Floats,
     levels: tuple[Floats, Floats, npt.NDArray[np.intp]],

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.grid import AffineGrid, Floats, Levels
 
 WIDEST = 128
@@ -51,7 +51,7 @@ def best_multiple(
     return grid.with_parameters(fitted, [part[choice, rows] for part in stored])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+@kernel(error_model="numpy", fastmath={"contract", "nsz"})
 def choice_kernel(
     weights: tuple[Floats, Floats],
     feedback: tuple[Floats, Floats, npt.NDArray[np.intp]],

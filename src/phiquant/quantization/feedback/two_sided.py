@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.grid import Codes, Floats
 
 Steps = tuple[Floats, Floats, npt.NDArray[np.intp], np.float32, np.float32]
@@ -54,7 +54,7 @@ class RowFeedback:
         return cls(order, factors, damped.astype(np.float32))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+@kernel(error_model="numpy", fastmath={"contract", "nsz"})
 def two_sided_kernel(
     weights: Floats,
     due: Floats,
@@ -92,7 +92,7 @@ def two_sided_kernel(
                 due[row, k] += error * along[j, k]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
+@kernel(fastmath={"contract", "nsz", "reassoc"})
 def _dot(left: Floats, right: Floats) -> np.float32:
     """In whatever order is fast; apart, so that no other sum is reordered."""
     total = np.float32(0)
@@ -101,7 +101,7 @@ def _dot(left: Floats, right: Floats) -> np.float32:
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+@kernel(error_model="numpy", fastmath={"contract", "nsz"})
 def two_sided_descent_kernel(
     codes: Codes,
     errors: Floats,

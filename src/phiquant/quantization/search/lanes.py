@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.floats import bits_float, float_bits
 from phiquant.quantization.grid import Floats
 from phiquant.quantization.search.transposition import SIDE, transpose_block
@@ -249,7 +250,7 @@ def accumulate_decoded(lanes: Lanes, rules: Rules) -> None:
         accumulate_decoded_tile(Lanes(x[at : at + step], w[at : at + step], p, m, u), rules)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=STRICT)
+@kernel(error_model="numpy", fastmath=STRICT)
 def accumulate(lanes: Lanes, rules: Rules) -> None:
     """The moments of every lane at its present INVERSE, SCALE and OFFSET."""
     x, w, p, m, u = lanes

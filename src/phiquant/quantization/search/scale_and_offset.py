@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.bands import in_bands
 from phiquant.quantization.floats import FloatType
 from phiquant.quantization.grid import Floats
@@ -107,7 +108,7 @@ def compare_decoded(lanes: Lanes, rules: Rules) -> None:
     keep(lanes)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=STRICT)
+@kernel(error_model="numpy", fastmath=STRICT)
 def search(
     weights: Floats, importance: Floats, rules: Rules, scales: Floats, offsets: Floats
 ) -> None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.bands import in_bands
 from phiquant.quantization.floats import FloatType
 from phiquant.quantization.grid import Codes, Floats
@@ -211,7 +212,7 @@ def store(lanes: SuperLanes, first: int, stored: SuperLevels) -> None:
             stored.minima[at] = np.int16(p[k * PARAMETERS + KEPT_MINIMUM + lane])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=STRICT)
+@kernel(error_model="numpy", fastmath=STRICT)
 def search_two_level(
     weights: Floats, importance: Floats, rules: Rules, supers: SuperRules, stored: SuperLevels
 ) -> None:

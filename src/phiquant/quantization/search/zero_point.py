@@ -13,6 +13,7 @@ whose sums follow from the moments of `lanes.accumulate`, because the offset is 
 import numpy as np
 from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.bands import in_bands
 from phiquant.quantization.floats import FloatType
 from phiquant.quantization.grid import Floats
@@ -113,7 +114,7 @@ def scan_zero(lanes: Lanes, rules: Rules, pair: Pair) -> None:
     forget_proposal(lanes)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=STRICT)
+@kernel(error_model="numpy", fastmath=STRICT)
 def search_zero(
     weights: Floats, importance: Floats, rules: Rules, scales: Floats, zeros: Floats
 ) -> None:
