@@ -9,11 +9,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from phiquant.errors import RequestError
 from phiquant.quantization.float_grid import FloatGrid
 from phiquant.quantization.floats import FLOAT_TYPES
 from phiquant.quantization.grid import Grid
-from phiquant.recipe import PRECISIONS, Precision, Recipe
+from phiquant.recipe import Precision
 from phiquant.targets.mlx.grids import BITS, GROUPS, GroupedAffineGrid
 
 FLOATS: Mapping[str, str] = {"bf16": "BF16", "fp16": "F16", "fp32": "F32"}
@@ -27,6 +26,12 @@ DEFAULTS: Mapping[Precision, str] = {
     "fp16": "fp16",
     "fp32": "fp32",
 }
+
+CHOICE = (
+    f"bits among {', '.join(map(str, BITS))} and a group of {', '.join(map(str, GROUPS))} "
+    f"(as in 4bit-g64), or one of {', '.join(FLOATS)}"
+)
+"""The types in words."""
 
 TYPES: Mapping[str, str] = {
     f"{bits}bit-g{group}": f"{bits}-bit codes, a scale and an offset for every {group} weights"
@@ -72,29 +77,7 @@ GRIDS: Mapping[str, Grid] = {name: FloatGrid(FLOAT_TYPES[name]) for name in FLOA
 """Every grid that a plan of this target may name."""
 
 
-def requested_type(recipe: Recipe) -> str:
-    """The type that the recipe asks for; RequestError if MLX has none of that name."""
-    if recipe.type is None:
-        if recipe.precision not in DEFAULTS:
-            raise RequestError(
-                f"expected a precision among {', '.join(PRECISIONS)}, found {recipe.precision!r}"
-            )
-        return DEFAULTS[recipe.precision]
-    if recipe.type not in TYPES:
-        raise RequestError(
-            f"MLX has no type {recipe.type!r}; choose bits among "
-            f"{', '.join(map(str, BITS))} and a group of {', '.join(map(str, GROUPS))} "
-            f"(as in 4bit-g64), or one of {', '.join(FLOATS)}"
-        )
-    return recipe.type
-
-
 def affine_type(name: str) -> Affine | None:
     """The bits and group of a quantized type, None for a float type."""
     match = re.fullmatch(r"(\d)bit-g(\d+)", name)
     return Affine(int(match[1]), int(match[2])) if match else None
-
-
-def fitting_group(columns: int, group: int) -> int | None:
-    """The largest group up to `group` that divides rows of `columns` weights."""
-    return max((size for size in GROUPS if size <= group and columns % size == 0), default=None)

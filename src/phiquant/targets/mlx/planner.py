@@ -10,18 +10,22 @@ from phiquant.errors import RequestError
 from phiquant.phi.architecture import Architecture, Weight
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
+from phiquant.quantization.grid import fitting_group, stored_bytes
 from phiquant.recipe import Recipe
 from phiquant.targets.mlx.formats import (
     AFFINE_GRIDS,
+    CHOICE,
+    DEFAULTS,
     FLOATS,
     GRIDS,
+    TYPES,
     Affine,
     affine_type,
-    fitting_group,
-    requested_type,
 )
+from phiquant.targets.mlx.grids import GROUPS
 from phiquant.targets.mlx.longrope import rope_fields, served_lengths
 from phiquant.targets.mlx.model_config import check_supported
+from phiquant.targets.requested import requested_type
 
 
 def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
@@ -31,7 +35,7 @@ def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
     a weight does not fit it; ConfigError for a model that mlx_lm would run wrongly.
     """
     check_supported(architecture)
-    name = requested_type(recipe)
+    name = requested_type(recipe, TYPES, DEFAULTS, "MLX", CHOICE)
     served = served_lengths(architecture, recipe.context)
     rope_fields(architecture, served)  # refuses what config.json could not express
     if FLOATS.get(name, survey.dtype) == "F16":
@@ -49,7 +53,7 @@ def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
 
 def _row(weight: Weight, name: str, own_dtype: str) -> PlanRow:
     grid, reason = _choose(weight, name, own_dtype)
-    nbytes = sum(part.nbytes for part in GRIDS[grid].layout(weight.shape).values())
+    nbytes = stored_bytes(GRIDS[grid], weight.shape)
     output = weight.name.removesuffix(".weight")
     return PlanRow(
         weight.name, output, weight.role, weight.layer, weight.shape, grid, nbytes, reason
@@ -64,7 +68,7 @@ def _choose(weight: Weight, name: str, own_dtype: str) -> tuple[str, str]:
     if weight.role.is_norm:
         return own_dtype, f"norm gains are not quantized; {own_dtype} as in the checkpoint"
     columns = weight.shape[-1]
-    group = fitting_group(columns, kind.group)
+    group = fitting_group(columns, kind.group, GROUPS)
     if group is None:
         return own_dtype, (
             f"rows of {columns} weights divide into groups of neither 32, 64 nor 128; "

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from phiquant.errors import RequestError
 from phiquant.quantization.floats import FLOAT_TYPES
 from phiquant.quantization.grid import Grid
-from phiquant.recipe import PRECISIONS, Precision, Recipe
+from phiquant.recipe import Precision, Recipe
 from phiquant.targets.onnx.grids import BITS, BLOCKS, FLOAT_GRIDS, BlockwiseGrid
+from phiquant.targets.requested import requested_type
 
 FLOATS: Mapping[str, str] = {"fp16": "F16", "fp32": "F32"}
 PROVIDERS = ("cpu", "mobile", "cuda", "dml", "webgpu")
@@ -27,6 +28,12 @@ DEFAULTS: Mapping[Precision, str] = {
     "fp16": "fp16",
     "fp32": "fp32",
 }
+
+CHOICE = (
+    f"int4 or int8 with a block of {', '.join(map(str, BLOCKS))} (int4-b32, int4-b32-sym), or one "
+    f"of {', '.join(FLOATS)}"
+)
+"""The types in words."""
 
 TYPES: Mapping[str, str] = {
     f"int{bits}-b{block}{'-sym' if symmetric else ''}": (
@@ -114,7 +121,7 @@ def read_form(recipe: Recipe) -> Form:
     provider = _choice(recipe, "provider", PROVIDERS, "cpu")
     level = "4" if provider in ON_CPU else "0"
     form = Form(
-        type=_requested_type(recipe),
+        type=requested_type(recipe, TYPES, DEFAULTS, "ONNX", CHOICE),
         provider=provider,
         accuracy_level=int(_choice(recipe, "accuracy_level", ("0", "1", "2", "3", "4"), level)),
         qdq=_choice(recipe, "qdq", ("true", "false"), "false") == "true",
@@ -129,29 +136,8 @@ def read_form(recipe: Recipe) -> Form:
     return form
 
 
-def _requested_type(recipe: Recipe) -> str:
-    if recipe.type is None:
-        if recipe.precision not in DEFAULTS:
-            raise RequestError(
-                f"expected a precision among {', '.join(PRECISIONS)}, found {recipe.precision!r}"
-            )
-        return DEFAULTS[recipe.precision]
-    if recipe.type not in TYPES:
-        raise RequestError(
-            f"ONNX has no type {recipe.type!r}; choose int4 or int8 with a block of "
-            f"{', '.join(map(str, BLOCKS))} (int4-b32, int4-b32-sym), or one of "
-            f"{', '.join(FLOATS)}"
-        )
-    return recipe.type
-
-
 def _choice(recipe: Recipe, name: str, values: tuple[str, ...], default: str) -> str:
     value = recipe.option(name, default)
     if value not in values:
         raise RequestError(f"expected {name} among {', '.join(values)}, found {value!r}")
     return value
-
-
-def fitting_block(columns: int, block: int) -> int | None:
-    """The largest block up to `block` that divides rows of `columns` weights."""
-    return max((size for size in BLOCKS if size <= block and columns % size == 0), default=None)

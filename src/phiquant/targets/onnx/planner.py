@@ -8,6 +8,7 @@ from phiquant.errors import RequestError
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
+from phiquant.quantization.grid import fitting_group, stored_bytes
 from phiquant.recipe import Recipe
 from phiquant.targets.onnx.formats import (
     FLOATS,
@@ -15,9 +16,9 @@ from phiquant.targets.onnx.formats import (
     LAST_ONLY,
     Blocks,
     Form,
-    fitting_block,
     read_form,
 )
+from phiquant.targets.onnx.grids import BLOCKS
 from phiquant.targets.onnx.rotary import cache_rows
 
 GPU_NOTE = (
@@ -49,7 +50,7 @@ def plan(architecture: Architecture, survey: Survey, recipe: Recipe) -> Plan:
 
 def _row(weight: Weight, form: Form, architecture: Architecture) -> PlanRow:
     grid, reason = _choose(weight, form, architecture)
-    nbytes = sum(part.nbytes for part in GRIDS[grid].layout(weight.shape).values())
+    nbytes = stored_bytes(GRIDS[grid], weight.shape)
     output = weight.name.removesuffix(".weight")
     return PlanRow(
         weight.name, output, weight.role, weight.layer, weight.shape, grid, nbytes, reason
@@ -64,7 +65,7 @@ def _choose(weight: Weight, form: Form, architecture: Architecture) -> tuple[str
     if blocks is None:
         return FLOATS[form.type], f"{form.type}: every matrix is stored as {FLOATS[form.type]}"
     columns = weight.shape[1]
-    block = fitting_block(columns, blocks.block)
+    block = fitting_group(columns, blocks.block, BLOCKS)
     if block is None:
         return form.activations, (
             f"rows of {columns} weights do not divide into blocks of 16; {form.activations} as "

@@ -9,10 +9,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from phiquant.errors import RequestError
 from phiquant.quantization.floats import FLOAT_TYPES
 from phiquant.quantization.grid import Grid
-from phiquant.recipe import PRECISIONS, Precision, Recipe
+from phiquant.recipe import Precision
 from phiquant.targets.openvino.grids import GROUPS, ElementGrid, IntegerGrid
 
 INTEGER_GRIDS: Mapping[str, IntegerGrid] = {
@@ -41,6 +40,11 @@ DEFAULTS: Mapping[Precision, str] = {
     "fp16": "fp16",
     "fp32": "fp32",
 }
+CHOICE = (
+    f"int4 or int8, sym or asym, and a group of {', '.join(map(str, GROUPS))} or channel (as in "
+    f"int4-sym-g64), or one of {', '.join(FLOATS)}"
+)
+"""The types in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +87,6 @@ TYPES: Mapping[str, str] = {kind.name: _sentence(kind) for kind in COMPRESSED.va
 }
 
 
-def requested_type(recipe: Recipe) -> str:
-    """The type that the recipe asks for; RequestError if there is none of that name."""
-    if recipe.type is None:
-        if recipe.precision not in DEFAULTS:
-            raise RequestError(
-                f"expected a precision among {', '.join(PRECISIONS)}, found {recipe.precision!r}"
-            )
-        return DEFAULTS[recipe.precision]
-    if recipe.type not in TYPES:
-        raise RequestError(
-            f"OpenVINO has no type {recipe.type!r}; choose int4 or int8, sym or asym, and a group "
-            f"of {', '.join(map(str, GROUPS))} or channel (as in int4-sym-g64), or one of "
-            f"{', '.join(FLOATS)}"
-        )
-    return recipe.type
-
-
 def compressed_type(name: str) -> Compressed | None:
     """Bits, mode and group of a compressed type, None for a float type."""
     return COMPRESSED.get(name)
@@ -109,8 +96,3 @@ def named_grid(name: str) -> IntegerGrid | None:
     """The integer grid called `name` ("i4 g64"), also one with a group that is not made here."""
     match = re.fullmatch(r"([iu])([48]) (?:g(\d+)|channel)", name)
     return IntegerGrid(int(match[2]), match[1] == "i", int(match[3] or 0)) if match else None
-
-
-def fitting_group(columns: int, group: int) -> int | None:
-    """The largest group up to `group` that divides rows of `columns` weights."""
-    return max((size for size in GROUPS if size <= group and columns % size == 0), default=None)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from phiquant.errors import RequestError
 from phiquant.recipe import Recipe
-from phiquant.targets.openvino.formats import Compressed, compressed_type, requested_type
+from phiquant.targets.openvino.formats import CHOICE, DEFAULTS, TYPES, Compressed, compressed_type
+from phiquant.targets.requested import requested_type
 
 DEVICES = ("CPU", "GPU", "NPU")
 OPTIONS: Mapping[str, str] = {
@@ -61,7 +62,7 @@ def profile(recipe: Recipe) -> Profile:
     device = recipe.option("ov_device", "CPU").upper()
     if device not in DEVICES:
         raise RequestError(f"expected a device among {', '.join(DEVICES)}, found {device!r}")
-    name = requested_type(recipe)
+    name = requested_type(recipe, TYPES, DEFAULTS, "OpenVINO", CHOICE)
     if device == "NPU" and recipe.type is None:
         name = NPU_DEFAULTS.get(recipe.precision, name)
     kind = compressed_type(name)
