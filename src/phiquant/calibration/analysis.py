@@ -85,8 +85,3 @@ def analysis_windows(architecture: Architecture) -> int:
     wanted = 4 if sum(part.rows * part.weight.shape[1] for part in found) < LARGE else 2
     window = 4 * WINDOW * architecture.hidden_size * (1 + len(found))
     return max(1, min(wanted, STATES // window))
-
-
-def analysis_work(architecture: Architecture) -> int:
-    """Multiplications by weights that measuring sensitivities takes."""
-    return work(architecture, WINDOW * analysis_windows(architecture), 1)

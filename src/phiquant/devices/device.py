@@ -5,7 +5,6 @@ Values only; `reading` checks them as they are read from the tables, `table` fin
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from phiquant.planning.precision import Precision
@@ -20,10 +19,6 @@ class Refusal:
 
     types: tuple[str, ...]
     why: str
-
-    def covers(self, type: str) -> bool:
-        """Whether `type` is among those refused."""
-        return any(fnmatchcase(type, pattern) for pattern in self.types)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +36,6 @@ class Engine:
     basis: str
     most_context: int | None = None
     """The longest context it can be given, in tokens; None for no limit of its own."""
-
-    def refusal(self, type: str) -> str | None:
-        """Why it does not take `type`; None if it does."""
-        return next((one.why for one in self.refuses if one.covers(type)), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,3 +120,14 @@ def grid_over(grid: Grid, columns: int) -> Grid:
     """The grid for rows of so many weights, where a format has groups as long as the rows."""
     over = getattr(grid, "over", None)
     return cast(Grid, over(columns)) if over is not None else grid
+
+
+def stored_bytes(grid: Grid, shape: tuple[int, ...]) -> int:
+    """Bytes that a tensor of `shape` takes on `grid`."""
+    return sum(part.nbytes for part in grid.layout(shape).values())
+
+
+def fitting_group(columns: int, most: int, groups: Sequence[int]) -> int | None:
+    """The largest of `groups` up to `most` that divides rows of `columns` weights; None if none."""
+    fitting = (group for group in groups if group <= most and columns % group == 0)
+    return max(fitting, default=None)

@@ -5,8 +5,7 @@ decode to, s d. With Σ d² and Σ x d the squared error is Σ x² - 2 s Σ x d 
 s = Σ x d / Σ d²: a third of the arithmetic of the residual moments in `lanes`, and Σ x² is the
 same for all starts. The difference of large sums is off by about 10⁻⁶ Σ x²: next to the error of
 4-bit codes, a hundredth of Σ x², that does not matter; next to that of 8-bit codes it would. So
-this only proposes where to begin; what is kept is judged by residuals (`scale_and_offset`,
-`zero_point`).
+this only proposes where to begin; what is kept is judged by residuals (`one_level.refit`).
 """
 
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from phiquant.quantization.grid import Floats
 from phiquant.quantization.search.lanes import (
     FAR,
     FINEST,
+    INLINED,
     INNER,
     INVERSE,
     LANES,
@@ -26,6 +26,7 @@ from phiquant.quantization.search.lanes import (
     NEXT_OFFSET,
     NEXT_SCALE,
     OFFSET,
+    STEP,
     STRICT,
     TILE,
     TINY,
@@ -35,6 +36,7 @@ from phiquant.quantization.search.lanes import (
     Rules,
     rounded,
 )
+from phiquant.quantization.search.starts import start_by_kind
 
 BINARY_POINT = np.float32(1.5 * 2**23)
 """Added to a float32 of magnitude below 2²², it leaves no bits for a fraction: ties to even."""
@@ -73,7 +75,7 @@ def take_start(lanes: Lanes, rules: Rules, start: Floats) -> None:
         start[ZERO_CODE + lane] = zero
 
 
-@njit(**INNER, fastmath=STRICT, forceinline=True)
+@njit(**INLINED, fastmath=STRICT)
 def scan_tile(x: Floats, pair: Pair) -> None:
     """Add the sums of TILE weights of every lane."""
     a, b = pair
@@ -135,8 +137,20 @@ def forget_proposal(lanes: Lanes) -> None:
 def scan(lanes: Lanes, rules: Rules, pair: Pair) -> None:
     """Gather the sums of two starts, and propose where they lead."""
     x = lanes.x
-    step = TILE * LANES
-    for at in range(0, x.size, step):
-        scan_tile(x[at : at + step], pair)
+    for at in range(0, x.size, STEP):
+        scan_tile(x[at : at + STEP], pair)
     propose_scanned(lanes, rules, pair.a)
     propose_scanned(lanes, rules, pair.b)
+
+
+@njit(**INLINED, fastmath=STRICT)
+def scan_starts(lanes: Lanes, rules: Rules, pair: Pair) -> None:
+    """The best proposal of all starts, two at a time."""
+    count = rules.starts.shape[0]
+    for k in range(0, count, 2):
+        start_by_kind(lanes, rules, k)
+        take_start(lanes, rules, pair.a)
+        start_by_kind(lanes, rules, min(k + 1, count - 1))
+        take_start(lanes, rules, pair.b)
+        scan(lanes, rules, pair)
+    forget_proposal(lanes)

@@ -10,6 +10,7 @@ from numba import njit
 from phiquant.quantization.search.lanes import (
     FINEST,
     GREATEST,
+    INLINED,
     INNER,
     INVERSE,
     LANES,
@@ -54,6 +55,23 @@ def start(lanes: Lanes, rules: Rules, steps: Real, cut: Real) -> None:
 
 
 @njit(**INNER, fastmath=STRICT)
+def start_zero_point(lanes: Lanes, rules: Rules, steps: Real, cut: Real) -> None:
+    """`start` for a range that holds 0, and for a code that decodes to 0 exactly."""
+    p, u = lanes.p, lanes.u
+    top = rules.high
+    for lane in range(LANES):
+        least = min(p[LEAST + lane], ZERO)
+        span = max(p[GREATEST + lane], ZERO) - least
+        scale = rounded(span / steps, rules.magic, u[FINEST + lane], u[LIMIT + lane])
+        reciprocal = inverse(scale)
+        lowest = least + cut * (span - scale * top)
+        zero = min(max(np.rint(-lowest * reciprocal), ZERO), top)
+        p[SCALE + lane] = scale
+        p[OFFSET + lane] = -scale * zero
+        p[INVERSE + lane] = reciprocal
+
+
+@njit(**INNER, fastmath=STRICT)
 def start_aligned(lanes: Lanes, rules: Rules) -> None:
     """Levels one of which is 0 and one the weight of greatest magnitude, as mx.quantize sets them.
 
@@ -91,3 +109,15 @@ def start_symmetric(lanes: Lanes, rules: Rules, steps: Real) -> None:
         p[SCALE + lane] = scale
         p[OFFSET + lane] = ZERO
         p[INVERSE + lane] = inverse(scale)
+
+
+@njit(**INLINED, fastmath=STRICT)
+def start_by_kind(lanes: Lanes, rules: Rules, k: int) -> None:
+    """Start `k` of the table, by what may be stored."""
+    steps, cut = rules.starts[k, 0], rules.starts[k, 1]
+    if rules.symmetric:
+        start_symmetric(lanes, rules, steps)
+    elif rules.zero_point:
+        start_zero_point(lanes, rules, steps, cut)
+    else:
+        start(lanes, rules, steps, cut)

@@ -30,7 +30,7 @@ from phiquant.quantization.search.lanes import (
     FAR,
     IDEAL_OFFSET,
     IDEAL_SCALE,
-    INNER,
+    INLINED,
     INVERSE,
     KEPT_MINIMUM,
     KEPT_SUB,
@@ -55,7 +55,7 @@ from phiquant.quantization.search.lanes import (
     load_importance,
     measure,
 )
-from phiquant.quantization.search.scale_and_offset import Search, search_lanes
+from phiquant.quantization.search.one_level import Search, search_lanes
 from phiquant.quantization.search.supers import (
     KEPT_SUPER,
     KEPT_SUPER_MINIMUM,
@@ -66,12 +66,12 @@ from phiquant.quantization.search.supers import (
     TOTAL,
     SuperLanes,
     SuperRules,
+    choose_units,
     group_lanes,
     group_moments,
     keep_super,
     mirror,
     refit_super,
-    scan,
     set_ideal,
 )
 
@@ -85,7 +85,7 @@ class SuperLevels(NamedTuple):
     minimum_units: Floats
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def choose_sub(group: Lanes, ideal: Floats, rules: SuperRules, delta: Real) -> None:
     """The integers nearest the ideal levels, the scale's moved by `delta`, the offset's fitted."""
     p, q = group.p, group.u
@@ -105,7 +105,7 @@ def choose_sub(group: Lanes, ideal: Floats, rules: SuperRules, delta: Real) -> N
         p[INVERSE + lane] = inverse(scale)
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def keep_sub(group: Lanes) -> None:
     """Remember the present integers of the lanes where they are the best so far."""
     p, m = group.p, group.m
@@ -116,8 +116,8 @@ def keep_sub(group: Lanes) -> None:
         p[BEST_MINIMUM + lane] = p[MINIMUM + lane] if better else p[BEST_MINIMUM + lane]
 
 
-@njit(**INNER, fastmath=STRICT)
-def set_best(group: Lanes, rules: SuperRules, shift: Real) -> None:
+@njit(**INLINED, fastmath=STRICT)
+def restore_sub(group: Lanes, rules: SuperRules, shift: Real) -> None:
     """Make the best integers the present ones, the offset's moved by `shift`."""
     p, q = group.p, group.u
     for lane in range(LANES):
@@ -131,7 +131,7 @@ def set_best(group: Lanes, rules: SuperRules, shift: Real) -> None:
         p[INVERSE + lane] = inverse(scale)
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def choose_group(group: Lanes, ideal: Floats, rules: Rules, supers: SuperRules) -> None:
     """The best integers of a group on the present units; adds its error to TOTAL.
 
@@ -146,15 +146,15 @@ def choose_group(group: Lanes, ideal: Floats, rules: Rules, supers: SuperRules) 
         keep_sub(group)
     if not rules.symmetric:
         for shift in range(-1, 2, 2):
-            set_best(group, supers, np.float32(shift))
+            restore_sub(group, supers, np.float32(shift))
             accumulate(group, rules)
             keep_sub(group)
-    set_best(group, supers, ZERO)
+    restore_sub(group, supers, ZERO)
     for lane in range(LANES):
         q[TOTAL + lane] += p[BEST_ERROR + lane]
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def settle(lanes: SuperLanes, rules: Rules, supers: SuperRules) -> None:
     """From the groups' present free levels to the best integers and units found."""
     p, q = lanes.p, lanes.q
@@ -170,7 +170,7 @@ def settle(lanes: SuperLanes, rules: Rules, supers: SuperRules) -> None:
             group = p[k * PARAMETERS : (k + 1) * PARAMETERS]
             set_ideal(group, group_moments(lanes, k), rules.symmetric)
         if turn == 0:
-            scan(lanes, supers)
+            choose_units(lanes, supers)
         for lane in range(LANES):
             q[TOTAL + lane] = ZERO
         for k in range(groups):
@@ -179,7 +179,7 @@ def settle(lanes: SuperLanes, rules: Rules, supers: SuperRules) -> None:
         keep_super(p, q)
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def search_groups(lanes: SuperLanes, rules: Rules, symmetric: bool) -> None:
     """Free levels of every group, made the present ones."""
     groups = lanes.p.size // PARAMETERS
@@ -197,7 +197,7 @@ def search_groups(lanes: SuperLanes, rules: Rules, symmetric: bool) -> None:
             p[INVERSE + lane] = inverse(p[BEST_SCALE + lane])
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def store(lanes: SuperLanes, first: int, stored: SuperLevels) -> None:
     """Copy the kept levels to those of the super-blocks from `first` on."""
     p, q = lanes.p, lanes.q
