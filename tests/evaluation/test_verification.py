@@ -14,6 +14,7 @@ from phiquant.evaluation.check import Outcome
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import verify
+from phiquant.phi.reference import Reference
 from phiquant.quantization.rescaling import Rescaled
 from phiquant.targets.target import Generation
 from tiny_models import longrope, write_tiny_checkpoint
@@ -364,6 +365,44 @@ class TestLongRope:
 
     def test_it_can_be_left_out(self, case):
         assert "LongRoPE" not in outcomes(case.verify(replace(SETTINGS, boundary=False)))
+
+
+class TestSlidingWindow:
+    """A window of 60 tokens in a context of 256; the measured text comes in pieces of 48."""
+
+    @pytest.fixture
+    def case(self, tmp_path, monkeypatch):
+        return Case(tmp_path, monkeypatch, sliding_window=60)
+
+    @pytest.fixture
+    def full(self, case):
+        """A runtime that attends to all tokens, whatever the artifact says."""
+        own = FakeArtifact(case.path, case.truth.checkpoint)
+        own.architecture = replace(own.architecture, sliding_window=None)
+        forward = Reference(own)
+        return lambda tokens, last=None: forward.logits(tokens)[-(last or len(tokens)) :]
+
+    def test_a_runtime_with_the_window_passes(self, case):
+        found = case.verify()
+        assert found.passed, found.reasons
+        assert outcomes(found)["sliding window"] is Outcome.PASSED
+
+    def test_a_runtime_without_it_is_limited_where_the_artifact_says_so(self, case, full):
+        architecture = case.artifact.architecture
+        case.artifact.architecture = replace(architecture, sliding_window=None)
+        found = case.verify(logits=full)
+        assert found.passed, found.reasons
+        assert outcomes(found)["sliding window"] is Outcome.LIMITED
+        assert outcomes(found)["metadata"] is Outcome.LIMITED
+        assert any("last 60 tokens and the artifact to all" in reason for reason in found.reasons)
+        assert any("up to 60 tokens" in reason for reason in found.reasons)
+
+    def test_a_runtime_without_it_fails_where_the_artifact_has_it(self, case, full):
+        assert failures(case.verify(logits=full)) == {"sliding window"}
+
+    def test_it_can_be_left_out(self, case):
+        found = case.verify(replace(SETTINGS, boundary=False))
+        assert "sliding window" not in outcomes(found)
 
 
 def test_a_runtime_that_reads_the_own_tokenizer_otherwise_is_a_limitation(case):

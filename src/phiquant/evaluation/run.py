@@ -21,6 +21,7 @@ from phiquant.evaluation.structure import serves_only
 from phiquant.evaluation.text import shipped_text
 from phiquant.evaluation.thresholds import Limit, limit_for
 from phiquant.evaluation.truth import ReferenceFigures, hidden_states
+from phiquant.evaluation.window import check_window
 from phiquant.phi.reference import Reference
 from phiquant.phi.tokenizer.chat import chat_prompt
 from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
@@ -80,8 +81,9 @@ def run(
     checks.append(check_generation(runner, measured.likely_ends, ends, answer))
     if settings.boundary:
         text = np.concatenate(truth.windows)
-        boundary = check_boundary(runner, artifact, expected, text, limit)
-        checks += [boundary] if boundary else []
+        for check in (check_boundary, check_window):
+            found = check(runner, artifact, expected, text, limit)
+            checks += [found] if found else []
     return Run(
         checks=tuple(checks),
         runtime=runner.runtime,
