@@ -33,7 +33,6 @@ def test_it_is_raised_once_the_callback_is_over(number):
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=60,
         check=False,
     )
     assert ended.returncode == 130, ended

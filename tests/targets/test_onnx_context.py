@@ -72,9 +72,7 @@ def test_the_context_is_the_length_of_a_sequence(long_model, tmp_path):
 def peaks(path, pieces):
     """VmHWM in bytes of a process that appends `pieces` times 64 tokens, and that then goes on."""
     words = [sys.executable, "-c", PEAK, str(path), str(pieces)]
-    ended = subprocess.run(
-        words, capture_output=True, text=True, check=True, env=environment(), timeout=120
-    )
+    ended = subprocess.run(words, capture_output=True, text=True, check=True, env=environment())
     return [int(line) for line in ended.stdout.split()]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from phiquant.host.child import ask
 
 PROGRAM = Path(__file__).with_name("template_program.py")
-SECONDS = 10.0
+SECONDS = 30.0
 CHARACTERS = 1 << 20
 
 Messages = Sequence[Mapping[str, str]]
