@@ -24,7 +24,7 @@ class Journal:
     """The rounded parts of some artifacts' tensors, by artifact and tensor."""
 
     def __init__(self, directory: Path, key: Mapping[str, Any]) -> None:
-        """Open `directory`, or begin it; one that was begun for another `key` is begun anew."""
+        """Open the journal in `directory`; begin it anew where it was kept for another `key`."""
         self.directory = directory
         self._key = dict(key)
         directory.mkdir(parents=True, exist_ok=True)
@@ -38,10 +38,10 @@ class Journal:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads((self.directory / STATE).read_text(encoding="utf-8"))
+            state = json.loads((self.directory / STATE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) and found.get("key") == self._key else {}
+        return state if isinstance(state, dict) and state.get("key") == self._key else {}
 
     def complete(self, blocks: int) -> None:
         """Record that `blocks` blocks are done."""
@@ -70,21 +70,21 @@ class Journal:
         }
 
     def parts(self, artifact: str, tensor: str, names: Mapping[str, Any]) -> Parts:
-        """The parts of a tensor that was made, read-only."""
+        """The parts of a tensor for which `make` was called, read-only."""
         return {
             name: np.lib.format.open_memmap(self._path(artifact, tensor, name), "r")
             for name in names
         }
 
     def keep_factors(self, factors: Mapping[str, npt.NDArray[np.float32]]) -> None:
-        """Keep by what channels are re-scaled: see `quantization.rescaling`."""
+        """Keep the factors by which channels are re-scaled: see `quantization.rescaling`."""
         beside = self.directory / f".{FACTORS}"
         with beside.open("wb") as file:
             np.savez(file, **dict[str, Any](factors))
         beside.replace(self.directory / FACTORS)
 
     def factors(self) -> dict[str, npt.NDArray[np.float32]] | None:
-        """What was kept; None if nothing was."""
+        """The factors that were kept; None if none were."""
         path = self.directory / FACTORS
         if not path.exists():
             return None
@@ -92,7 +92,7 @@ class Journal:
             return dict(kept)
 
     def keep_output_moments(self, tensor: str, moments: npt.NDArray[np.float32]) -> None:
-        """Keep what `calibration.fisher` found for a layer's weight."""
+        """Keep the output moments of a layer's weight: see `calibration.fisher`."""
         np.save(self._path("fisher", tensor, "outputs"), moments)
 
     def output_moments(self, tensor: str) -> npt.NDArray[np.float32] | None:
