@@ -56,14 +56,14 @@ class Device:
     """One of CLASSES."""
     memory_gib: float
     usable_gib: float
-    """What a model with its cache may take."""
+    """Memory that a model with its cache may take."""
     bandwidth_gbs: float
-    """Of the memory that holds the model, at its peak."""
+    """Peak bandwidth of the memory that holds the model."""
     engines: tuple[Engine, ...]
-    """The preferred first."""
+    """Engines, the preferred first."""
     source: str
     verified: bool
-    """Whether memory and bandwidth were looked up; otherwise they are from memory."""
+    """Whether memory and bandwidth were looked up at the source; else they were not checked."""
     absent: tuple[Absent, ...] = ()
     features: tuple[str, ...] = ()
     """Instruction sets, where they are known."""

@@ -45,14 +45,14 @@ INNER = {
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
 }
-"""For kernels that only kernels call: they are compiled and cached as part of these."""
+"""For kernels that only kernels call: they are compiled and cached with their callers."""
 
 INLINED = {**INNER, "forceinline": True}
 """For steps of a search. A call hands over every array with its sizes, which would take about as
 long as the step's own work on a group of 32 weights; so these become part of their caller."""
 
 EXACT = {"nsz", "nnan"}
-"""Where even a fused multiply-add would not be what the runtime computes."""
+"""For arithmetic that must be the runtime's to the bit: no fused multiply-add either."""
 
 # Rows of the parameter array: where row r of lane l lies is r + l.
 INVERSE = 0 * LANES  # 1 / scale, 0 where the scale is 0
@@ -207,7 +207,7 @@ def accumulate_tile(tile: Lanes, rules: Rules) -> None:
 
 @njit(**INLINED, fastmath=STRICT)
 def accumulate_symmetric_tile(tile: Lanes, rules: Rules) -> None:
-    """`accumulate_tile` where the offset is 0: C2, R1 and E alone."""
+    """`accumulate_tile` where the offset is 0: only C2, R1 and E are added to."""
     x, w, p, m, _ = tile
     low = rules.low
     high = rules.high
@@ -233,7 +233,7 @@ def accumulate_symmetric_tile(tile: Lanes, rules: Rules) -> None:
 
 @njit(**INLINED, fastmath=EXACT)
 def accumulate_decoded_tile(tile: Lanes, rules: Rules) -> None:
-    """E alone, of the values that a runtime decodes which rounds product and sum as stored."""
+    """Add to E alone, as a runtime decodes that rounds product and sum to the stored type."""
     x, w, p, m, u = tile
     low = rules.low
     high = rules.high

@@ -60,7 +60,7 @@ from phiquant.quantization.search.starts import start_aligned, start_by_kind
 
 @njit(**INLINED, fastmath=STRICT)
 def try_starts(lanes: Lanes, rules: Rules) -> None:
-    """The best proposal of all starts."""
+    """Look at every start, so that NEXT holds the best proposal of all."""
     aligned = rules.ceiling > ZERO and not rules.symmetric and not rules.zero_point
     for k in range(-1 if aligned else 0, rules.starts.shape[0]):
         if k < 0:
@@ -73,7 +73,7 @@ def try_starts(lanes: Lanes, rules: Rules) -> None:
 
 @njit(**INLINED, fastmath=STRICT)
 def refit(lanes: Lanes, rules: Rules) -> None:
-    """Follow the best proposal some times, and keep the best levels met."""
+    """Follow the best proposal `rules.refits` times, and keep the best levels seen."""
     for _ in range(rules.refits):
         follow(lanes.p)
         accumulate(lanes, rules)
@@ -83,7 +83,7 @@ def refit(lanes: Lanes, rules: Rules) -> None:
 
 @njit(**INLINED, fastmath=STRICT)
 def search_lanes(lanes: Lanes, rules: Rules) -> None:
-    """The best levels of every lane: the best proposal of all starts, refitted some times."""
+    """Search the best levels of every lane: try all starts, then refit the best proposal."""
     try_starts(lanes, rules)
     refit(lanes, rules)
 
@@ -138,7 +138,7 @@ def search(
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How the levels of one format's groups are searched."""
+    """What the search for one format's levels needs to know."""
 
     size: int
     """Weights a group."""
@@ -156,7 +156,7 @@ class Search:
     """Whether the runtime rounds product and sum to the type of the parameters."""
 
     def rules(self, kind: FloatType, *, zero_point: bool = False, alike: bool = False) -> Rules:
-        """For the kernels, with scale and offset stored as `kind`.
+        """The rules that the kernels take, with scale and offset stored as `kind`.
 
         With `zero_point`, that is stored in place of the offset. `alike` says that all weights
         are of one importance; the starts are then scanned where `scan` can tell them apart.
@@ -203,7 +203,7 @@ def search_zero_points(
 def _search_rows(
     weights: Floats, importance: Floats, rules: Rules, size: int
 ) -> tuple[Floats, Floats]:
-    """What `search` fills in, (rows, groups) each, for groups of `size` weights."""
+    """Run `search` over bands of rows; its two results, (rows, groups) each."""
     rows, columns = weights.shape
     scales = np.empty((rows, columns // size), np.float32)
     offsets = np.empty_like(scales)

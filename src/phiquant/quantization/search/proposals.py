@@ -74,7 +74,7 @@ def offer(lanes: Lanes, lane: int, error: Real, scale: Real, offset: Real) -> No
 
 @njit(**INNER, fastmath=STRICT)
 def propose(lanes: Lanes, rules: Rules) -> None:
-    """Where the least-squares step leads, if its error (codes held) is the least proposed."""
+    """Propose the levels to which the least-squares step leads."""
     p, m, u = lanes.p, lanes.m, lanes.u
     magic = rules.magic
     for lane in range(LANES):
@@ -103,7 +103,7 @@ def propose(lanes: Lanes, rules: Rules) -> None:
 
 @njit(**INNER, fastmath=STRICT)
 def propose_zeroed(lanes: Lanes, rules: Rules) -> None:
-    """`propose` for levels one of which is 0: the offset follows the scale."""
+    """`propose` where 0 must be a level: the offset follows the scale."""
     p, m, u = lanes.p, lanes.m, lanes.u
     magic = rules.magic
     for lane in range(LANES):
@@ -129,7 +129,7 @@ def propose_zeroed(lanes: Lanes, rules: Rules) -> None:
 
 @njit(**INNER, fastmath=STRICT)
 def propose_symmetric(lanes: Lanes, rules: Rules) -> None:
-    """`propose` for levels whose offset is 0."""
+    """`propose` where the offset is 0."""
     p, m, u = lanes.p, lanes.m, lanes.u
     for lane in range(LANES):
         c2 = m[C2 + lane]
@@ -168,7 +168,7 @@ def propose_zero_point(lanes: Lanes, rules: Rules) -> None:
 
 @njit(**INLINED, fastmath=STRICT)
 def propose_by_kind(lanes: Lanes, rules: Rules) -> None:
-    """The proposal of the present levels, by what may be stored."""
+    """Propose from the present levels, by what the format stores."""
     if rules.symmetric:
         propose_symmetric(lanes, rules)
     elif rules.zero_point:
@@ -190,7 +190,7 @@ def follow(p: Floats) -> None:
 
 @njit(**INNER, fastmath=STRICT)
 def restore(p: Floats) -> None:
-    """Make the best levels the present ones, and let any others be better."""
+    """Make the best levels the present ones, and forget their error: the next look sets it."""
     for lane in range(LANES):
         p[SCALE + lane] = p[BEST_SCALE + lane]
         p[OFFSET + lane] = p[BEST_OFFSET + lane]

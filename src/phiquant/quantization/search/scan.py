@@ -39,9 +39,9 @@ from phiquant.quantization.search.lanes import (
 from phiquant.quantization.search.starts import start_by_kind
 
 BINARY_POINT = np.float32(1.5 * 2**23)
-"""Added to a float32 of magnitude below 2²², it leaves no bits for a fraction: ties to even."""
+"""Added to a float32 of magnitude below 2²², it rounds that to a whole number, ties to even."""
 
-# Rows of what is known of one start, as in `lanes`.
+# Rows of the array of one start, as in `lanes`.
 RECIPROCAL = 0 * LANES
 LOW = 1 * LANES  # BINARY_POINT more than the least d, and than the greatest
 HIGH = 2 * LANES
@@ -51,7 +51,7 @@ ZERO_CODE = 5 * LANES
 ROWS = 6 * LANES
 
 NARROW = 16
-"""Codes at most, for this to tell starts apart."""
+"""The most codes with which a scan can tell starts apart."""
 
 
 class Pair(NamedTuple):
@@ -108,9 +108,9 @@ def scan_tile(x: Floats, pair: Pair) -> None:
 
 @njit(**INNER, fastmath=STRICT)
 def propose_scanned(lanes: Lanes, rules: Rules, start: Floats) -> None:
-    """The best scale for the codes of a start, if its error is the least proposed.
+    """Propose the best scale for the codes of a start, if its error is the least so far.
 
-    The error is less by Σ x² than what `lanes` calls one.
+    The error leaves out Σ x², which `lanes` has in it.
     """
     p, u = lanes.p, lanes.u
     for lane in range(LANES):
@@ -128,7 +128,7 @@ def propose_scanned(lanes: Lanes, rules: Rules, start: Floats) -> None:
 
 @njit(**INNER, fastmath=STRICT)
 def forget_proposal(lanes: Lanes) -> None:
-    """Let the refits, whose errors are whole, begin anew."""
+    """Forget the proposed error, which leaves out Σ x²; the refits' errors have it."""
     for lane in range(LANES):
         lanes.p[NEXT_ERROR + lane] = FAR
 

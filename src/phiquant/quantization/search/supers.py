@@ -127,7 +127,7 @@ def group_moments(lanes: SuperLanes, k: int) -> Floats:
 
 @njit(**INLINED, fastmath=STRICT)
 def mirror(lanes: SuperLanes) -> None:
-    """Negate the lanes in which some group lies above 0 by more than any lies below."""
+    """Negate the super-blocks with a group that lies further above 0 than any lies below."""
     x, p, q = lanes.x, lanes.p, lanes.q
     groups = p.size // PARAMETERS
     for lane in range(LANES):
@@ -149,7 +149,7 @@ def mirror(lanes: SuperLanes) -> None:
 
 @njit(**INLINED, fastmath=STRICT)
 def set_ideal(p: Floats, m: Floats, symmetric: bool) -> None:
-    """The least-squares levels of every lane for the codes behind `m`, not rounded.
+    """Set the ideal levels: the least-squares ones for the codes behind `m`, not rounded.
 
     Afterwards E in `m` is their error, so that levels (a, b) away from them have the error
     E + a² C2 + 2 a b C1 + b² N or less.
@@ -174,7 +174,7 @@ def set_ideal(p: Floats, m: Floats, symmetric: bool) -> None:
 
 @njit(**INLINED, fastmath=STRICT)
 def find_extremes(p: Floats, q: Floats) -> None:
-    """EXTREME and LOWEST over the groups of every super-block."""
+    """Set EXTREME and LOWEST of every super-block from its groups."""
     for lane in range(LANES):
         q[EXTREME + lane] = ZERO
         q[LOWEST + lane] = ZERO
@@ -218,7 +218,7 @@ def add_bounds(p: Floats, m: Floats, pairs: Floats, rules: SuperRules) -> None:
 def choose_units(lanes: SuperLanes, rules: SuperRules) -> None:
     """Set SUPER and SUPER_MINIMUM to the units with the least bound over the divisors.
 
-    Of a pair are held in turn: the two units, their inverses and the total of the bounds.
+    A pair holds, in turn, the two units, their inverses and the total of the bounds.
     """
     p, q, pairs = lanes.p, lanes.q, lanes.pairs
     divisors = rules.divisors
@@ -255,7 +255,7 @@ def choose_units(lanes: SuperLanes, rules: SuperRules) -> None:
 
 @njit(**INLINED, fastmath=STRICT)
 def refit_super(lanes: SuperLanes, rules: Rules, supers: SuperRules) -> None:
-    """The least-squares step in both units, integers and codes held, rounded as stored."""
+    """Take the least-squares step in both units, integers and codes held; round as stored."""
     p, q = lanes.p, lanes.q
     symmetric = rules.symmetric
     magic = supers.magic

@@ -77,7 +77,7 @@ from phiquant.quantization.search.supers import (
 
 
 class SuperLevels(NamedTuple):
-    """What is stored: flat arrays, an item a group or a super-block."""
+    """What is stored, flat: an integer scale and minimum a group, two units a super-block."""
 
     subs: Codes
     minima: Codes
@@ -87,7 +87,7 @@ class SuperLevels(NamedTuple):
 
 @njit(**INLINED, fastmath=STRICT)
 def choose_sub(group: Lanes, ideal: Floats, rules: SuperRules, delta: Real) -> None:
-    """The integers nearest the ideal levels, the scale's moved by `delta`, the offset's fitted."""
+    """Set the integer scale nearest to the ideal, moved by `delta`, and the minimum for it."""
     p, q = group.p, group.u
     low, high, most = rules.low, rules.high, rules.most
     for lane in range(LANES):
@@ -118,7 +118,7 @@ def keep_sub(group: Lanes) -> None:
 
 @njit(**INLINED, fastmath=STRICT)
 def restore_sub(group: Lanes, rules: SuperRules, shift: Real) -> None:
-    """Make the best integers the present ones, the offset's moved by `shift`."""
+    """Make the best integers the present ones, with the minimum moved by `shift`."""
     p, q = group.p, group.u
     for lane in range(LANES):
         sub = p[BEST_SUB + lane]
@@ -133,7 +133,7 @@ def restore_sub(group: Lanes, rules: SuperRules, shift: Real) -> None:
 
 @njit(**INLINED, fastmath=STRICT)
 def choose_group(group: Lanes, ideal: Floats, rules: Rules, supers: SuperRules) -> None:
-    """The best integers of a group on the present units; adds its error to TOTAL.
+    """Find the best integers of a group on the present units, and add its error to TOTAL.
 
     `ideal` holds the moments of the ideal levels.
     """
@@ -156,7 +156,7 @@ def choose_group(group: Lanes, ideal: Floats, rules: Rules, supers: SuperRules) 
 
 @njit(**INLINED, fastmath=STRICT)
 def settle(lanes: SuperLanes, rules: Rules, supers: SuperRules) -> None:
-    """From the groups' present free levels to the best integers and units found."""
+    """Go from the groups' free levels to integers and units, and keep the best of all rounds."""
     p, q = lanes.p, lanes.q
     groups = p.size // PARAMETERS
     for lane in range(LANES):
@@ -181,7 +181,7 @@ def settle(lanes: SuperLanes, rules: Rules, supers: SuperRules) -> None:
 
 @njit(**INLINED, fastmath=STRICT)
 def search_groups(lanes: SuperLanes, rules: Rules, symmetric: bool) -> None:
-    """Free levels of every group, made the present ones."""
+    """Search the free levels of every group, and make them the present ones."""
     groups = lanes.p.size // PARAMETERS
     for k in range(groups):
         measure(group_lanes(lanes, k, lanes.trial))
@@ -238,7 +238,7 @@ def search_two_level(
 
 @dataclass(frozen=True, slots=True)
 class SuperSearch:
-    """How the levels of one format's super-blocks are searched."""
+    """What the search for one format's super-blocks needs to know."""
 
     groups: Search
     """How a group's free levels are searched."""
@@ -249,12 +249,12 @@ class SuperSearch:
     most: int
     """The greatest integer minimum."""
     divisors: tuple[tuple[float, float], ...]
-    """What to divide the extreme scale and offset by for the units to try."""
+    """The divisors of the extreme scale and offset that give the units to try."""
     rounds: int = 2
     """Rounds of choosing integers and refitting units."""
 
     def rules(self, kind: FloatType) -> tuple[Rules, SuperRules]:
-        """For the kernels, with units stored as `kind`; the groups' levels are not rounded."""
+        """The rules that the kernels take, with units stored as `kind`, groups' levels free."""
         free = self.groups.rules(kind)._replace(ceiling=ZERO, magic=ZERO)
         supers = SuperRules(
             np.float32(self.subs[0]),
@@ -273,7 +273,7 @@ def search_super_levels(
     """Integer scales and minima (rows, groups), and their units (rows, super-blocks)."""
     rows, columns = weights.shape
     groups = columns // plan.groups.size
-    found = SuperLevels(
+    stored = SuperLevels(
         np.empty((rows, groups), np.int16),
         np.empty((rows, groups), np.int16),
         np.empty((rows, groups // plan.span), np.float32),
@@ -288,12 +288,12 @@ def search_super_levels(
             free,
             supers,
             SuperLevels(
-                found.subs[first:last].reshape(-1),
-                found.minima[first:last].reshape(-1),
-                found.units[first:last].reshape(-1),
-                found.minimum_units[first:last].reshape(-1),
+                stored.subs[first:last].reshape(-1),
+                stored.minima[first:last].reshape(-1),
+                stored.units[first:last].reshape(-1),
+                stored.minimum_units[first:last].reshape(-1),
             ),
         )
 
     in_bands(rows, columns, work)
-    return found
+    return stored
