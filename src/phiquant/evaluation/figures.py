@@ -36,7 +36,7 @@ def measure(
         check_vocabulary(logits, true)
         meter.add(true, logits, tokens)
         for end, place in likely_ends(tokens, logits, ends).items():
-            if end not in likely or place.margin > likely[end].margin:
+            if end not in likely or len(place.prompt) < len(likely[end].prompt):
                 likely[end] = place
         advance()
     return TextMeasurement(meter.result(), likely)

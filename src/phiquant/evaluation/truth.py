@@ -68,6 +68,13 @@ class ReferenceFigures:
         """The reference's logits (tokens, vocabulary) of a window."""
         return self.forward.head(self.hidden[window])
 
+    def first(self, windows: int) -> "ReferenceFigures":
+        """The same over the first `windows` of the windows: what they hold is not computed anew."""
+        kept = self.windows[:windows]
+        positions = sum(len(window) - 1 for window in kept)
+        sample = replace(self.sample, windows=len(kept), positions=positions)
+        return replace(self, sample=sample, windows=kept, hidden=self.hidden[:windows])
+
     def with_long_factors(self, on_progress: OnProgress = ignore) -> "ReferenceFigures":
         """The figures with LongRoPE's long factors at every length, for artifacts that serve long
         sequences only: windows then compare as parts of long sequences would.
