@@ -74,9 +74,9 @@ def contained(process):
             process.kill()
 
 
-def call(*words):
-    """`phiquant words...` inside this process."""
-    out, err = StringIO(), StringIO()
+def call(*words, stream=StringIO):
+    """`phiquant words...` inside this process; its output goes to two of `stream`."""
+    out, err = stream(), stream()
     before = sys.argv, {number: signal.getsignal(number) for number in SIGNALS}
     sys.argv = ["phiquant", *map(str, words)]
     code = 0

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 import pytest
+from openvino_tiny import operations
 
 from phiquant.job.budgets import RoundedWeights
 from phiquant.job.making import quantize
@@ -186,7 +187,7 @@ def test_openvino_decodes_every_choice_inside_its_kernels(tmp_path):
         write(plan, recipe, source, tmp_path / str(at))
         with into.runner(tmp_path / str(at)) as runner:
             runner.logits(np.arange(5, dtype=np.int32))
-            nodes = runner.operations()
+            nodes = operations(runner)
         products = [node for node in nodes if node["layerType"] == "FullyConnected"]
         types = Counter(node["runtimePrecision"].replace("f32", "f16") for node in products)
         layers, tables = offered[at - 1].grid.split()[0], choice.grid.split()[0]

@@ -29,7 +29,7 @@ Sums = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Head inputs (variants, tokens, hidden), and the weights whose head each is multiplied by."""
+    """Inputs of the head (variants, tokens, hidden), and the source of each variant's head."""
 
     hidden: Floats
     sources: Sequence[WeightSource]
@@ -41,10 +41,11 @@ def divergences(
     candidates: Candidates,
     advance: Callable[[int], None] = lambda work: None,
 ) -> Sums:
-    """Nats (variants, tokens) that the candidates are from the head of `source` on `hidden`.
+    """The candidates' KL divergences in nats (variants, tokens) from the head of `source` on
+    `hidden`.
 
-    `hidden` is (tokens, hidden), the original's inputs. The head is read twice. `advance` is told
-    multiplications by weights, as they are done.
+    `hidden` is (tokens, hidden), the original's inputs. The head is read twice. `advance` is
+    called with the multiplications by weights that were done.
     """
     tops, totals = normalisers(source, hidden)
     name = source.architecture.head_name
@@ -99,14 +100,14 @@ def positions(rows: int) -> int:
 
 
 def slices(tokens: int, rows: int) -> Iterator[slice]:
-    """Tokens for which so many rows of the head give at most LOGITS logits at a time."""
+    """Slices of the tokens of which `rows` rows of the head make at most LOGITS logits."""
     step = positions(rows)
     for first in range(0, tokens, step):
         yield slice(first, min(first + step, tokens))
 
 
 def _take_in(logits: Floats, tops: Floats, totals: Sums) -> None:
-    """Bring `tops` and `totals` up to date with a band of `logits`, which are used up."""
+    """Bring `tops` and `totals` up to date with a band of `logits`, which is overwritten."""
 
     def work(first: int) -> None:
         here = slice(first, first + TOKENS)
@@ -131,7 +132,7 @@ def logits_of(hidden: Floats, weight: Floats) -> Floats:
 
 
 def _moments(others: Floats, logits: Floats, shares: Floats) -> tuple[Sums, Sums]:
-    """Σ p (e^d - 1) and Σ p d of a band, (variants, tokens) each; `others` is used up."""
+    """Σ p (e^d - 1) and Σ p d of a band, (variants, tokens) each; `others` is overwritten."""
     growth, drift = np.empty((2, *others.shape[:2]))
 
     def work(item: tuple[int, int]) -> None:

@@ -28,7 +28,7 @@ CHUNK_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Perturbation:
-    """The network with one matrix rounded."""
+    """A variant of the network: `part` is the matrix that is rounded, by `anchor`."""
 
     part: Part
     anchor: Anchor
@@ -52,9 +52,9 @@ class Wavefront:
         self._live = 0
 
     def run(self, observe: Observe, advance: Callable[[int], None]) -> Sums:
-        """Nats (variants, tokens). `observe` sees the original; `advance` gets work done.
+        """The variants' divergences in nats, (variants, tokens).
 
-        The unit of work is that of `work`.
+        `observe` is told the original's inputs, `advance` the work done, in the unit of `work`.
         """
         original = Reference(self._source, observe=observe)
         hidden, stack = original.embedded(self._windows)
@@ -76,7 +76,7 @@ class Wavefront:
         return self._diverged(observe, advance)
 
     def _ride(self, layer: int, stack: Stack) -> None:
-        """Take the variants that are on their way through a layer."""
+        """Take the variants that were sent off before through a layer."""
         reference, step = Reference(self._source), max(1, CHUNK_TOKENS // stack.tokens)
         for first in range(1, self._live, step):
             riders = self._states[first : min(first + step, self._live)]
@@ -91,7 +91,7 @@ class Wavefront:
         ]
 
     def _add(self, hidden: Floats) -> Floats:
-        """The place of the next variant, filled with `hidden`."""
+        """Fill the states of the next variant with `hidden`, and return them."""
         place: Floats = self._states[self._live]
         place[:] = hidden
         self._live += 1

@@ -25,11 +25,11 @@ FloatName = Literal["F32", "F16", "BF16"]
 
 @dataclass(frozen=True, slots=True)
 class FloatType:
-    """A stored float type, as far as rounding to it needs to know."""
+    """A float type in which parameters are stored, with the numbers that rounding to it needs."""
 
     name: FloatName
     stored: np.dtype[np.generic]
-    """How numpy holds it: BF16 as uint16 bit patterns."""
+    """The dtype of its arrays in numpy: BF16 is held as uint16 bit patterns."""
     largest: float
     """The greatest finite value."""
     magic: float
@@ -178,6 +178,6 @@ def widen(stored: npt.NDArray[np.generic], kind: FloatType) -> Floats:
 
 
 def nearest(values: Floats, kind: FloatType) -> Floats:
-    """The values that `kind` can store nearest to `values`, its largest where they are beyond."""
+    """The nearest values to `values` that `kind` can store; beyond its range, its largest."""
     limit = np.float32(kind.largest)
     return widen(cast(np.clip(values, -limit, limit), kind), kind)

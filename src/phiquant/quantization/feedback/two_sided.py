@@ -33,8 +33,8 @@ Steps = tuple[Floats, Floats, npt.NDArray[np.intp], np.float32, np.float32]
 class RowFeedback:
     """The outputs' moment of rows that are rounded together.
 
-    `order` (n,) are the rows as they are rounded; `factors` (n, n) is R and `moment` (n, n) is G,
-    damped and of mean diagonal 1, both in that order.
+    `order` (n,) are the rows in the order in which they are rounded; `factors` (n, n) is R and
+    `moment` (n, n) is G, damped and of mean diagonal 1, both in that order.
     """
 
     order: npt.NDArray[np.intp]
@@ -94,7 +94,7 @@ def two_sided_kernel(
 
 @kernel(fastmath={"contract", "nsz", "reassoc"})
 def _dot(left: Floats, right: Floats) -> np.float32:
-    """In whatever order is fast; apart, so that no other sum is reordered."""
+    """The dot product, summed in any order: a kernel of its own, so that no other sum is."""
     total = np.float32(0)
     for k in range(left.size):
         total += left[k] * right[k]

@@ -1,0 +1,39 @@
+"""Parts of pages that a command fills with what it prints.
+
+A part begins with a line that says what belongs there, `<!-- words -->`, and ends with the line
+`<!-- end -->`. Everything else is written by hand and left alone.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+PART = re.compile(r"^<!-- (?!end -->)(.+?) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
+
+
+def filled(page: str, content: Callable[[str], str]) -> str:
+    """The page's text with every marked part as `content` of its words has it."""
+
+    def fill(part: re.Match[str]) -> str:
+        words = part[1]
+        return f"<!-- {words} -->\n\n{content(words)}\n\n<!-- end -->"
+
+    return PART.sub(fill, page)
+
+
+def bring_up_to_date(pages: Mapping[Path, Callable[[str], str]], check: bool) -> bool:
+    """Fill each page's marked parts by its content; whether any was not as it had to be.
+
+    With `check`, nothing is written.
+    """
+    stale = []
+    for path, content in pages.items():
+        page = path.read_text(encoding="utf-8")
+        new = filled(page, content)
+        if new == page:
+            continue
+        stale.append(path.name if path.name != "README.md" else str(Path(*path.parts[-2:])))
+        if not check:
+            path.write_text(new, encoding="utf-8")
+    print(f"{'stale' if check else 'written'}: {', '.join(stale) or 'none'}")
+    return bool(stale)
