@@ -1,5 +1,6 @@
 """What holds for the whole run of the tests."""
 
+import gc
 import os
 import sys
 
@@ -28,6 +29,20 @@ hypothesis.settings.register_profile(
     "same-examples", hypothesis.settings.get_profile("new-examples"), derandomize=True
 )
 hypothesis.settings.load_profile("same-examples")
+
+
+def pytest_collection_finish(session):
+    """Spare the search for garbage what is there before the first test, and stays to the end."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left_open():
+    """A file that is left open fails where it was opened, and not in whatever test comes next."""
+    yield
+    gc.collect()
+
 
 LONG = 10_000
 """Characters of a text that is worth remembering."""

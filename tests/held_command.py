@@ -11,7 +11,11 @@ from contextlib import contextmanager
 from command_line import contained, start
 
 HOLD = """
-import os
+import os, signal
+
+for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # ignored where the tests run behind `nohup` or `&`
+    if hasattr(signal, name):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 def hold():
     os.write({reached}, b".")

@@ -36,7 +36,7 @@ HALVES = np.arange(5) / 2
 @pytest.fixture
 def load(tmp_path, monkeypatch):
     """Loads the kernel `total` as a new process does."""
-    monkeypatch.setenv("NUMBA_CACHE_DIR", "")
+    monkeypatch.setattr("numba.core.config.CACHE_DIR", "")  # beside the modules
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "inner.py").write_text(INNER)
     (tmp_path / "outer.py").write_text(OUTER)
