@@ -13,12 +13,11 @@ page is not what it would be; a test does the same.
 """
 
 import argparse
-import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from marked import bring_up_to_date
+from marked import run
 from tables import Table
 
 from phiquant.cli.recommending import recommend_command
@@ -86,13 +85,5 @@ def choice(model: str, device: str) -> tuple[str, ...]:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true")
-    given = parser.parse_args()
-    stale = bring_up_to_date({ROOT / name: content for name in PAGES}, given.check)
-    sys.exit(1 if given.check and stale else 0)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, {ROOT / name: content for name in PAGES})

@@ -9,7 +9,6 @@ of `src/phiquant/quantization/search/README.md` and draws `docs/pictures/search.
 writes nothing, and ends with 1 where the page is not what it would be; a test does the same.
 """
 
-import argparse
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from marked import bring_up_to_date
+from marked import run
 from numba import njit
 from tables import Table
 
@@ -448,15 +447,5 @@ def draw_starts(axes: Any, whole: Trace) -> None:  # noqa: ANN401 (matplotlib is
     axes.set_title("What each start leads to")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true")
-    given = parser.parse_args()
-    stale = bring_up_to_date({PAGE: content}, given.check)
-    if not given.check:
-        draw(PICTURE)
-    sys.exit(1 if given.check and stale else 0)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, {PAGE: content}, lambda: draw(PICTURE))

@@ -4,7 +4,9 @@ A part begins with a line that says what belongs there, `<!-- words -->`, and en
 `<!-- end -->`. Everything else is written by hand and left alone.
 """
 
+import argparse
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -37,3 +39,21 @@ def bring_up_to_date(pages: Mapping[Path, Callable[[str], str]], check: bool) ->
             path.write_text(new, encoding="utf-8")
     print(f"{'stale' if check else 'written'}: {', '.join(stale) or 'none'}")
     return bool(stale)
+
+
+def run(
+    description: str | None,
+    pages: Mapping[Path, Callable[[str], str]],
+    draw: Callable[[], None] = lambda: None,
+) -> None:
+    """The command of a script that fills pages and draws their pictures; `--check` writes nothing.
+
+    With `--check`, it ends with 1 where a page is not as it has to be.
+    """
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    given = parser.parse_args()
+    stale = bring_up_to_date(pages, given.check)
+    if not given.check:
+        draw()
+    sys.exit(1 if given.check and stale else 0)
