@@ -52,7 +52,7 @@ from phiquant.quantization.search.scan import (  # noqa: E402
     ROWS,
     SQUARES,
     ZERO_CODE,
-    Pair,
+    StartPair,
     forget_proposal,
     scan,
     take_start,
@@ -112,7 +112,7 @@ def look(lanes: Lanes, rules: Rules) -> None:
 
 
 @njit
-def scan_both(lanes: Lanes, rules: Rules, pair: Pair, k: int) -> None:
+def scan_both(lanes: Lanes, rules: Rules, pair: StartPair, k: int) -> None:
     start_by_kind(lanes, rules, k)
     take_start(lanes, rules, pair.a)
     take_start(lanes, rules, pair.b)
@@ -343,7 +343,7 @@ def zero_point_table() -> str:
     rules = plan.rules(F32, zero_point=True, alike=True)
     assert rules.scanned
     bench = Bench(weights, rules)
-    pair = Pair(np.zeros(ROWS, np.float32), np.zeros(ROWS, np.float32))
+    pair = StartPair(np.zeros(ROWS, np.float32), np.zeros(ROWS, np.float32))
     energy = float((weights.astype(np.float64) ** 2).sum())
     found = []
     for k in range(len(plan.starts)):
