@@ -33,11 +33,13 @@ PAGES = (
 CHOICES = Table(("`--device`", "", "choice", "weights:", "in use:", "tokens/s:", "loss:"))
 
 
-def content(words: str) -> str:
-    """What belongs in a part that begins with `words`."""
+def content(words: str) -> str | None:
+    """What belongs in a part that begins with `words`, if this command fills it."""
     if words.startswith("choices "):
         return choices(words.removeprefix("choices "))
-    return command(words.removeprefix("phiquant recommend "))
+    if words.startswith("phiquant recommend "):
+        return command(words.removeprefix("phiquant recommend "))
+    return None
 
 
 def command(words: str) -> str:

@@ -13,17 +13,22 @@ from pathlib import Path
 PART = re.compile(r"^<!-- (?!end -->)(.+?) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
 
 
-def filled(page: str, content: Callable[[str], str]) -> str:
+Content = Callable[[str], str | None]
+"""What belongs in the part that begins with some words; None for a part of another command."""
+
+
+def filled(page: str, content: Content) -> str:
     """The page's text with every marked part as `content` of its words has it."""
 
     def fill(part: re.Match[str]) -> str:
         words = part[1]
-        return f"<!-- {words} -->\n\n{content(words)}\n\n<!-- end -->"
+        text = content(words)
+        return part[0] if text is None else f"<!-- {words} -->\n\n{text}\n\n<!-- end -->"
 
     return PART.sub(fill, page)
 
 
-def bring_up_to_date(pages: Mapping[Path, Callable[[str], str]], check: bool) -> bool:
+def bring_up_to_date(pages: Mapping[Path, Content], check: bool) -> bool:
     """Fill each page's marked parts by its content; whether any was not as it had to be.
 
     With `check`, nothing is written.
