@@ -9,9 +9,11 @@ import pytest
 from fake_runtime import FakeArtifact, FakeRunner, fake_target, with_rope
 from phiquant.errors import ArtifactError
 from phiquant.evaluation import opening
+from phiquant.evaluation.arithmetic import SLOW_RUN
 from phiquant.evaluation.channels import ChannelFactors
 from phiquant.evaluation.check import Outcome
 from phiquant.evaluation.settings import Settings
+from phiquant.evaluation.stopping import likely_ends
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import verify
 from phiquant.phi.reference import Reference
@@ -309,9 +311,32 @@ def test_a_slow_runtime_is_measured_by_the_reference_over_its_weights(case):
     quick = case.verify()
     slow = case.verify(slow=True, logits=logits)
     assert slow.measured_in == "the reference forward over the decoded weights"
-    assert runs.count(48) == 1  # the windows are this long; the answer is shorter
+    assert slow.parity.tokens == SLOW_RUN == runs[0]
+    assert max(runs[1:]) < 48, "what follows is the answer; no window goes through the runtime"
+    assert quick.parity.tokens == 48
+    assert len(slow.answer.tokens) <= SETTINGS.answer // 2
     assert slow.figures.mean.value == pytest.approx(quick.figures.mean.value, rel=1e-3)
     assert slow.parity.mean_kl < 1e-9
+
+
+def test_the_first_windows_give_the_figures_that_they_alone_give(case):
+    first = case.truth.first(2)
+    alone = ReferenceFigures.measure(case.truth.checkpoint.directory, replace(SETTINGS, windows=2))
+    assert first.sample == alone.sample
+    case.verify()
+    figures = [verify(case.path, truth, SETTINGS).figures for truth in (first, alone)]
+    assert figures[0] == figures[1]
+    assert figures[0].positions == 2 * 48
+
+
+def test_a_generation_is_watched_after_the_shortest_prompt_that_clearly_ends():
+    """A slow runtime takes long for a long prompt."""
+    logits = np.zeros((6, 4), np.float32)
+    logits[1, 3], logits[2, 3], logits[4, 3], logits[5, 1] = 0.4, 0.6, 9, 9
+    tokens = np.arange(6, dtype=np.int32)
+    places = likely_ends(tokens, logits, [1, 3])
+    found = {end: place.prompt.tolist() for end, place in places.items()}
+    assert found == {3: [0, 1, 2], 1: [0, 1, 2, 3, 4, 5]}
 
 
 class TestLongRope:

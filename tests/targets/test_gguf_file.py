@@ -174,7 +174,6 @@ MALICIOUS = {
 }
 
 
-@pytest.mark.timeout(20)
 @pytest.mark.parametrize("fault", MALICIOUS)
 def test_a_lying_file_is_one_sentence(fault, tmp_path):
     data, says = MALICIOUS[fault]

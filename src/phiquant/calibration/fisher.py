@@ -29,15 +29,15 @@ from phiquant.phi.weights import Floats, Tokens, WeightSource
 from phiquant.quantization.feedback.rounder import ROWS
 
 TOKENS = 1 << 13
-"""Tokens of the sample that are taken, at most, but one sequence at least. Twice as many made no
+"""Tokens of the sample that are taken, at most; at least one sequence. Twice as many made no
 difference to a small model in 4 bits."""
 CHUNK_TOKENS = 2048
-"""Tokens that go through a block together; the way back holds more of each than the way there."""
+"""Tokens that go through a block together; backwards, more is held of each than forwards."""
 SEED = 20250529
 
 
 def taken(sequences: Tokens) -> Tokens:
-    """The first of `sequences` (count, length): those that the run is over."""
+    """The first of `sequences` (count, length), over which the run goes."""
     return sequences[: max(1, TOKENS // sequences.shape[1])]
 
 
@@ -51,7 +51,7 @@ def gather_output_moments(
 ) -> Iterator[str]:
     """Keep the output moments of every linear layer but the head in `journal`.
 
-    Yields each of `ways` when it is done; those that the journal has already are left out.
+    Yields each of `ways` when it is done; steps that the journal has already are not done again.
     """
     layers = source.architecture.layers
     path, steps = journal.directory / "states", ways(layers)
@@ -168,21 +168,21 @@ class _Run:
     def backward(self, layer: int) -> dict[Role, Floats]:
         """Take the gradient through a block; the output moments of its linear layers."""
         block = self._block(layer)
-        found: dict[Role, OutputMoments] = {}
+        by_role: dict[Role, OutputMoments] = {}
         old, new = -1, -2
         if (self._source.architecture.layers - layer) % 2 == 0:
             old, new = new, old
 
         def add(role: Role, gradient: Floats) -> None:
-            if role not in found:
-                found[role] = OutputMoments(gradient.shape[1])
-            found[role].add(gradient)
+            if role not in by_role:
+                by_role[role] = OutputMoments(gradient.shape[1])
+            by_role[role].add(gradient)
 
         for here in self._chunks():
             hidden, gradient = np.array(self._states[[layer, old], here])
             self._states[new, here] = block.backward(block.inside(hidden), gradient, add)
         self._newest = new
-        return {role: moments.blocks for role, moments in found.items()}
+        return {role: moments.blocks for role, moments in by_role.items()}
 
     def _block(self, layer: int) -> Block:
         return Block(self._source, layer, self._sequences.shape[1])

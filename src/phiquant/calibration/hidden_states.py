@@ -32,7 +32,7 @@ from phiquant.phi.rope import rotate, rotation
 from phiquant.phi.weights import Floats, Tokens
 
 CHUNK_TOKENS = 4096
-"""Tokens that are worked on at a time: long enough for matrix products at full speed."""
+"""Tokens that are worked on at a time: enough for matrix products at full speed."""
 
 LINEAR = (Role.QKV, Role.ATTENTION_OUTPUT, Role.GATE_UP, Role.DOWN)
 """The linear layers of a block, in the order in which a token passes them."""
@@ -72,14 +72,16 @@ class HiddenStates:
         return Region(self._states[self._at], self._paths[self._at])
 
     def chunks(self) -> Iterator[Chunk]:
-        """All sequences, a few at a time."""
+        """Chunks of all sequences, a few sequences each."""
         count, length = self.sequences.shape
         step = max(1, CHUNK_TOKENS // length)
         for first in range(0, count, step):
             yield Chunk(first, min(first + step, count))
 
     def embed(self, chunk: Chunk, rows: Floats) -> None:
-        """Begin: `rows` (tokens, hidden) are the embeddings of the chunk's tokens, in order."""
+        """Set the chunk's first states: `rows` (tokens, hidden), the embeddings of its tokens in
+        order.
+        """
         here = self._states[self._at][chunk.first : chunk.last]
         here[:] = rows.reshape(here.shape)
 
@@ -89,7 +91,7 @@ class HiddenStates:
         return here.reshape(-1, self.architecture.hidden_size)
 
     def inputs(self, chunk: Chunk, role: Role, gains: Floats | None) -> Floats:
-        """What the layer of `role` takes, (tokens, in); `gains` are those of the norm before it."""
+        """The inputs (tokens, in) of the layer of `role`; `gains` are of the norm before it."""
         here = slice(chunk.first, chunk.last)
         if role in (Role.QKV, Role.GATE_UP, Role.HEAD):
             assert gains is not None
@@ -118,7 +120,7 @@ class HiddenStates:
             multiply_by_silu(outputs[:, :inner], outputs[:, inner:], left[:, :inner])
 
     def passed(self, role: Role) -> None:
-        """All chunks went through the layer of `role`."""
+        """Note that all chunks went through the layer of `role`."""
         if role is Role.ATTENTION_OUTPUT:
             self._at = 1 - self._at
 

@@ -66,7 +66,7 @@ class Journal:
     """The rounded parts of some artifacts' tensors, by artifact and tensor."""
 
     def __init__(self, directory: Path, key: str) -> None:
-        """Open `directory`, or begin it; one that was begun for another `key` is begun anew."""
+        """Open the journal in `directory`; begin it anew where it was kept for another `key`."""
         self.directory = directory
         self._key = key
         self._new: list[Region] = []
@@ -137,7 +137,7 @@ class Journal:
         self._write()
 
     def factors(self) -> dict[str, npt.NDArray[np.float32]] | None:
-        """What was kept; None if nothing was."""
+        """The factors that were kept; None if none were."""
         if not self._factors:
             return None
         with np.load(self.directory / FACTORS) as kept:

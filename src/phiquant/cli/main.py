@@ -230,7 +230,7 @@ def demo(
     with ending(json) as emit:
         from phiquant.cli.demonstration import demo_command
 
-        emit(demo_command(output, wheel, not quiet))
+        emit(demo_command(output, wheel, progress=not quiet, as_json=json))
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ def read_devices(
 
 
 def resolve(name: str, document: Table, known: Mapping[str, Table], where: str) -> Table:
-    """The device's table, completed by those that it is `like`."""
+    """The device's table, with what it lacks taken from the tables that `like` names."""
     completed: dict[str, Any] = {}
     model: object = name
     for _ in range(MOST_ALIKE):
@@ -99,7 +99,9 @@ def _device(name: str, table: Table, where: str, engines: Mapping[str, Engine]) 
     memory, usable = _positive(table, "memory_gib", where), _positive(table, "usable_gib", where)
     if usable > memory:
         raise InputError(f"{where}: usable_gib {usable:g} is more than memory_gib {memory:g}")
-    unknown = [one for one in table["engines"] if not isinstance(one, str) or one not in engines]
+    unknown = [
+        engine for engine in table["engines"] if not isinstance(engine, str) or engine not in engines
+    ]
     if unknown or not table["engines"]:
         raise InputError(
             f"{where}: engines should be among {', '.join(engines)}; found "
@@ -112,11 +114,12 @@ def _device(name: str, table: Table, where: str, engines: Mapping[str, Engine]) 
         memory_gib=memory,
         usable_gib=usable,
         bandwidth_gbs=_positive(table, "bandwidth_gbs", where),
-        engines=tuple(engines[one] for one in table["engines"]),
+        engines=tuple(engines[engine] for engine in table["engines"]),
         source=table["source"],
         verified=table.get("verified", False),
         absent=tuple(
-            Absent(**_texts(one, ("engine", "why"), where)) for one in table.get("refuses", [])
+            Absent(**_texts(refusal, ("engine", "why"), where))
+            for refusal in table.get("refuses", [])
         ),
         features=tuple(map(str, table.get("features", []))),
     )
@@ -139,13 +142,15 @@ def _engine(name: str, table: object, where: str) -> Engine:
     if table.get("most_context", 1) < 1:
         raise InputError(f"{where}: most_context should be tokens, found {table['most_context']}")
     for types in table["types"].values():
-        if not isinstance(types, list) or not all(isinstance(one, str) for one in types):
+        if not isinstance(types, list) or not all(isinstance(name, str) for name in types):
             raise InputError(f"{where}: types should list names, found {shown(types)}")
     refuses = []
-    for one in table.get("refuses", []):
-        if not isinstance(one, dict) or not isinstance(one.get("types"), list):
-            raise InputError(f"{where}: a refusal needs types and why, found {shown(one)}")
-        refuses.append(Refusal(tuple(map(str, one["types"])), _texts(one, ("why",), where)["why"]))
+    for refusal in table.get("refuses", []):
+        if not isinstance(refusal, dict) or not isinstance(refusal.get("types"), list):
+            raise InputError(f"{where}: a refusal needs types and why, found {shown(refusal)}")
+        refuses.append(
+            Refusal(tuple(map(str, refusal["types"])), _texts(refusal, ("why",), where)["why"])
+        )
     return Engine(
         name=name,
         target=table["target"],

@@ -11,8 +11,8 @@ from pathlib import Path
 from phiquant.host.child import ask
 
 PROGRAM = Path(__file__).with_name("template_program.py")
-SECONDS = 20.0
-"""Of waiting; the program itself sees to it that it takes no more than some of computing."""
+SECONDS = 30.0
+"""Of waiting; the program itself takes no more than some of computing."""
 CHARACTERS = 1 << 20
 
 Messages = Sequence[Mapping[str, str]]
@@ -25,8 +25,8 @@ class Rendered:
 
     text: str | None
     obstacle: str = ""
-    ended: bool = False
-    """Whether the program had to be ended: it took too long, or too much memory."""
+    refused: bool = False
+    """Whether the template itself raised an error: it may take another conversation."""
 
 
 def render(template: str, messages: Messages, tokens: Mapping[str, str]) -> Rendered:
@@ -42,5 +42,6 @@ def render(template: str, messages: Messages, tokens: Mapping[str, str]) -> Rend
     }
     answer = ask(PROGRAM, request, SECONDS)
     if answer.document is None:
-        return Rendered(None, answer.messages[-300:], ended=True)
-    return Rendered(answer.document.get("text"), str(answer.document.get("obstacle", "")))
+        return Rendered(None, answer.messages[-300:])
+    text = answer.document.get("text")
+    return Rendered(text, str(answer.document.get("obstacle", "")), refused=text is None)

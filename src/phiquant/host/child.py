@@ -33,6 +33,8 @@ def _how(code: int) -> str:
 
 def ask(program: Path, request: object, seconds: float) -> Answer:
     """Run `program` with `request` (any JSON value), at most so many seconds."""
+    if not sys.executable:  # Python is embedded in another program
+        return Answer(None, "this Python cannot start another")
     # -P: the program's own folder, full of modules with short names, is no place to import from.
     command = [sys.executable, "-P", str(program)]
     try:

@@ -93,14 +93,15 @@ def _write_importance(
 
 
 def _command(path: Path) -> str:
-    from phiquant.targets.gguf.locate import gguf_files
+    from phiquant.targets.gguf.command import command
 
-    # llama.cpp picks LongRoPE's factors by the context that it is given.
-    long = _open(path).architecture.rope.long
-    context = f" -c {long.original_positions}" if long else ""
-    return (
-        f'llama-cli -m {gguf_files(path)[0].name}{context} -cnv -p "You are a helpful assistant."'
-    )
+    return command(path)
+
+
+def _command_here(path: Path) -> str | None:
+    from phiquant.targets.gguf.command import command_here
+
+    return command_here(path)
 
 
 TARGET = Target(
@@ -121,6 +122,7 @@ TARGET = Target(
     runner=_runner,
     library="gguf",
     command=_command,
+    command_here=_command_here,
     prepare=_prepare,
     importance=ImportanceFiles(_read_importance, _write_importance),
 )
