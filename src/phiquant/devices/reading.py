@@ -100,7 +100,9 @@ def _device(name: str, table: Table, where: str, engines: Mapping[str, Engine]) 
     if usable > memory:
         raise InputError(f"{where}: usable_gib {usable:g} is more than memory_gib {memory:g}")
     unknown = [
-        engine for engine in table["engines"] if not isinstance(engine, str) or engine not in engines
+        engine
+        for engine in table["engines"]
+        if not isinstance(engine, str) or engine not in engines
     ]
     if unknown or not table["engines"]:
         raise InputError(

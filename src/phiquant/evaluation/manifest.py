@@ -24,20 +24,18 @@ from typing import Any, Self
 
 import numpy as np
 
-from phiquant.errors import ArtifactError, InputError
+from phiquant.errors import ArtifactError
 from phiquant.host import foreign
 from phiquant.host.hashes import hash_files
 from phiquant.host.shown import shown
 from phiquant.host.staging import write_text
+from phiquant.phi.front_matter import CARD, front_matter
 from phiquant.phi.source import Source
 from phiquant.planning.plan import Plan
 from phiquant.recipe import Recipe
 
 NAME = "phiquant.json"
-CARD = "README.md"
 LICENSE = re.compile(r"license:[ \t]*([\w.+-]+)")
-LONGEST_MATTER = 1 << 16
-"""Bytes of a card among which its front matter ends."""
 SCHEMA = 1
 HASH = "BLAKE3"
 REMEDY = "remove it to treat the artifact as one by another tool"
@@ -110,19 +108,8 @@ class Manifest:
 
 def license_of(directory: Path) -> str | None:
     """The licence that the front matter of a model's README.md names ("mit"), if it does."""
-    path = directory / CARD
-    if not foreign.present(path):
-        return None
-    try:
-        with foreign.opened(path, foreign.CARD, directory) as file:
-            head = file.read(LONGEST_MATTER).decode(errors="replace")
-    except InputError:
-        return None  # a card that cannot be read names nothing
-    lines = [line.rstrip() for line in head.split("\n")]
-    if lines[0] != "---" or "---" not in lines[1:]:
-        return None
-    matter = lines[1 : lines.index("---", 1)]
-    named = next(filter(None, map(LICENSE.fullmatch, matter)), None)
+    lines = front_matter(directory).split("\n")
+    named = next(filter(None, map(LICENSE.fullmatch, lines)), None)
     return named[1] if named else None
 
 

@@ -18,6 +18,7 @@ from phiquant.host.cores import cores
 from phiquant.job.budgets import within_budgets
 from phiquant.job.evidence import Evidence, read_evidence
 from phiquant.job.forecast import forecast
+from phiquant.job.magnitudes import check_magnitudes
 from phiquant.job.order import Order, order
 from phiquant.job.protection import plan_of
 from phiquant.phi.architecture import Architecture
@@ -151,7 +152,10 @@ def make_plans(
     architecture: Architecture, recipes: Sequence[Recipe], surveyed: Survey
 ) -> tuple[Plan, ...]:
     """A plan for each of `recipes`, budgets left aside. Raises RequestError or ConfigError."""
-    return tuple(plan_of(recipe, architecture, surveyed) for recipe in recipes)
+    plans = tuple(plan_of(recipe, architecture, surveyed) for recipe in recipes)
+    for recipe, made in zip(recipes, plans, strict=True):
+        check_magnitudes(recipe, made, surveyed)
+    return plans
 
 
 def _cost(architecture: Architecture, recipes: Sequence[Recipe], evidence: Evidence) -> Cost | None:

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from phiquant.errors import ArtifactError, RequestError
-from phiquant.evaluation.manifest import CARD, NAME, Manifest, read_manifest
+from phiquant.evaluation.manifest import NAME, Manifest, read_manifest
 from phiquant.evaluation.verification import Verification
 from phiquant.host.staging import write_text
+from phiquant.phi.front_matter import CARD
 from phiquant.reporting.card import card
 
 

@@ -7,7 +7,6 @@ whatever else is known come from the front matter of the model's README.md. What
 does not say is left out. `general.name` is fitted once more, to llama.cpp's rule for white space.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any, TypeGuard
 
 from phiquant.errors import MissingDependency
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.front_matter import front_matter
 
-CARD_NBYTES = 1 << 16
-"""Of a README.md, so much is read."""
-FRONT_MATTER = re.compile(rb"---[ \t]*\r?\n(.*?)\r?\n---", re.DOTALL)
+LONGEST = 1000
+"""Characters of a text in a card, and entries of a list."""
 LEFT_OUT = ("datasets", "dataset", "dataset_sources")
 """Of no use to those who run the model."""
 
@@ -70,35 +69,37 @@ def _metadata(checkpoint: Checkpoint) -> Any:  # noqa: ANN401 (a gguf.Metadata, 
         raise MissingDependency("gguf", "writing GGUF files") from error
     # The model is called after its directory at most; the converter's rules take a path for that.
     name = Path(checkpoint.name.replace("_", "-"))
-    return Metadata.apply_metadata_heuristic(
-        Metadata(), _card(checkpoint.directory), None, name, _weights(checkpoint)
-    )
+    weights = _weights(checkpoint)
+    try:
+        card = _card(checkpoint.directory)
+        return Metadata.apply_metadata_heuristic(Metadata(), card, None, name, weights)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):  # a card like no other
+        return Metadata.apply_metadata_heuristic(Metadata(), {}, None, name, weights)
 
 
 def _card(directory: Path) -> dict[str, Any]:
     """The front matter of the model's README.md: texts, and lists; empty if it cannot be read."""
     import yaml  # type: ignore[import-untyped]  # a dependency of gguf
 
-    path = directory / "README.md"
-    if not path.is_file():
-        return {}
-    with path.open("rb") as file:
-        matter = FRONT_MATTER.match(file.read(CARD_NBYTES))
     try:
         # This loader makes texts of all scalars: `no` is a language, and 1.0 a version.
-        text = matter[1].decode(errors="replace") if matter else ""
-        card = yaml.load(text, Loader=yaml.BaseLoader)
+        card = yaml.load(front_matter(directory), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError):
         return {}
     if not isinstance(card, dict):
         return {}
     return {
-        name: [entry for entry in value if isinstance(entry, str)]
-        if isinstance(value, list)
-        else value
+        name: _short(value)
         for name, value in card.items()
         if isinstance(name, str) and name not in LEFT_OUT and isinstance(value, str | list)
     }
+
+
+def _short(value: str | list[Any]) -> str | list[str]:
+    """The value, or the texts in it, no longer than is of use."""
+    if isinstance(value, str):
+        return value[:LONGEST]
+    return [entry[:LONGEST] for entry in value[:LONGEST] if isinstance(entry, str)]
 
 
 def _weights(checkpoint: Checkpoint) -> int:
