@@ -3,7 +3,7 @@
 import re
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +17,10 @@ from attacks import (
     openvino_files,
     records_and_tables,
     tokenizer_files,
+    weights_and_cards,
 )
 from attacks.attack import FAILED_VERIFICATION
-from command_line import assert_refused, call, files_in, tiny_model
+from command_line import Ended, assert_refused, call, files_in, tiny_model
 
 ROWS = [
     *checkpoint_files.ATTACKS,
@@ -30,6 +31,7 @@ ROWS = [
     *openvino_files.ATTACKS,
     *records_and_tables.ATTACKS,
     *tokenizer_files.ATTACKS,
+    *weights_and_cards.ATTACKS,
 ]
 
 SECONDS = 5.0
@@ -56,8 +58,18 @@ def name_of(row):
     return re.sub(r"[^\w]+", "-", f"{row.base} {row.name}").strip("-")
 
 
-@pytest.mark.parametrize("row", ROWS, ids=name_of)
-def test_an_attack_is_one_sentence(row, sound, tmp_path):
+@dataclass(frozen=True)
+class Told:
+    """How a command ended, what it took, and what it left."""
+
+    ended: Ended
+    seconds: float
+    grown: int
+    left: bool
+
+
+def carried_out(row, sound, tmp_path):
+    """Damage a copy and give the command."""
     place = tmp_path / "here"
     place.mkdir()
     model = place / "model"
@@ -68,17 +80,31 @@ def test_an_attack_is_one_sentence(row, sound, tmp_path):
         re.sub("MODEL|OUT|HERE|SOUND", lambda word: str(names[word[0]]), word)
         for word in row.command
     ]
-    before = files_in(place)
-    base, began = memory(), time.process_time()
+    before, base, began = files_in(place), memory(), time.process_time()
     reset_peak()
     ended = call(*command)
     took, grown = time.process_time() - began, peak() - base
-    if row.code == FAILED_VERIFICATION:  # which shows its figures too
-        ended = replace(ended, out="")
+    return Told(ended, took, grown, files_in(place) != before)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=name_of)
+def test_an_attack_is_one_sentence(row, sound, tmp_path):
+    told = carried_out(row, sound, tmp_path)
+    # A verification that fails shows its figures too.
+    ended = replace(told.ended, out="") if row.code == FAILED_VERIFICATION else told.ended
     assert_refused(ended, row.code, *row.words)
-    assert files_in(place) == before
-    assert took < SECONDS
-    assert grown < MEMORY
+    assert ended.err.count("\n") == 1, ended.err
+    assert not told.left
+    assert told.seconds < SECONDS
+    assert told.grown < MEMORY
+
+
+@pytest.mark.parametrize("row", weights_and_cards.HARMLESS, ids=name_of)
+def test_what_is_odd_and_harmless_costs_little(row, sound, tmp_path):
+    told = carried_out(row, sound, tmp_path)
+    assert told.ended.code == 0, told.ended.err
+    assert told.seconds < SECONDS
+    assert told.grown < MEMORY
 
 
 STATUS = Path("/proc/self/status")

@@ -60,7 +60,8 @@ class ImatrixEntry:
     def inputs(self) -> Inputs:
         """Mean squares, to the bit as llama-quantize computes them, and means."""
         count = np.float32(self.count)
-        return Inputs(self.sums / count, None if self.plain is None else self.plain / count)
+        with np.errstate(all="ignore"):  # what a file by another hand holds is checked afterwards
+            return Inputs(self.sums / count, None if self.plain is None else self.plain / count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,15 @@ MESSAGES: Mapping[str, Mapping[int, str]] = {
     LEAVES: {},
 }
 """Message → field → the message that it holds."""
+TEXTS: Mapping[str, tuple[int, ...]] = {
+    GRAPH: (2, 10),
+    NODE: (1, 2, 3, 4, 6, 7, 8),
+    ATTRIBUTE: (1, 13, 21),
+    TENSOR: (8, 12),
+    VALUE: (1, 3),
+    LEAVES: (1, 2),
+}
+"""Message → the leaves that are texts, names among them, and so UTF-8."""
 REFUSED: Mapping[str, Mapping[int, str]] = {
     MODEL: {20: "training information", 25: "functions of its own"},
     GRAPH: {15: "sparse tensors"},
@@ -62,7 +71,7 @@ class _Count:
         if self._messages == 0:
             raise ValueError(f"more than {MOST_MESSAGES:,} nodes, tensors and values")
         self._messages -= 1
-        inner, refused = MESSAGES[kind], REFUSED.get(kind, {})
+        inner, refused, texts = MESSAGES[kind], REFUSED.get(kind, {}), TEXTS.get(kind, ())
         for number, value in fields(message, MOST_FIELDS):
             self._fields -= 1
             if self._fields < 0:
@@ -74,6 +83,8 @@ class _Count:
             if number in inner:
                 self.take(value, inner[number], depth - 1)
                 continue
+            if number in texts:
+                value.tobytes().decode()
             self._leaves -= len(value)
             if self._leaves < 0:
                 raise ValueError(f"texts and lists of more than {MOST_LEAVES:,} bytes")

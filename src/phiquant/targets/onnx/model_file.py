@@ -4,8 +4,10 @@ External data are mapped from plain file names in the artifact's own directory, 
 bounds; nothing else that a graph names is opened (see `host.foreign` for links).
 """
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +97,8 @@ class ModelFile:
         data = foreign.read_bytes(path, foreign.ONNX_GRAPH, path.parent)
         try:
             check_size(memoryview(data))
-            self.model = ir.serde.deserialize_model(onnx.ModelProto.FromString(data))
+            with _no_warnings():
+                self.model = ir.serde.deserialize_model(onnx.ModelProto.FromString(data))
         except Exception as error:  # protobuf and onnx_ir raise whatever they meet
             raise ArtifactError(f"{path.name} is no ONNX model ({str(error)[:200]})") from error
         self.path = path
@@ -171,6 +174,30 @@ class ModelFile:
             return np.empty(0, np.uint8)
         path = self.path.parent / str(tensor.location)
         return np.memmap(path, np.uint8, "r", tensor.offset or 0, (nbytes,))
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Raise ValueError for what onnx_ir logs a warning of: inputs, for one, that nothing gives."""
+    logger, heard = logging.getLogger(ir.__name__), _Heard()
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(heard)
+    try:
+        yield
+    finally:
+        logger.removeHandler(heard)
+        logger.propagate = propagate
+    if heard.words:
+        raise ValueError(heard.words)
+
+
+class _Heard(logging.Handler):
+    """The first message."""
+
+    words = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.words = self.words or record.getMessage()
 
 
 def _by_folder(nodes: tuple[ir.Node, ...]) -> Mapping[str, list[ir.Node]]:
