@@ -1,7 +1,10 @@
 """Files by attackers, one a row: each is refused in one sentence, soon, and in little memory."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +23,15 @@ from attacks import (
     weights_and_cards,
 )
 from attacks.attack import FAILED_VERIFICATION
-from command_line import Ended, assert_refused, call, files_in, tiny_model
+from command_line import (
+    COMMAND,
+    Ended,
+    assert_refused,
+    call,
+    environment,
+    files_in,
+    tiny_model,
+)
 
 ROWS = [
     *checkpoint_files.ATTACKS,
@@ -68,18 +79,23 @@ class Told:
     left: bool
 
 
-def carried_out(row, sound, tmp_path):
-    """Damage a copy and give the command."""
-    place = tmp_path / "here"
+def damaged(row, sound, place):
+    """Make the new directory `place` with a damaged copy; returns the words of the command."""
     place.mkdir()
     model = place / "model"
     shutil.copytree(sound / row.base, model)
     row.damage(model)
     names = {"MODEL": model, "OUT": place / "out", "HERE": place, "SOUND": sound / "checkpoint"}
-    command = [
+    return [
         re.sub("MODEL|OUT|HERE|SOUND", lambda word: str(names[word[0]]), word)
         for word in row.command
     ]
+
+
+def carried_out(row, sound, tmp_path):
+    """Damage a copy and give the command."""
+    place = tmp_path / "here"
+    command = damaged(row, sound, place)
     before, base, began = files_in(place), memory(), time.process_time()
     reset_peak()
     ended = call(*command)
@@ -129,3 +145,55 @@ def _status(field):
     if not STATUS.exists():
         return 0
     return int(re.search(rf"{field}:\s+(\d+) kB", STATUS.read_text())[1]) << 10
+
+
+# In processes of their own
+
+
+BY_NAME = {row.name: row for row in ROWS}
+ALONE = (
+    "a pipe for config.json",
+    "2 GB of nothing for tokenizer.json",
+    "1.5 million empty tensors",
+    "a million tokens",
+    "an expression of exponential time",
+    "one piece of 600 kB",
+    "a megabyte of 0xFF",
+    "an array of 60 million",
+    "millions of empty nodes",
+    "58 doubled edges",
+    "an attribute of 200 MB",
+    "a lone surrogate in a token",
+)
+"""Rows of each format, the ones that took most or never ended among them."""
+
+
+def alone(place, words):
+    """How `phiquant words...` ended in a process of its own, and the bytes that it took at most."""
+    out, err = place / "stdout", place / "stderr"
+    with out.open("w") as to_out, err.open("w") as to_err:
+        process = subprocess.Popen(
+            [*COMMAND, *words], stdout=to_out, stderr=to_err, env=environment()
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return Ended(process.returncode, out.read_text(), err.read_text()), usage.ru_maxrss << 10
+
+
+@pytest.fixture(scope="session")
+def usual(sound, tmp_path_factory):
+    """Bytes that a command takes at most for a model that is sound."""
+    place = tmp_path_factory.mktemp("usual")
+    ended, most = alone(place, ["plan", str(sound / "checkpoint"), "-q"])
+    assert ended.code == 0, ended.err
+    return most
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system tells a process's memory otherwise")
+@pytest.mark.parametrize("name", ALONE)
+def test_an_attack_in_a_process_of_its_own(name, sound, usual, tmp_path):
+    row = BY_NAME[name]
+    ended, most = alone(tmp_path, damaged(row, sound, tmp_path / "here"))
+    assert_refused(ended, row.code, *row.words)
+    assert ended.err.count("\n") == 1
+    assert most - usual < MEMORY

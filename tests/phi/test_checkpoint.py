@@ -160,9 +160,7 @@ class TestShards:
         with pytest.raises(CheckpointError, match="outside its directory"):
             Checkpoint.open(directory)
 
-    @pytest.mark.parametrize(
-        "content", ["{}", '{"weight_map": 3}', '{"weight_map": {"a": 1}}']
-    )
+    @pytest.mark.parametrize("content", ["{}", '{"weight_map": 3}', '{"weight_map": {"a": 1}}'])
     def test_the_index_is_no_index(self, directory, index, content):
         index.write_text(content)
         with pytest.raises(CheckpointError, match="weight_map"):

@@ -22,6 +22,8 @@ MODEL_OPTIONS = (
     "ignore_merges",
 )
 TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+FILE = "tokenizer.json: {}; download it again, or update the library"
+TEXT = "a text: {}; is it a text that people write? Give another"
 PANIC = "PanicException"
 """The type of a panic. The library has no name for it, and it is no `Exception`."""
 
@@ -38,13 +40,13 @@ class Encoder:
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`: special tokens in the text are recognised, none is added."""
-        with _refusals():
+        with _refusals(TEXT):
             ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, special tokens included."""
-        with _refusals():
+        with _refusals(TEXT):
             text: str = self._library.decode(list(ids), skip_special_tokens=False)
         return text
 
@@ -56,17 +58,15 @@ def check_library_takes(document: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _refusals(what: str = FILE) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != PANIC:
             raise
         words = " ".join(str(error).split())
-        raise TokenizerError(
-            f"the tokenizers library refuses tokenizer.json: {words:.200}; download it again, or "
-            "update the library"
-        ) from error
+        told = what.format(f"{words:.200}")
+        raise TokenizerError(f"the tokenizers library refuses {told}") from error
 
 
 def _library(
