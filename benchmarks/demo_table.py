@@ -3,22 +3,22 @@
     phiquant demo -o demo-output --json > demo.json
     python benchmarks/demo_table.py demo.json
 
-The table stands between `<!-- demo -->` and `<!-- end of demo -->`; everything else is written by
-hand.
+The table is the part of the README that `<!-- demo -->` marks; everything else is written by hand.
 """
 
 import argparse
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+from marked import bring_up_to_date
 from tables import Table
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-PART = re.compile(r"^<!-- demo -->\n.*?^<!-- end of demo -->$", re.MULTILINE | re.DOTALL)
+PART = "demo"
+"""The words that mark it."""
 TABLE = Table(
     (
         "runtime",
@@ -36,12 +36,10 @@ ELSEWHERE = " \\*"
 WIDTH = 100
 
 
-def filled(page: str, demo: Mapping[str, Any]) -> str:
-    """The page with the marked part as the demonstration has it."""
+def content(demo: Mapping[str, Any]) -> str:
+    """The table of the demonstration, and its notes."""
     lines = [fill(note, WIDTH, break_on_hyphens=False) for note in notes(demo)]
-    paragraphs = [TABLE.text(map(cells, demo["artifacts"])), *lines]
-    body = "\n\n".join(paragraphs)
-    return PART.sub(lambda _: f"<!-- demo -->\n\n{body}\n\n<!-- end of demo -->", page)
+    return "\n\n".join([TABLE.text(map(cells, demo["artifacts"])), *lines])
 
 
 def cells(artifact: Mapping[str, Any]) -> Sequence[str]:
@@ -96,7 +94,7 @@ def main() -> None:
     parser.add_argument("demo", type=Path, help="what `phiquant demo --json` printed")
     given = parser.parse_args()
     demo = json.loads(given.demo.read_text(encoding="utf-8"))
-    README.write_text(filled(README.read_text(encoding="utf-8"), demo), encoding="utf-8")
+    bring_up_to_date({README: lambda words: content(demo) if words == PART else None}, check=False)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,11 @@ page is not what it would be; a test does the same.
 """
 
 import argparse
-import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
-from marked import bring_up_to_date
+from marked import run
 from tables import Table
 
 from phiquant.cli.recommending import recommend_command
@@ -34,11 +33,13 @@ PAGES = (
 CHOICES = Table(("`--device`", "", "choice", "weights:", "in use:", "tokens/s:", "loss:"))
 
 
-def content(words: str) -> str:
-    """What belongs in a part that begins with `words`."""
+def content(words: str) -> str | None:
+    """What belongs in a part that begins with `words`, if this command fills it."""
     if words.startswith("choices "):
         return choices(words.removeprefix("choices "))
-    return command(words.removeprefix("phiquant recommend "))
+    if words.startswith("phiquant recommend "):
+        return command(words.removeprefix("phiquant recommend "))
+    return None
 
 
 def command(words: str) -> str:
@@ -86,13 +87,5 @@ def choice(model: str, device: str) -> tuple[str, ...]:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true")
-    given = parser.parse_args()
-    stale = bring_up_to_date({ROOT / name: content for name in PAGES}, given.check)
-    sys.exit(1 if given.check and stale else 0)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, {ROOT / name: content for name in PAGES})

@@ -10,7 +10,6 @@ parts of `src/phiquant/quantization/feedback/README.md` and draws `docs/pictures
 same.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from marked import bring_up_to_date
+from marked import run
 from tables import Table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -273,15 +272,5 @@ def draw(path: Path) -> None:
     pyplot.close(figure)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true")
-    given = parser.parse_args()
-    stale = bring_up_to_date({PAGE: content}, given.check)
-    if not given.check:
-        draw(PICTURE)
-    sys.exit(1 if given.check and stale else 0)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, {PAGE: content}, lambda: draw(PICTURE))

@@ -9,7 +9,6 @@ of `src/phiquant/quantization/search/README.md` and draws `docs/pictures/search.
 writes nothing, and ends with 1 where the page is not what it would be; a test does the same.
 """
 
-import argparse
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from marked import bring_up_to_date
+from marked import run
 from numba import njit
 from tables import Table
 
@@ -53,7 +52,7 @@ from phiquant.quantization.search.scan import (  # noqa: E402
     ROWS,
     SQUARES,
     ZERO_CODE,
-    Pair,
+    StartPair,
     forget_proposal,
     scan,
     take_start,
@@ -113,7 +112,7 @@ def look(lanes: Lanes, rules: Rules) -> None:
 
 
 @njit
-def scan_both(lanes: Lanes, rules: Rules, pair: Pair, k: int) -> None:
+def scan_both(lanes: Lanes, rules: Rules, pair: StartPair, k: int) -> None:
     start_by_kind(lanes, rules, k)
     take_start(lanes, rules, pair.a)
     take_start(lanes, rules, pair.b)
@@ -344,7 +343,7 @@ def zero_point_table() -> str:
     rules = plan.rules(F32, zero_point=True, alike=True)
     assert rules.scanned
     bench = Bench(weights, rules)
-    pair = Pair(np.zeros(ROWS, np.float32), np.zeros(ROWS, np.float32))
+    pair = StartPair(np.zeros(ROWS, np.float32), np.zeros(ROWS, np.float32))
     energy = float((weights.astype(np.float64) ** 2).sum())
     found = []
     for k in range(len(plan.starts)):
@@ -448,15 +447,5 @@ def draw_starts(axes: Any, whole: Trace) -> None:  # noqa: ANN401 (matplotlib is
     axes.set_title("What each start leads to")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true")
-    given = parser.parse_args()
-    stale = bring_up_to_date({PAGE: content}, given.check)
-    if not given.check:
-        draw(PICTURE)
-    sys.exit(1 if given.check and stale else 0)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, {PAGE: content}, lambda: draw(PICTURE))

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from command_line import call, environment, files_in, tiny_model
-from phiquant.cli.demonstration import own_phi
+from command_line import assert_refused, call, environment, files_in, tiny_model
+from phiquant.cli.demo_advice import own_phi
 from phiquant.cli.run_line import in_full, run_line
 from phiquant.demo import demonstration, kernels
 from phiquant.phi.checkpoint import Checkpoint
@@ -173,6 +173,14 @@ def test_a_failure_leaves_nothing(tiny, tmp_path, monkeypatch):
     ended = call("demo", "--wheel", tiny, "-o", tmp_path / "new" / "out", "-q")
     assert ended.code == 130
     assert ended.out == ""
+    assert files_in(tmp_path) == []
+
+
+def test_a_destination_that_is_there_costs_no_download(tmp_path, monkeypatch):
+    monkeypatch.setenv("PHIQUANT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    ended = call("demo", "-o", tmp_path)
+    assert_refused(ended, 2, str(tmp_path), "exists already")
     assert files_in(tmp_path) == []
 
 

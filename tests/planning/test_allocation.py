@@ -135,7 +135,7 @@ def test_a_divergence_is_checked_and_met(bias, nats):
 
 def test_a_divergence_that_nothing_meets_is_refused():
     plan, offers = model()
-    with pytest.raises(RequestError, match=r"the best that gguf offers .* --max-kl asks for"):
+    with pytest.raises(RequestError, match=r"the best that gguf offers .* `max_kl` asks for"):
         until_within(plan, offers, 0.01, lambda plan: 0.02)
 
 

@@ -204,7 +204,7 @@ def row_of(role, shape):
 
 def names(recipe, role, shape, largest=1.0):
     found = target(recipe.target).choices(
-        row_of(role, shape), recipe, Survey({"w.weight": largest}, "BF16")
+        row_of(role, shape), recipe.form, Survey({"w.weight": largest}, "BF16")
     )
     return {row.grid for row in found}
 
@@ -214,8 +214,8 @@ def test_bytes_are_those_of_the_grid_and_norms_stay(case):
     recipe = CASES[case]
     into = target(recipe.target)
     surveyed = Survey({"w.weight": 1.0}, "BF16")
-    assert into.choices(row_of(Role.FFN_NORM, (256,)), recipe, surveyed) == ()
-    offered = into.choices(row_of(Role.DOWN, (96, 768)), recipe, surveyed)
+    assert into.choices(row_of(Role.FFN_NORM, (256,)), recipe.form, surveyed) == ()
+    offered = into.choices(row_of(Role.DOWN, (96, 768)), recipe.form, surveyed)
     assert len({row.grid for row in offered}) == len(offered) >= 5
     for row in offered:
         layout = into.grids[row.grid].layout(row.shape)

@@ -79,8 +79,9 @@ def peaks(path, pieces):
 def predicted(model, context):
     """The footprint of an artifact for `context` tokens that come by 64 at most."""
     outline = read_outline(Source(model, "tiny"))
-    plan = TARGET.plan(outline.architecture, outline.survey, Recipe("onnx", context=context))
-    return TARGET.footprint(plan, outline.architecture, Use(context, 64))
+    form = Recipe("onnx", context=context).form
+    plan = TARGET.plan(outline.architecture, outline.survey, form)
+    return TARGET.footprint(plan, form, outline.architecture, Use(context, 64))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

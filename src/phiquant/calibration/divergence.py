@@ -24,7 +24,7 @@ TOKENS = 64
 LOGITS = 1 << 24
 """Logits that are held at a time, where tokens are many: 64 MiB."""
 
-Sums = npt.NDArray[np.float64]
+Nats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def divergences(
     hidden: Floats,
     candidates: Candidates,
     advance: Callable[[int], None] = lambda work: None,
-) -> Sums:
+) -> Nats:
     """The candidates' KL divergences in nats (variants, tokens) from the head of `source` on
     `hidden`.
 
@@ -82,7 +82,7 @@ def _alike(sources: Sequence[WeightSource], most: int) -> Iterator[slice]:
         first = last
 
 
-def normalisers(source: WeightSource, hidden: Floats) -> tuple[Floats, Sums]:
+def normalisers(source: WeightSource, hidden: Floats) -> tuple[Floats, Nats]:
     """The greatest logit of every token, and Σ exp(logit - greatest)."""
     name = source.architecture.head_name
     tops = np.full(len(hidden), -np.inf, np.float32)
@@ -106,7 +106,7 @@ def slices(tokens: int, rows: int) -> Iterator[slice]:
         yield slice(first, min(first + step, tokens))
 
 
-def _take_in(logits: Floats, tops: Floats, totals: Sums) -> None:
+def _take_in(logits: Floats, tops: Floats, totals: Nats) -> None:
     """Bring `tops` and `totals` up to date with a band of `logits`, which is overwritten."""
 
     def work(first: int) -> None:
@@ -131,7 +131,7 @@ def logits_of(hidden: Floats, weight: Floats) -> Floats:
     return logits
 
 
-def _moments(others: Floats, logits: Floats, shares: Floats) -> tuple[Sums, Sums]:
+def _moments(others: Floats, logits: Floats, shares: Floats) -> tuple[Nats, Nats]:
     """Σ p (e^d - 1) and Σ p d of a band, (variants, tokens) each; `others` is overwritten."""
     growth, drift = np.empty((2, *others.shape[:2]))
 

@@ -14,12 +14,11 @@ import numpy.typing as npt
 
 from phiquant.calibration.divergence import logits_of, normalisers, slices
 from phiquant.host.threads import for_each, multiply
-from phiquant.phi.weights import Floats, WeightSource, row_bands
+from phiquant.phi.weights import Doubles, Floats, WeightSource, row_bands
 
 ROWS = 64
 """Tokens that one core works on at a time."""
 
-Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 

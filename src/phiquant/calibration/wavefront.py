@@ -16,7 +16,7 @@ from math import prod
 import numpy as np
 
 from phiquant.calibration.anchor import Anchor, Perturbed
-from phiquant.calibration.divergence import Candidates, Sums, divergences
+from phiquant.calibration.divergence import Candidates, Nats, divergences
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.phi.fused import Part, matrices
 from phiquant.phi.reference import Observe, Reference, Stack
@@ -51,7 +51,7 @@ class Wavefront:
         self._states = np.empty(size, np.float32)
         self._live = 0
 
-    def run(self, observe: Observe, advance: Callable[[int], None]) -> Sums:
+    def run(self, observe: Observe, advance: Callable[[int], None]) -> Nats:
         """The variants' divergences in nats, (variants, tokens).
 
         `observe` is told the original's inputs, `advance` the work done, in the unit of `work`.
@@ -103,7 +103,7 @@ class Wavefront:
     def _perturbed(self, variant: Perturbation) -> Perturbed:
         return Perturbed(self._source, variant.part, variant.anchor)
 
-    def _diverged(self, observe: Observe, advance: Callable[[int], None]) -> Sums:
+    def _diverged(self, observe: Observe, advance: Callable[[int], None]) -> Nats:
         reference, name = Reference(self._source), self._source.architecture.head_name
         for state in self._states:
             state[:] = reference.normed(state)

@@ -3,22 +3,17 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from phiquant.cli.console import out, out_as_is
+from phiquant.cli.demo_advice import give_advice
 from phiquant.cli.demo_table import heading, line, table
 from phiquant.cli.ending import Result, announce, warn
 from phiquant.cli.progress import shown
-from phiquant.cli.run_line import in_full, run_line
 from phiquant.cli.wheel import find_wheel
-from phiquant.demo.advice import Measured, advise
 from phiquant.demo.demonstration import Demonstration, Row, demonstrate
-from phiquant.errors import InputError
-from phiquant.recommendation.choice import UNNOTICED
-
-OWN = "microsoft/Phi-4-mini-instruct"
+from phiquant.host.staging import check_destination
 
 
 def demo_command(output: Path, wheel: Path | None, *, progress: bool, as_json: bool) -> Result:
@@ -27,9 +22,12 @@ def demo_command(output: Path, wheel: Path | None, *, progress: bool, as_json: b
     Rows are shown as soon as they are measured: on a terminal in a table that grows above the
     progress, elsewhere in lines, which are then not printed again.
     """
+    check_destination(output)
     rows: list[Row] = []
     began, times = time.monotonic(), []
-    growing = progress and not as_json and sys.stdout.isatty() and sys.stderr.isatty()
+    streams = (sys.stdout, sys.stderr)
+    on_terminal = all(stream is not None and stream.isatty() for stream in streams)
+    growing = progress and not as_json and on_terminal
     in_lines = not growing and not as_json
 
     def on_row(row: Row) -> None:
@@ -75,7 +73,7 @@ def _render(whole: Demonstration, took: tuple[float, float], with_table: bool) -
     for note in _notes(whole):
         out(note)
     out(f"The first artifact was measured after {took[0]:.0f} s, the last after {took[1]:.0f} s.")
-    _advise(whole)
+    give_advice(whole.rows)
 
 
 def _notes(whole: Demonstration) -> Iterator[str]:
@@ -107,57 +105,4 @@ def _measured_elsewhere(row: Row) -> str:
     return (
         f"{verification.runtime} is slow here: a short run in it agreed with "
         f"{verification.measured_in}, and its divergence and top-1 above come from the latter."
-    )
-
-
-def _advise(whole: Demonstration) -> None:
-    advice = advise(whole.rows)
-    if advice is None:
-        return
-    best, small = advice.best, advice.small
-    out("\nWhich file do I take, and how do I run it?\n")
-    why = f"It loses least: no loss here is below what goes unnoticed ({UNNOTICED:g} nats a token)."
-    if best.unnoticed:
-        why = (
-            f"Its loss goes unnoticed (below {UNNOTICED:g} nats a token), no fewer bits come with "
-            "such a loss, and it is the fastest of its precision on this machine."
-        )
-    out(f"Take {_described(best)}. {why}")
-    if small is not None:
-        out(
-            f"Where memory is short, take {_described(small)}. It loses least of all "
-            f"{small.row.precision.upper()} artifacts."
-        )
-    out("\nRun it:")
-    _print_run_line(best)
-    out(f"\nAsked why the sky is blue, it said: {' '.join(best.answer.split())}")
-    if advice.alike:
-        out("\nThe same precision in the other runtimes:")
-    for one in advice.alike:
-        _print_run_line(one)
-    out("\nYour own Phi, in the form that suits this machine:\n")
-    for command in own_phi(OWN):
-        out_as_is(command)
-
-
-def _described(one: Measured) -> str:
-    made = one.row.made
-    return (
-        f"{made.path}: {made.plan.type}, {made.plan.nbytes / 1e6:.0f} MB, {one.loss:.2g} nats, "
-        f"{one.speed:.0f} tokens/s"
-    )
-
-
-def _print_run_line(one: Measured) -> None:
-    made = one.row.made
-    with suppress(InputError):  # damaged since it was measured
-        out_as_is(f"\n{run_line(made.path, made.plan.target)}")
-
-
-def own_phi(model: str) -> tuple[str, ...]:
-    """The lines that make an artifact of `model` for this machine, and measure it."""
-    name = model.rpartition("/")[2].lower().removesuffix("-instruct")
-    return (
-        in_full(f"phiquant quantize {model} --device this -o {name}"),
-        in_full(f"phiquant verify {name} --against {model}"),
     )

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Doubles = npt.NDArray[np.float64]
+from phiquant.phi.weights import Doubles
+
 Counts = npt.NDArray[np.int64]
 
 FEWEST_BLOCKS = 32

@@ -65,7 +65,7 @@ def _check_prompt(found: list[int], expected: list[int]) -> Check:
 def _expected(template: str, tokenizer: Tokenizer) -> _Expected:
     """The whole conversation; without the system's turn where the template refuses that."""
     whole = _rendered(template, CONVERSATION, tokenizer)
-    if whole.text is None:
+    if whole.refused:
         rest = _rendered(template, CONVERSATION[1:], tokenizer)
         if rest.text is not None:
             return _Expected(CONVERSATION[1:], rest)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phiquant.host.lock import Lock
-from phiquant.host.staging import JOURNAL, KINDS, LOCK, NEW, PARTIAL, beside
+from phiquant.host.staging import INSIDE, JOURNAL, KINDS, LOCK, NEW, PARTIAL, beside
 
 MARK = ".phiquant-"
 
@@ -45,8 +45,7 @@ def kept_bytes(destination: Path) -> int:
 
 
 def _kept(destination: Path) -> Iterator[Path]:
-    yield beside(destination, PARTIAL)
-    yield beside(destination, JOURNAL)
+    yield from (beside(destination, kind) for kind in (PARTIAL, INSIDE, JOURNAL))
 
 
 def remove(remains: Remains) -> bool:

@@ -3,6 +3,7 @@
     .NAME.phiquant-lock      held by the process that makes NAME; a dead one does not hold it
     .NAME.phiquant-partial   what is being made; its rename to NAME is the last step
     .NAME.phiquant-journal   what a calibrated run has done so far; a later one goes on with it
+    .NAME.phiquant-inside    a single file that is to lie in NAME, beside what the job makes
     .NAME.phiquant-new-*     a single file that is to replace NAME, locked while it is written
 
 All lie beside the destination, on the same file system. Whatever ends the work earlier, an error
@@ -25,8 +26,8 @@ from phiquant.host.rename import rename_new
 
 LONGEST = 180
 """Bytes of a destination's name in a name beside it: names end at 255 bytes."""
-LOCK, PARTIAL, JOURNAL, NEW = "lock", "partial", "journal", "new"
-KINDS = (LOCK, PARTIAL, JOURNAL, NEW)
+LOCK, PARTIAL, JOURNAL, INSIDE, NEW = "lock", "partial", "journal", "inside", "new"
+KINDS = (LOCK, PARTIAL, JOURNAL, INSIDE, NEW)
 
 
 def beside(destination: Path, kind: str) -> Path:
@@ -84,7 +85,8 @@ def held(destination: Path) -> Iterator[Place]:
             )
         with lock:
             check_destination(destination)  # it may have been made while the lock was another's
-            _remove(beside(destination, PARTIAL))
+            for kind in (PARTIAL, INSIDE):
+                _remove(beside(destination, kind))
             yield Place(destination)
     except BaseException:
         for path in missing:
@@ -110,15 +112,18 @@ def staged(place: Place) -> Iterator[Path]:
 
 
 @contextmanager
-def staged_file(place: Place) -> Iterator[Path]:
+def staged_file(place: Place, path: Path | None = None) -> Iterator[Path]:
     """Yield where a file is to be written that becomes the destination if the block ends normally.
 
-    Raises DestinationError if the destination was made meanwhile.
+    With `path`, it becomes that: a path inside of the destination, which another block makes
+    meanwhile. Raises DestinationError if something else was put there.
     """
-    new = beside(place.destination, PARTIAL)
+    new = beside(place.destination, PARTIAL if path is None else INSIDE)
     try:
         yield new
-        _appear(new, place.destination)
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        _appear(new, place.destination if path is None else path)
     except BaseException:
         _remove(new)
         raise

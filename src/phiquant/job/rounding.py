@@ -95,7 +95,7 @@ def calibrated(
             sums = gathered(checkpoint, sample, on_progress)
             inputs = sums.inputs()
             if evidence.imatrix is not None:
-                _write_imatrix(stack, evidence.imatrix, sums, sample)
+                _write_imatrix(_staged_matrix(stack, evidence.imatrix, job.place), sums, sample)
         networks: dict[str, Rescaled] = {}
         if any(recipe.quality == "balanced" and recipe.rescaling for recipe, _ in asked):
             networks["balanced"] = Rescaled(checkpoint, even_factors(checkpoint, inputs))
@@ -171,18 +171,24 @@ def gathered(
     return found
 
 
-def _write_imatrix(
-    stack: ExitStack, path: Path, sums: InputSums, sample: CalibrationSample
-) -> None:
-    """Write the importance matrix beside `path`; it appears there when `stack` is left well."""
+def _staged_matrix(stack: ExitStack, path: Path, job: Place) -> tuple[Path, str]:
+    """Where to write the importance matrix that is to appear at `path` when `stack` is left well,
+    and the suffix that it will have.
+    """
+    if job.destination.absolute() in path.absolute().parents:
+        return stack.enter_context(staged_file(job, path)), path.suffix
     place = stack.enter_context(held(path))
-    new = stack.enter_context(staged_file(place))
+    return stack.enter_context(staged_file(place)), path.suffix
+
+
+def _write_imatrix(to: tuple[Path, str], sums: InputSums, sample: CalibrationSample) -> None:
+    new, suffix = to
     entries = {
         name: ImatrixEntry(each.squares, each.tokens, each.plain)
         for name, each in sums.sums().items()
     }
     over = ImatrixDataset(sample.record.name, sample.record.length)
-    importance_files().write(new, entries, over, path.suffix)
+    importance_files().write(new, entries, over, suffix)
 
 
 def _has_codes(recipe: Recipe, plan: Plan) -> bool:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from phiquant.phi.architecture import Architecture
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Tokens = npt.NDArray[np.int32]
 """Token ids."""
 

@@ -74,7 +74,7 @@ class DemoRow:
     """The standard error of `nats`."""
 
 
-def layer_bits(plan: Plan) -> float:
+def planned_layer_bits(plan: Plan) -> float:
     """Stored bits a weight of the layers' matrices."""
     rows = [row for row in plan.rows if row.role in MATRICES]
     return 8 * sum(row.nbytes for row in rows) / sum(row.weights for row in rows)
@@ -111,7 +111,7 @@ def loss_of(source: Source, plan: Plan, measured: Sequence[VerifiedArtifact] = (
         same = artifact.names & {source.name, source.hub_id}
         if same and (artifact.target, artifact.type) == (plan.target, plan.type):
             return Loss(artifact.nats, "measured", f"measured: {artifact.path}")
-    known, bits = demo_rows()[plan.target], layer_bits(plan)
+    known, bits = demo_rows()[plan.target], planned_layer_bits(plan)
     alike = [row for row in known if row.type == plan.type and abs(row.bits - bits) < SAME_BITS]
     if alike:
         return Loss(min(alike, key=lambda row: abs(row.bits - bits)).nats, "demo", DEMO)

@@ -8,12 +8,9 @@ copies a large matrix column by column.
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from phiquant.host.threads import for_each
-from phiquant.phi.weights import Floats
-
-Doubles = npt.NDArray[np.float64]
+from phiquant.phi.weights import Doubles, Floats
 
 BLOCK = 512
 """Columns that are factored at a time, and rows that one core works on."""

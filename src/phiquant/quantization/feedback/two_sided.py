@@ -25,7 +25,7 @@ import numpy.typing as npt
 from phiquant.host.kernel import kernel
 from phiquant.quantization.grid import Codes, Floats
 
-Steps = tuple[Floats, Floats, npt.NDArray[np.intp], np.float32, np.float32]
+StepLevels = tuple[Floats, Floats, npt.NDArray[np.intp], np.float32, np.float32]
 """Scale and offset (rows, groups), each column's group, the least and the greatest code."""
 
 
@@ -59,7 +59,7 @@ def two_sided_kernel(
     weights: Floats,
     due: Floats,
     factors: tuple[Floats, Floats],
-    levels: Steps,
+    levels: StepLevels,
     out: tuple[Codes, Floats],
 ) -> None:
     """`columns.feedback_kernel` with errors passed on within each column from row to row.
@@ -107,7 +107,7 @@ def two_sided_descent_kernel(
     errors: Floats,
     slopes: Floats,
     moments: tuple[Floats, Floats],
-    levels: Steps,
+    levels: StepLevels,
 ) -> None:
     """`descent.descent_kernel` for rows that are not independent; `slopes` are E H there.
 

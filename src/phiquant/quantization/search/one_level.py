@@ -54,7 +54,7 @@ from phiquant.quantization.search.lanes import (
     measure,
 )
 from phiquant.quantization.search.proposals import follow, keep, propose_by_kind, restore
-from phiquant.quantization.search.scan import NARROW, ROWS, Pair, scan_starts
+from phiquant.quantization.search.scan import NARROW, ROWS, StartPair, scan_starts
 from phiquant.quantization.search.starts import start_aligned, start_by_kind
 
 
@@ -115,7 +115,7 @@ def search(
     m = np.zeros(MOMENTS, np.float32)
     u = np.zeros(UNITS, np.float32)
     lanes = Lanes(x, w, p, m, u)
-    pair = Pair(np.zeros(ROWS, np.float32), np.zeros(ROWS, np.float32))
+    pair = StartPair(np.zeros(ROWS, np.float32), np.zeros(ROWS, np.float32))
     for first in range(0, scales.size, LANES):
         load(weights, first, lanes, rules)
         if importance.size > 0:

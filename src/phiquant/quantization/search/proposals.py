@@ -47,12 +47,21 @@ from phiquant.quantization.search.starts import zero_code
 @njit(**INLINED, fastmath=STRICT)
 def keep(lanes: Lanes) -> None:
     """Remember the present levels of the lanes where they are the best so far."""
+    keep_pair(lanes, (SCALE, BEST_SCALE), (OFFSET, BEST_OFFSET))
+
+
+@njit(**INLINED, fastmath=STRICT)
+def keep_pair(lanes: Lanes, first: tuple[int, int], second: tuple[int, int]) -> None:
+    """Where the present error is the best so far, remember it and two present parameters.
+
+    `first` and `second` are the rows of the present parameter and of the best one.
+    """
     p, m = lanes.p, lanes.m
     for lane in range(LANES):
         better = m[E + lane] < p[BEST_ERROR + lane]
         p[BEST_ERROR + lane] = m[E + lane] if better else p[BEST_ERROR + lane]
-        p[BEST_SCALE + lane] = p[SCALE + lane] if better else p[BEST_SCALE + lane]
-        p[BEST_OFFSET + lane] = p[OFFSET + lane] if better else p[BEST_OFFSET + lane]
+        for present, best in (first, second):
+            p[best + lane] = p[present + lane] if better else p[best + lane]
 
 
 @njit(**INLINED, fastmath=STRICT)

@@ -54,7 +54,7 @@ NARROW = 16
 """The most codes with which a scan can tell starts apart."""
 
 
-class Pair(NamedTuple):
+class StartPair(NamedTuple):
     """Two starts, of ROWS each."""
 
     a: Floats
@@ -76,7 +76,7 @@ def take_start(lanes: Lanes, rules: Rules, start: Floats) -> None:
 
 
 @njit(**INLINED, fastmath=STRICT)
-def scan_tile(x: Floats, pair: Pair) -> None:
+def scan_tile(x: Floats, pair: StartPair) -> None:
     """Add the sums of TILE weights of every lane."""
     a, b = pair
     for lane in range(LANES):
@@ -134,7 +134,7 @@ def forget_proposal(lanes: Lanes) -> None:
 
 
 @njit(**INNER, fastmath=STRICT)
-def scan(lanes: Lanes, rules: Rules, pair: Pair) -> None:
+def scan(lanes: Lanes, rules: Rules, pair: StartPair) -> None:
     """Gather the sums of two starts, and propose where they lead."""
     x = lanes.x
     for at in range(0, x.size, STEP):
@@ -144,7 +144,7 @@ def scan(lanes: Lanes, rules: Rules, pair: Pair) -> None:
 
 
 @njit(**INLINED, fastmath=STRICT)
-def scan_starts(lanes: Lanes, rules: Rules, pair: Pair) -> None:
+def scan_starts(lanes: Lanes, rules: Rules, pair: StartPair) -> None:
     """The best proposal of all starts, two at a time."""
     count = rules.starts.shape[0]
     for k in range(0, count, 2):

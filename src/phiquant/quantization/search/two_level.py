@@ -45,7 +45,6 @@ from phiquant.quantization.search.lanes import (
     SUB,
     UNIT,
     ZERO,
-    E,
     Lanes,
     Real,
     Rules,
@@ -56,6 +55,7 @@ from phiquant.quantization.search.lanes import (
     measure,
 )
 from phiquant.quantization.search.one_level import Search, search_lanes
+from phiquant.quantization.search.proposals import keep_pair
 from phiquant.quantization.search.supers import (
     KEPT_SUPER,
     KEPT_SUPER_MINIMUM,
@@ -108,12 +108,7 @@ def choose_sub(group: Lanes, ideal: Floats, rules: SuperRules, delta: Real) -> N
 @njit(**INLINED, fastmath=STRICT)
 def keep_sub(group: Lanes) -> None:
     """Remember the present integers of the lanes where they are the best so far."""
-    p, m = group.p, group.m
-    for lane in range(LANES):
-        better = m[E + lane] < p[BEST_ERROR + lane]
-        p[BEST_ERROR + lane] = m[E + lane] if better else p[BEST_ERROR + lane]
-        p[BEST_SUB + lane] = p[SUB + lane] if better else p[BEST_SUB + lane]
-        p[BEST_MINIMUM + lane] = p[MINIMUM + lane] if better else p[BEST_MINIMUM + lane]
+    keep_pair(group, (SUB, BEST_SUB), (MINIMUM, BEST_MINIMUM))
 
 
 @njit(**INLINED, fastmath=STRICT)
