@@ -76,7 +76,7 @@ def run(
     measured = _measure(runner, decoded, truth, on_progress)
     checks.append(_check_divergence(measured.figures, limit, settings))
     prompt = chat_prompt(QUESTION, special.values())
-    limit_of_answer = max(1, settings.answer // 2) if runner.slow else settings.answer
+    limit_of_answer = max(1, settings.answer // 4) if runner.slow else settings.answer
     answer = runner.generate(_prompt_tokens(prompt, tokenizer), limit_of_answer)
     ends = {end: tokenizer.definition.pieces[end] for end in tokenizer.special.ends}
     checks.append(check_generation(runner, measured.likely_ends, ends, answer))
