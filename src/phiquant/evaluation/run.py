@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,8 @@ from phiquant.phi.tokenizer.chat import chat_prompt
 from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from phiquant.phi.weights import Tokens
 from phiquant.progress import OnProgress, Progress
-from phiquant.targets.target import Artifact, Generation, Runner
+from phiquant.targets.limits import Limits, limits_for
+from phiquant.targets.target import Artifact, Generation, Runner, Target
 
 QUESTION = "Explain in one sentence why the sky is blue."
 DECODED = "the reference forward over the decoded weights"
@@ -91,6 +93,16 @@ def run(
         prompt=prompt,
         answer=answer,
     )
+
+
+def limits_of_run(target: Target[Any], truth: ReferenceFigures, settings: Settings) -> Limits:
+    """What the runtime may take for all of it, in memory and time."""
+    architecture = truth.checkpoint.architecture
+    long = architecture.rope.long
+    across = long.original_positions + 1 if long and settings.boundary else 0
+    window = len(truth.windows[0])
+    tokens = (len(truth.windows) + 2) * window + 2 * across + settings.answer
+    return limits_for(target, architecture, max(window + settings.answer, across), tokens)
 
 
 def _check_tokens(

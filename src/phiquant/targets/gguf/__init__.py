@@ -6,6 +6,7 @@ entered when it is first used.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
@@ -78,6 +79,13 @@ def _runner(path: Path) -> Runner:
     return GgufRunner(path)
 
 
+def _render(path: Path, messages: Sequence[Mapping[str, str]]) -> str | None:
+    from phiquant.targets.gguf.locate import gguf_files
+    from phiquant.targets.gguf.template_engine import render
+
+    return render(gguf_files(path)[0], messages)
+
+
 def _read_importance(path: Path, architecture: Architecture) -> Importance:
     from phiquant.targets.gguf.importance import read_importance
 
@@ -98,9 +106,8 @@ def _command(path: Path) -> str:
     # llama.cpp picks LongRoPE's factors by the context that it is given.
     long = _open(path).architecture.rope.long
     context = f" -c {long.original_positions}" if long else ""
-    return (
-        f'llama-cli -m {gguf_files(path)[0].name}{context} -cnv -p "You are a helpful assistant."'
-    )
+    name = quote(gguf_files(path)[0].name)
+    return f'llama-cli -m {name}{context} -cnv -p "You are a helpful assistant."'
 
 
 TARGET = Target(
@@ -119,6 +126,7 @@ TARGET = Target(
     recognises=is_gguf,
     open=_open,
     runner=_runner,
+    render=_render,
     library="gguf",
     command=_command,
     prepare=_prepare,
