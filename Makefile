@@ -5,21 +5,29 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CACHE ?= .cache
 STAMP := $(VENV)/.installed
+# A process for each core, each of which takes a gigabyte; they take tests from each other.
+PARALLEL ?= -n auto --maxprocesses 8 --dist worksteal
+RUNS ?= 10
 PEERS := .venv-peers
 PEERS_OPENVINO := $(PEERS)-openvino
 PEERS_AUTOROUND := $(PEERS)-autoround
 
-.PHONY: demo test test-long lint types dist speed accuracy calibration peers clean
+.PHONY: demo test test-long test-under-load lint types dist speed accuracy calibration peers clean
 
 demo: $(STAMP)
 	rm -rf demo-output
 	$(BIN)/phiquant demo -o demo-output
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not long"
 
+# Everything, and properties on examples that are new each time.
 test-long: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL) --hypothesis-profile=new-examples
+
+# The tests ten times in new orders, on two cores beside four busy loops: more than an hour.
+test-under-load: $(STAMP)
+	$(BIN)/python tests/under_load.py --runs $(RUNS)
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -38,7 +38,7 @@ from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.outline import Outline, outline
 from phiquant.phi.source import Source
 from phiquant.recipe import Recipe
-from phiquant.recommendation.losses import TABLE, layer_bits
+from phiquant.recommendation.losses import TABLE, planned_layer_bits
 from phiquant.targets.table import target
 
 CONTEXT = 4096
@@ -97,7 +97,7 @@ def forms(of: Outline) -> tuple[Form, ...]:
             for type in types:
                 recipe = Recipe(engine.target, precision, type, CONTEXT, engine.options)
                 plan = target(engine.target).plan(of.architecture, of.survey, recipe.form)
-                bits = layer_bits(plan)
+                bits = planned_layer_bits(plan)
                 key = (engine.target, plan.type, round(bits, 2))
                 providers = found[key].providers if key in found else ()
                 if engine.provider not in providers:

@@ -13,12 +13,11 @@ page is not what it would be; a test does the same.
 """
 
 import argparse
-import re
-import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
+from marked import run
 from tables import Table
 
 from phiquant.cli.recommending import recommend_command
@@ -31,21 +30,16 @@ PAGES = (
     "README.md",
     *(f"docs/{name}.md" for name in ("iot", "mobile", "ai-pc", "mac", "nvidia")),
 )
-PART = re.compile(
-    r"^<!-- (phiquant recommend|choices) (.+?) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL
-)
 CHOICES = Table(("`--device`", "", "choice", "weights:", "in use:", "tokens/s:", "loss:"))
 
 
-def filled(page: str) -> str:
-    """The page's text with every marked part as it has to be."""
-
-    def fill(part: re.Match[str]) -> str:
-        kind, words = part.groups()
-        body = choices(words) if kind == "choices" else command(words)
-        return f"<!-- {kind} {words} -->\n\n{body}\n\n<!-- end -->"
-
-    return PART.sub(fill, page)
+def content(words: str) -> str | None:
+    """What belongs in a part that begins with `words`, if this command fills it."""
+    if words.startswith("choices "):
+        return choices(words.removeprefix("choices "))
+    if words.startswith("phiquant recommend "):
+        return command(words.removeprefix("phiquant recommend "))
+    return None
 
 
 def command(words: str) -> str:
@@ -93,22 +87,5 @@ def choice(model: str, device: str) -> tuple[str, ...]:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true")
-    given = parser.parse_args()
-    stale = []
-    for name in PAGES:
-        page = (ROOT / name).read_text(encoding="utf-8")
-        new = filled(page)
-        if new == page:
-            continue
-        stale.append(name)
-        if not given.check:
-            (ROOT / name).write_text(new, encoding="utf-8")
-    print(f"{'stale' if given.check else 'written'}: {', '.join(stale) or 'none'}")
-    sys.exit(1 if given.check and stale else 0)
-
-
 if __name__ == "__main__":
-    main()
+    run(__doc__, {ROOT / name: content for name in PAGES})

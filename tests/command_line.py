@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -14,6 +14,8 @@ from tiny_models import write_tiny_checkpoint
 from tiny_tokenizer import write_tiny_tokenizer
 
 COMMAND = (sys.executable, "-m", "phiquant")
+HIDDEN = Path(__file__).parent / "hidden"
+"""Modules that stand before packages which only tests need."""
 SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -28,42 +30,53 @@ class Ended:
     err: str
 
 
-def environment(**changes):
-    """This process's environment, in which the same sources are found."""
-    paths = [path for path in sys.path if path]
+def environment(first_on_path=None, **changes):
+    """This process's environment, in which the same sources are found.
+
+    Modules in the directory `first_on_path` are found before any other.
+    """
+    paths = [str(path) for path in (first_on_path, HIDDEN, *sys.path) if path]
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | changes
 
 
-def run(*words, **options):
-    """`phiquant words...` as a process of its own."""
-    changes = options.pop("environ", {})
+def run(*words, first_on_path=None, environ=None, **options):
+    """`phiquant words...` as a process of its own; pytest's own time limit is its limit."""
     done = subprocess.run(
         [*COMMAND, *map(str, words)],
         capture_output=True,
         text=True,
-        env=environment(**changes),
-        timeout=300,
+        env=environment(first_on_path, **(environ or {})),
         check=False,
         **options,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def start(*words, **options):
+def start(*words, first_on_path=None, environ=None, **options):
     """`phiquant words...` as a process that goes on while the test does."""
     return subprocess.Popen(
         [*COMMAND, *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(**options.pop("environ", {})),
+        env=environment(first_on_path, **(environ or {})),
         **options,
     )
 
 
-def call(*words):
-    """`phiquant words...` inside this process."""
-    out, err = StringIO(), StringIO()
+@contextmanager
+def contained(process):
+    """A block that `process` does not outlive, whatever ends the block."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def call(*words, stream=StringIO):
+    """`phiquant words...` inside this process; its output goes to two of `stream`."""
+    out, err = stream(), stream()
     before = sys.argv, {number: signal.getsignal(number) for number in SIGNALS}
     sys.argv = ["phiquant", *map(str, words)]
     code = 0

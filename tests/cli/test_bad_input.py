@@ -294,6 +294,29 @@ def test_a_tokenizer_that_is_none(refused, copy, file, content):
     refused(copy, "tokenizer")
 
 
+@pytest.mark.parametrize(
+    ("file", "field", "value"),
+    [
+        ("tokenizer_config.json", "chat_template", [{"name": "default"}]),
+        ("tokenizer_config.json", "chat_template", 7),
+        ("tokenizer_config.json", "pad_token", ["<|endoftext|>"]),
+        ("tokenizer_config.json", "added_tokens_decoder", []),
+        ("special_tokens_map.json", "eos_token", {"lstrip": False}),
+        ("generation_config.json", "eos_token_id", "<|end|>"),
+        ("generation_config.json", "temperature", "hot"),
+        ("tokenizer.json", "added_tokens", {"<|user|>": 5}),
+        ("tokenizer.json", "decoder", {"type": "Unheard"}),
+        ("added_tokens.json", "<|extra|>", 10**30),
+        ("added_tokens.json", "<|extra|>", 10**9),
+    ],
+)
+def test_a_field_of_the_tokenizer_of_a_wrong_kind(refused, copy, file, field, value):
+    path = copy / file
+    document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.write_text(json.dumps(document | {field: value}), encoding="utf-8")
+    refused(copy, "1000000000" if value == 10**9 else file)
+
+
 def test_no_tokenizer(refused, copy):
     (copy / "tokenizer.json").unlink()
     refused(copy, "tokenizer")

@@ -145,11 +145,8 @@ def test_memory_that_runs_out_in_the_middle(tmp_path, place):
     hooks = tmp_path / "hooks"
     hooks.mkdir()
     (hooks / "sitecustomize.py").write_text(OUT_OF_MEMORY)
-    path = os.pathsep.join([str(hooks), *filter(None, sys.path)])
-    ended = run(
-        "quantize", model, "--to", "gguf,mlx", "-o", place / "new" / "out", "--json", "-q",
-        environ={"PYTHONPATH": path},
-    )  # fmt: skip
+    command = ("quantize", model, "--to", "gguf,mlx", "-o", place / "new" / "out", "--json", "-q")
+    ended = run(*command, first_on_path=hooks)
     assert ended.code == json.loads(ended.out)["exit_code"] == 4, ended
     assert "memory" in ended.err
     assert "Traceback" not in ended.err

@@ -3,15 +3,13 @@
 import json
 import os
 import re
-import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from command_line import COMMAND, call, environment, run
+from command_line import COMMAND, call, contained, environment, run
 from phiquant.cli.progress import PlainLines, describe, shown
 from phiquant.progress import Progress
 
@@ -220,18 +218,18 @@ def on_a_terminal(words, **changes):
     )
     os.close(side)
     written = b""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        ready, _, _ = select.select([main], [], [], 1)
-        try:
-            data = os.read(main, 1 << 16) if ready else b""
-        except OSError:  # Linux: the other end is closed
-            break
-        if ready and not data:
-            break
-        written += data
+    with contained(process):
+        while True:
+            try:
+                data = os.read(main, 1 << 16)
+            except OSError:  # Linux: the other end is closed
+                break
+            if not data:
+                break
+            written += data
+        code = process.wait()
     os.close(main)
-    return written.decode(), process.wait(30)
+    return written.decode(), code
 
 
 @POSIX
@@ -259,7 +257,6 @@ def test_a_stage_that_comes_again_is_shown_again(monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
     with shown(True) as listen:
         for stage, unit in (("checking", "B"), ("runtime", "windows"), ("checking", "B")):
-            listen(Progress(stage, 3, 8, unit))
             before = len(terminal.getvalue())
-            time.sleep(0.25)  # the display is drawn ten times a second
+            listen(Progress(stage, 3, 8, unit))
             assert stage in terminal.getvalue()[before:]

@@ -94,9 +94,9 @@ def test_another_models_artifact_fails(artifact, text, tmp_path):
     assert "no rounding does" in ended.err + ended.out
 
 
-def test_a_limit_of_ones_own_decides(model, made, text):
+def test_a_limit_of_ones_own_decides(model, artifact, text):
     words = ("--against", model, "--text", text, "-q", "--json")
-    ended = call("verify", made[0] / "mlx", *words, "--max-kl", "1e-9")
+    ended = call("verify", artifact, *words, "--max-kl", "1e-9")
     assert ended.code == 3
     assert "divergence" in ended.err
 

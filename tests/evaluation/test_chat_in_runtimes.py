@@ -46,6 +46,11 @@ KEEPING = (
     "{% endif %}{% raw %}{{ no }}{% endraw %}{% endfor %}<|assistant|>"
 )
 TOKEN = {"content": "<|endoftext|>", "lstrip": False, "__type": "AddedToken"}
+IGNORING = (  # as Phi-3's first template: it has no place for the system's turn
+    "{% for m in messages %}{% if m['role'] == 'user' %}<|user|>{{ m['content'] }}<|end|>"
+    "<|assistant|>{% elif m['role'] == 'assistant' %}{{ m['content'] + '<|end|>' }}{% endif %}"
+    "{% endfor %}"
+)
 CASES = {
     "a list, and tokens as objects": {
         "chat_template": [
@@ -61,6 +66,7 @@ CASES = {
         "chat_template.jinja": LINES.replace("\n", "\r\n"),
     },
     "a method": {"chat_template": REPLACING},
+    "no place for the system": {"chat_template": IGNORING},
     "signs and a beginning": {"chat_template": KEEPING, "add_bos_token": True},
 }
 
@@ -111,6 +117,9 @@ def test_the_runtime_renders_what_transformers_renders(made, target):
     if case == "a method" and target == "onnx":
         assert found["chat template"].outcome is Outcome.LIMITED
         assert "Unknown method: replace" in found["chat template"].finding
+    elif case == "no place for the system" and target in ("gguf", "openvino"):
+        assert found["chat template"].outcome is Outcome.LIMITED  # they put it into the user's
+        assert "the system's turn, and only that" in found["chat template"].finding
     else:
         assert found["chat template"].outcome is Outcome.PASSED, found["chat template"].finding
         turns = len(CONVERSATION) - (case == "a method")  # which refuses the system's turn

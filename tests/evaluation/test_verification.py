@@ -9,11 +9,14 @@ import pytest
 from fake_runtime import FakeArtifact, FakeRunner, fake_target, with_rope
 from phiquant.errors import ArtifactError
 from phiquant.evaluation import opening
+from phiquant.evaluation.arithmetic import SLOW_RUN
 from phiquant.evaluation.channels import ChannelFactors
 from phiquant.evaluation.check import Outcome
 from phiquant.evaluation.settings import Settings
+from phiquant.evaluation.stopping import likely_ends
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.evaluation.verification import verify
+from phiquant.phi.reference import Reference
 from phiquant.quantization.rescaling import Rescaled
 from phiquant.targets.target import Generation
 from tiny_models import longrope, write_tiny_checkpoint
@@ -308,9 +311,32 @@ def test_a_slow_runtime_is_measured_by_the_reference_over_its_weights(case):
     quick = case.verify()
     slow = case.verify(slow=True, logits=logits)
     assert slow.measured_in == "the reference forward over the decoded weights"
-    assert runs.count(48) == 1  # the windows are this long; the answer is shorter
+    assert slow.parity.tokens == SLOW_RUN == runs[0]
+    assert max(runs[1:]) < 48, "what follows is the answer; no window goes through the runtime"
+    assert quick.parity.tokens == 48
+    assert len(slow.answer.tokens) <= SETTINGS.answer // 2
     assert slow.figures.mean.value == pytest.approx(quick.figures.mean.value, rel=1e-3)
     assert slow.parity.mean_kl < 1e-9
+
+
+def test_the_first_windows_give_the_figures_that_they_alone_give(case):
+    first = case.truth.first(2)
+    alone = ReferenceFigures.measure(case.truth.checkpoint.directory, replace(SETTINGS, windows=2))
+    assert first.sample == alone.sample
+    case.verify()
+    figures = [verify(case.path, truth, SETTINGS).figures for truth in (first, alone)]
+    assert figures[0] == figures[1]
+    assert figures[0].positions == 2 * 48
+
+
+def test_a_generation_is_watched_after_the_shortest_prompt_that_clearly_ends():
+    """A slow runtime takes long for a long prompt."""
+    logits = np.zeros((6, 4), np.float32)
+    logits[1, 3], logits[2, 3], logits[4, 3], logits[5, 1] = 0.4, 0.6, 9, 9
+    tokens = np.arange(6, dtype=np.int32)
+    places = likely_ends(tokens, logits, [1, 3])
+    found = {end: place.prompt.tolist() for end, place in places.items()}
+    assert found == {3: [0, 1, 2], 1: [0, 1, 2, 3, 4, 5]}
 
 
 class TestLongRope:
@@ -364,6 +390,44 @@ class TestLongRope:
 
     def test_it_can_be_left_out(self, case):
         assert "LongRoPE" not in outcomes(case.verify(replace(SETTINGS, boundary=False)))
+
+
+class TestSlidingWindow:
+    """A window of 60 tokens in a context of 256; the measured text comes in pieces of 48."""
+
+    @pytest.fixture
+    def case(self, tmp_path, monkeypatch):
+        return Case(tmp_path, monkeypatch, sliding_window=60)
+
+    @pytest.fixture
+    def full(self, case):
+        """A runtime that attends to all tokens, whatever the artifact says."""
+        own = FakeArtifact(case.path, case.truth.checkpoint)
+        own.architecture = replace(own.architecture, sliding_window=None)
+        forward = Reference(own)
+        return lambda tokens, last=None: forward.logits(tokens)[-(last or len(tokens)) :]
+
+    def test_a_runtime_with_the_window_passes(self, case):
+        found = case.verify()
+        assert found.passed, found.reasons
+        assert outcomes(found)["sliding window"] is Outcome.PASSED
+
+    def test_a_runtime_without_it_is_limited_where_the_artifact_says_so(self, case, full):
+        architecture = case.artifact.architecture
+        case.artifact.architecture = replace(architecture, sliding_window=None)
+        found = case.verify(logits=full)
+        assert found.passed, found.reasons
+        assert outcomes(found)["sliding window"] is Outcome.LIMITED
+        assert outcomes(found)["metadata"] is Outcome.LIMITED
+        assert any("last 60 tokens and the artifact to all" in reason for reason in found.reasons)
+        assert any("up to 60 tokens" in reason for reason in found.reasons)
+
+    def test_a_runtime_without_it_fails_where_the_artifact_has_it(self, case, full):
+        assert failures(case.verify(logits=full)) == {"sliding window"}
+
+    def test_it_can_be_left_out(self, case):
+        found = case.verify(replace(SETTINGS, boundary=False))
+        assert "sliding window" not in outcomes(found)
 
 
 def test_a_runtime_that_reads_the_own_tokenizer_otherwise_is_a_limitation(case):

@@ -239,6 +239,30 @@ def test_longrope_in_the_runtime(target, tmp_path):
     assert check.outcome is (Outcome.PASSED if target == "gguf" else Outcome.LIMITED)
 
 
+RUNTIMES = {
+    "gguf": "gguf",
+    "mlx": "mlx_lm",
+    "onnx": "onnxruntime_genai",
+    "openvino": "openvino_genai",
+}
+WINDOWED = {"gguf": Outcome.LIMITED, "mlx": Outcome.LIMITED} | dict.fromkeys(
+    ("onnx", "openvino"), Outcome.PASSED
+)
+
+
+@pytest.mark.parametrize("target", WINDOWED)
+def test_a_sliding_window_in_the_runtime(target, tmp_path):
+    """llama.cpp and mlx_lm attend to all tokens, whatever the window."""
+    pytest.importorskip(RUNTIMES[target])
+    model = tiny_model(tmp_path / "model", num_hidden_layers=1, sliding_window=100)
+    quantize(model, [Recipe(target, "fp32")], tmp_path / "made")
+    found = verify(tmp_path / "made", model, SETTINGS)
+    assert found.passed, found.reasons
+    outcomes = {check.name: check.outcome for check in found.checks}
+    assert outcomes["sliding window"] is WINDOWED[target]
+    assert outcomes["metadata"] is WINDOWED[target]
+
+
 def test_an_mlx_artifact_for_long_contexts(tmp_path):
     model = tiny_model(
         tmp_path / "model", num_hidden_layers=1, **longrope(16, original=256, maximum=1024)

@@ -204,16 +204,14 @@ def test_every_matrix_is_offered_every_choice(analysed):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"type": "Q4_K_M"}, "leave out --type"),
-        ({"precision": "fp16"}, "leave out --precision"),
-        ({"target": "openvino", "options": (("ratio", "0.5"),)}, "leave out --ratio"),
+        ({"type": "Q4_K_M"}, "leave out `type`"),
+        ({"precision": "fp16"}, "leave out `precision`"),
+        ({"target": "openvino", "options": (("ratio", "0.5"),)}, "leave out `ratio`"),
     ],
 )
-def test_a_budget_and_a_format_contradict_each_other(model, tmp_path, changes, words):
-    recipe = Recipe(**({"target": "gguf", "budget": Budget(max_kl=0.1)} | changes))
+def test_a_budget_and_a_format_contradict_each_other(changes, words):
     with pytest.raises(RequestError, match=words):
-        quantize(model, [recipe], tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        Recipe(**({"target": "gguf", "budget": Budget(max_kl=0.1)} | changes))
 
 
 @pytest.mark.parametrize(

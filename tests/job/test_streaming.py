@@ -75,15 +75,28 @@ def test_a_failing_write_reaches_the_caller():
         behind.submit(1, fail)
 
 
-def test_the_caller_waits_when_much_is_pending(monkeypatch):
+@pytest.mark.parametrize(
+    ("nbytes", "told"), [(10, ["goes on", "written"]), (11, ["waits", "written", "goes on"])]
+)
+def test_the_caller_waits_when_much_is_pending(monkeypatch, nbytes, told):
+    """The write ends as soon as the caller waits for it, or else when the caller is done."""
     monkeypatch.setattr(streaming, "WAITING", 10)
-    gate = threading.Event()
-    with BehindWriter() as behind:
-        behind.submit(100, gate.wait)
-        blocked = threading.Thread(target=behind.submit, args=(1, lambda: None))
-        blocked.start()
-        blocked.join(0.1)
-        assert blocked.is_alive()
+    gate, seen = threading.Event(), []
+
+    class Watched(BehindWriter):
+        def _await_oldest(self):
+            if not gate.is_set():
+                seen.append("waits")
+            gate.set()
+            super()._await_oldest()
+
+    def write():
+        gate.wait()
+        seen.append("written")
+
+    with Watched() as behind:
+        behind.submit(nbytes, write)
+        behind.submit(1, lambda: None)
+        seen.append("goes on")
         gate.set()
-        blocked.join(10)
-        assert not blocked.is_alive()
+    assert seen == told

@@ -3,7 +3,6 @@
 import re
 import struct
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import numpy as np
 import onnx_ir
@@ -110,16 +109,19 @@ def kinds():
     yield "onnx", "int4-b32", (("embedding", "8"),)
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """The shapes that every type is made of."""
+    directory = tmp_path_factory.mktemp("typed")
+    names = ("untied", "tied-longrope")
+    return [tiny_model(directory / name, **SHAPES[name]) for name in names]
+
+
 @pytest.mark.parametrize("target, type, options", list(kinds()))
-def test_every_type(target, type, options, tmp_path_factory, request):
-    shapes = [SHAPES["untied"], SHAPES["tied-longrope"]]
-    cache = request.config.cache and tmp_path_factory.getbasetemp() / "typed"
-    for number, shape in enumerate(shapes):
-        directory = Path(cache) / str(number)
-        if not directory.exists():
-            tiny_model(directory, **shape)
-        out = tmp_path_factory.mktemp("typed-out") / "out"
-        (made,) = quantize(directory, [Recipe(target, "int4", type, options=options)], out)
+def test_every_type(target, type, options, models, tmp_path):
+    for number, directory in enumerate(models):
+        recipe = Recipe(target, "int4", type, options=options)
+        (made,) = quantize(directory, [recipe], tmp_path / str(number))
         assert made.plan.type.lower() == type.lower()
         assert STORED[target](made.path) == made.plan.nbytes
 

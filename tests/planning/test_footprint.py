@@ -22,8 +22,9 @@ PHI = family()["Phi-4-mini-instruct"]
 
 def footprint(name, use, type=None, precision="int4", outline=PHI):
     of = target(name)
-    plan = of.plan(outline.architecture, outline.survey, Recipe(name, precision, type).form)
-    return of.footprint(plan, outline.architecture, use)
+    form = Recipe(name, precision, type).form
+    plan = of.plan(outline.architecture, outline.survey, form)
+    return of.footprint(plan, form, outline.architecture, use)
 
 
 @pytest.mark.parametrize("name", [one.name for one in targets()])

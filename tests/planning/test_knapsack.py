@@ -23,7 +23,7 @@ def totals(classes, chosen):
     return sum(value for value, _ in picked), sum(weight for _, weight in picked)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(CLASSES, st.integers(1, 200))
 def test_the_choice_is_the_best_of_all(classes, capacity):
     fitting = [
@@ -40,7 +40,7 @@ def test_the_choice_is_the_best_of_all(classes, capacity):
     assert value == min(fitting)[0]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(CLASSES)
 def test_more_room_never_costs(classes):
     values, weights = split(classes)

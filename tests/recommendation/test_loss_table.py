@@ -8,7 +8,7 @@ from phiquant.devices.engines import engines
 from phiquant.phi.family import family
 from phiquant.recipe import Recipe
 from phiquant.recommendation import losses
-from phiquant.recommendation.losses import DemoRow, demo_rows, layer_bits, loss_of
+from phiquant.recommendation.losses import DemoRow, demo_rows, loss_of, planned_layer_bits
 from phiquant.targets.table import target, targets
 
 PHI = family()["Phi-4-mini-instruct"]
@@ -49,7 +49,7 @@ def test_only_grids_that_the_demo_model_cannot_have_are_estimated():
                 found = loss_of(PHI.source, plan)
                 if found.basis == "demo":
                     rows = [row for row in demo_rows()[plan.target] if row.nats == found.nats]
-                    assert any(abs(row.bits - layer_bits(plan)) < 0.2 for row in rows)
+                    assert any(abs(row.bits - planned_layer_bits(plan)) < 0.2 for row in rows)
                 else:
                     estimated.add(type)
     assert estimated == {"Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "int4-sym-g128"}
@@ -76,7 +76,7 @@ def three_rows(monkeypatch):
 )
 def test_estimates_follow_from_bits(three_rows, monkeypatch, bits, nats, words):
     plan = target("gguf").plan(PHI.architecture, PHI.survey, Recipe("gguf").form)
-    monkeypatch.setattr(losses, "layer_bits", lambda plan: bits)
+    monkeypatch.setattr(losses, "planned_layer_bits", lambda plan: bits)
     found = loss_of(PHI.source, plan)
     assert found.nats == pytest.approx(nats, rel=1e-6)
     assert found.basis == "interpolated"

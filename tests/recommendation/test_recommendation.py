@@ -15,7 +15,7 @@ from phiquant.phi.source import Source
 from phiquant.recipe import Recipe
 from phiquant.recommendation.candidates import Wish, bytes_a_token, candidates
 from phiquant.recommendation.choice import UNNOTICED, choose, good_enough, roomy
-from phiquant.recommendation.losses import layer_bits, loss_of, read_verified
+from phiquant.recommendation.losses import loss_of, planned_layer_bits, read_verified
 from phiquant.recommendation.recommend import recommend
 from phiquant.targets.table import target
 from tiny_models import tiny_config, write_tiny_checkpoint
@@ -157,7 +157,7 @@ def test_losses_have_their_grounds(tmp_path):
 
     kinds = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "F16")
     losses = [loss_of(outline.source, planned(kind)) for kind in kinds]
-    bits = [layer_bits(planned(kind)) for kind in kinds]
+    bits = [planned_layer_bits(planned(kind)) for kind in kinds]
     assert bits == sorted(bits)
     assert [one.nats for one in losses] == sorted((one.nats for one in losses), reverse=True)
     assert losses[-2].basis == "demo"

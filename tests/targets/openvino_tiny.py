@@ -1,46 +1,25 @@
-"""Tiny checkpoints, and OpenVINO artifacts of them written band by band."""
+"""OpenVINO artifacts of tiny checkpoints, written band by band, and what their plugin runs."""
 
-import numpy as np
+from tiny_artifacts import SHAPE, some_tokens, tiny_source, write_bands
 
-from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.survey import survey
 from phiquant.recipe import Recipe
 from phiquant.targets.openvino import TARGET
-from tiny_models import write_tiny_checkpoint
-from tiny_tokenizer import write_tiny_tokenizer
 
-SHAPE = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4}
-"""Rows of 128 and 256 weights: every group divides them."""
+__all__ = ["BAND", "SHAPE", "operations", "some_tokens", "tiny_source", "write_artifact"]
 
 BAND = 49
 """Rows at a time: odd, so that bands of 4-bit zero points would share bytes."""
 
 
-def tiny_source(directory, tokenizer="bpe", **features):
-    """An opened checkpoint with a tokenizer of the kind `tokenizer`."""
-    tokens = write_tiny_tokenizer(directory, 512, tokenizer)
-    ends = {"eos_token_id": tokens.eos, "bos_token_id": tokens.bos, "pad_token_id": tokens.eos}
-    write_tiny_checkpoint(directory, **(SHAPE | ends | features))
-    return Checkpoint.open(directory)
-
-
 def write_artifact(checkpoint, directory, **asked):
-    """Plan, encode and write, the last band first; returns the plan."""
-    recipe = Recipe("openvino", **asked)
-    plan = TARGET.plan(checkpoint.architecture, survey(checkpoint), recipe.form)
-    directory.mkdir()
-    with TARGET.writer(plan, checkpoint, recipe.form, directory) as writer:
-        for row in plan.rows:
-            grid = TARGET.grids[row.grid]
-            rows = row.shape[0] if len(row.shape) == 2 else 1
-            for first in reversed(range(0, rows, BAND)):
-                if len(row.shape) == 2:
-                    weights = checkpoint.weight(row.source, first, first + BAND)
-                else:
-                    weights = checkpoint.weight(row.source)[None]
-                writer.write(row, first, grid.encode(weights))
-    return plan
+    """Write what is `asked` for; returns the plan."""
+    return write_bands(TARGET, Recipe("openvino", **asked), checkpoint, directory, BAND)
 
 
-def some_tokens(count, vocabulary=500, seed=3):
-    return np.random.default_rng(seed).integers(0, vocabulary, count).astype(np.int32)
+def operations(runner):
+    """The nodes of a runner's compiled model: the plugin's own description, and the `shape`."""
+    return [
+        {name: value.astype(str) for name, value in node.get_rt_info().items()}
+        | {"shape": str(node.get_output_partial_shape(0)) if node.get_output_size() else ""}
+        for node in runner._compiled.get_runtime_model().get_ordered_ops()
+    ]

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 import pytest
+from openvino_tiny import operations
 
 from phiquant.job.budgets import RoundedWeights
 from phiquant.job.making import quantize
@@ -186,7 +187,7 @@ def test_openvino_decodes_every_choice_inside_its_kernels(tmp_path):
         write(plan, recipe, source, tmp_path / str(at))
         with into.runner(tmp_path / str(at)) as runner:
             runner.logits(np.arange(5, dtype=np.int32))
-            nodes = runner.operations()
+            nodes = operations(runner)
         products = [node for node in nodes if node["layerType"] == "FullyConnected"]
         types = Counter(node["runtimePrecision"].replace("f32", "f16") for node in products)
         layers, tables = offered[at - 1].grid.split()[0], choice.grid.split()[0]
@@ -203,7 +204,7 @@ def row_of(role, shape):
 
 def names(recipe, role, shape, largest=1.0):
     found = target(recipe.target).choices(
-        row_of(role, shape), recipe, Survey({"w.weight": largest}, "BF16")
+        row_of(role, shape), recipe.form, Survey({"w.weight": largest}, "BF16")
     )
     return {row.grid for row in found}
 
@@ -213,8 +214,8 @@ def test_bytes_are_those_of_the_grid_and_norms_stay(case):
     recipe = CASES[case]
     into = target(recipe.target)
     surveyed = Survey({"w.weight": 1.0}, "BF16")
-    assert into.choices(row_of(Role.FFN_NORM, (256,)), recipe, surveyed) == ()
-    offered = into.choices(row_of(Role.DOWN, (96, 768)), recipe, surveyed)
+    assert into.choices(row_of(Role.FFN_NORM, (256,)), recipe.form, surveyed) == ()
+    offered = into.choices(row_of(Role.DOWN, (96, 768)), recipe.form, surveyed)
     assert len({row.grid for row in offered}) == len(offered) >= 5
     for row in offered:
         layout = into.grids[row.grid].layout(row.shape)

@@ -66,7 +66,7 @@ def test_we_decode_what_ggml_encodes(name):
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_packing_against_a_slow_packer(name, data):
     layout = LAYOUTS[name]

@@ -22,10 +22,12 @@ from phiquant.phi.tokenizer.splitting import GPT_2_EXPRESSION
 from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from phiquant.targets.gguf.end_of_generation import ENDING_TEXTS, FILL_IN_TEXTS
 from phiquant.targets.gguf.pre_tokenizers import (
+    CONVERTERS_NAMES,
     GPT_4_EXPRESSION,
     GPT_4O_EXPRESSION,
     NAMES,
     QWEN_2_EXPRESSION,
+    fingerprint,
     pre_tokenizer_name,
 )
 from phiquant.targets.gguf.vocabulary import Value, Vocabulary, vocabulary
@@ -134,9 +136,10 @@ def test_phi_3_swallows_white_space_after_special_tokens(writer: Any, tmp_path: 
     else:
         size = writer(tmp_path)
     chat = "<|system|>\n Be brief.<|end|>\n<|user|>\n\t hi there <|end|> \n<|assistant|>\n"
-    for name in ("my model", "Phi-3.5-mini-instruct"):
+    for name in ("my model", "Phi 3.5 Mini Instruct"):
         for pair in load(tmp_path, size, name):
             agree(pair, (chat, "<s> x</s> y<unk> z<|endoftext|>  w", " <|user|> "))
+    assert fitted_name("Phi 3.5 Mini Instruct", pair.tokenizer) == "Phi-3.5 Mini Instruct"
     path = tmp_path / "plain.gguf"
     write_vocabulary_file(path, pair.written, "my model")
     with LlamaVocabulary(path) as llama:  # the name is what does it
@@ -241,6 +244,38 @@ def test_every_named_pre_tokenizer_splits_alike(
         agree(pair, PASSAGES)
         if exact:
             agree(pair, random_texts(300, seed=22))
+
+
+FINGERPRINTS = {
+    "phi-4-mini": "ccc2ef013c104be7bae2965776d611e1d7a8a2a9c547dd93a682c9a9fc80352e",
+    "phi-4": "a8594e3edff7c29c003940395316294b2c623e09894deebbc65f33f1515df79e",
+}
+"""llama.cpp's converter calls these vocabularies gpt-4o and dbrx."""
+
+
+@pytest.mark.parametrize("published", FINGERPRINTS, indirect=True)
+def test_vocabularies_are_known_as_llamas_converter_knows_them(published: Pair) -> None:
+    assert fingerprint(published.tokenizer) in FINGERPRINTS.values()
+    name = published.entries["tokenizer.ggml.pre"]
+    assert name in {"dbrx", "granite-embed-multi-97m"}
+
+
+def test_the_converters_name_for_a_vocabulary_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Phi-2's vocabulary is GPT-2's by its splitting, and the same tokens go by either name."""
+    write_tiny_tokenizer(tmp_path, SIZE, "bpe")
+    steps = {"type": "Sequence", "pretokenizers": STEPS[(GPT_2_EXPRESSION,)]}
+    edit(tmp_path / "tokenizer.json", pre_tokenizer=steps)
+    for pair in load(tmp_path, SIZE):
+        assert pair.entries["tokenizer.ggml.pre"] == "gpt-2"
+        own = fingerprint(pair.tokenizer)
+    (phi_2,) = CONVERTERS_NAMES["gpt-2"].values()
+    monkeypatch.setitem(CONVERTERS_NAMES, "gpt-2", {own: phi_2})
+    for pair in load(tmp_path, SIZE):
+        assert pair.entries["tokenizer.ggml.pre"] == "phi-2"
+        agree(pair, PASSAGES)
+        agree(pair, random_texts(100, seed=23))
 
 
 @pytest.mark.parametrize("published", ["phi-4-mini"], indirect=True)
@@ -403,7 +438,7 @@ def test_an_unknown_splitting_is_named(steps: list[Any], tmp_path: Path) -> None
     edit(tmp_path / "tokenizer.json", pre_tokenizer={"type": "Sequence", "pretokenizers": steps})
     tokenizer = read_tokenizer(tmp_path, SIZE)
     with pytest.raises(TokenizerError, match="no known pre-tokenizer") as caught:
-        pre_tokenizer_name(tokenizer.definition)
+        pre_tokenizer_name(tokenizer)
     for expression in tokenizer.definition.splitting:
         assert expression in str(caught.value)
 

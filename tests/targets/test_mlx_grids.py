@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from phiquant.quantization.affine import nearest_codes
 from phiquant.quantization.floats import FLOAT_TYPES, cast, widen
 from phiquant.targets.mlx.bits import pack_bits, unpack_bits
-from phiquant.targets.mlx.grids import BITS, GROUPS, GroupedAffineGrid, grids
+from phiquant.targets.mlx.formats import GRIDS
+from phiquant.targets.mlx.grids import BITS, GROUPS, GroupedAffineGrid
 from weight_samples import degenerate, importance_of, samples, squared_error
 
 mx = pytest.importorskip("mlx.core")
@@ -81,7 +82,7 @@ def test_we_decode_what_mx_encodes(kind, bits, group):
 
 
 @pytest.mark.parametrize("bits", BITS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_packing_against_a_slow_packer(bits, data):
     rows = data.draw(st.integers(1, 3))
@@ -162,13 +163,13 @@ def test_degenerate_groups(kind, bits, group):
             assert not ours.any()
 
 
-@pytest.mark.parametrize("name", list(grids(FLOAT_TYPES["BF16"])))
+@pytest.mark.parametrize("name", list(GRIDS))
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_not_finite(name, value):
     weights = np.ones((2, 256), np.float32)
     weights[1, 200] = value
     with pytest.raises(ValueError, match="finite"):
-        grids(FLOAT_TYPES["BF16"])[name].encode(weights)
+        GRIDS[name].encode(weights)
 
 
 @pytest.mark.parametrize("bits", BITS)
@@ -197,7 +198,7 @@ def test_shapes_that_mlx_does_not_have():
 @pytest.mark.parametrize("name", ["F32", "F16", "BF16"])
 def test_floats_are_mx_casts(name):
     weights = np.random.default_rng(0).standard_normal((33, 65)).astype(np.float32)
-    grid = grids(FLOAT_TYPES["BF16"])[name]
+    grid = GRIDS[name]
     parts = grid.encode(weights)
     (layout,) = grid.layout(weights.shape).values()
     assert parts["weight"].shape == layout.shape and parts["weight"].dtype == layout.dtype

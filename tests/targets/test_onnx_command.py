@@ -29,7 +29,7 @@ def test_the_cards_command_answers_the_models_own_prompt(tmp_path, template):
     folder = Path(sys.executable).parent
     ended = subprocess.run(
         TARGET.command(tmp_path / "out"), shell=True, cwd=tmp_path / "out",
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=True,
         env=environment(PATH=os.pathsep.join([str(folder), os.environ["PATH"]])),
     )  # fmt: skip
     question = "Why is the sky blue?"

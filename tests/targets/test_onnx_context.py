@@ -72,17 +72,16 @@ def test_the_context_is_the_length_of_a_sequence(long_model, tmp_path):
 def peaks(path, pieces):
     """VmHWM in bytes of a process that appends `pieces` times 64 tokens, and that then goes on."""
     words = [sys.executable, "-c", PEAK, str(path), str(pieces)]
-    ended = subprocess.run(
-        words, capture_output=True, text=True, check=True, env=environment(), timeout=120
-    )
+    ended = subprocess.run(words, capture_output=True, text=True, check=True, env=environment())
     return [int(line) for line in ended.stdout.split()]
 
 
 def predicted(model, context):
     """The footprint of an artifact for `context` tokens that come by 64 at most."""
     outline = read_outline(Source(model, "tiny"))
-    plan = TARGET.plan(outline.architecture, outline.survey, Recipe("onnx", context=context))
-    return TARGET.footprint(plan, outline.architecture, Use(context, 64))
+    form = Recipe("onnx", context=context).form
+    plan = TARGET.plan(outline.architecture, outline.survey, form)
+    return TARGET.footprint(plan, form, outline.architecture, Use(context, 64))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")

@@ -98,7 +98,7 @@ def test_extreme_weights(name):
 
 
 @given(st.integers(1, 5), st.integers(1, 7), st.integers(0, 2**32))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_runs_of_nibbles(rows, columns, seed):
     values = np.random.default_rng(seed).integers(0, 16, (rows, columns)).astype(np.uint8)
     packed = pack_run(values)

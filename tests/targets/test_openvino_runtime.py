@@ -10,7 +10,7 @@ from math import prod
 
 import numpy as np
 import pytest
-from openvino_tiny import some_tokens, tiny_source, write_artifact
+from openvino_tiny import operations, some_tokens, tiny_source, write_artifact
 
 from phiquant.errors import ArtifactError
 from phiquant.evaluation.figures import mean_divergence
@@ -139,7 +139,7 @@ def test_the_plugin_fuses_everything(made, features, kind):
     layers = checkpoint.architecture.layers
     with TARGET.runner(path) as runner:
         runner.logits(some_tokens(5))
-        nodes = runner.operations()
+        nodes = operations(runner)
     counts = Counter(node["layerType"] for node in nodes)
     assert counts["RoPE"] == 2 * layers
     assert counts["RMS"] == 2 * layers + 1

@@ -1,4 +1,4 @@
-"""One pass of a sample through the original: what every target's decisions may rest on.
+"""One pass of a sample through the original network, for every target's decisions.
 
 `inputs` holds the mean and the mean square of every input channel of every matrix, by which
 rounding weighs its errors. A tied embedding counts as the head that it also is; an embedding of
@@ -25,21 +25,21 @@ STATES = 3 << 29
 """Bytes that the variants' hidden states may take."""
 
 LARGE = 1 << 30
-"""Weights of a model for which half the sample must do."""
+"""Weights from which on a model is measured over half as many windows."""
 
 WINDOW = 128
-"""Tokens in a window of the sample by which sensitivities are measured."""
+"""Tokens in a window of the sample over which sensitivities are measured."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a sample says about a model, by the checkpoint's names."""
+    """Statistics of a model over a sample, by the checkpoint's names."""
 
     inputs: Mapping[str, Inputs]
-    """What the matrix's inputs are like."""
+    """Statistics of each matrix's inputs."""
     sensitivities: Mapping[str, Sensitivity] = field(default_factory=dict)
-    """Of every matrix, those of fused weights under names of their own (`phi.fused`); empty where
-    they were not measured."""
+    """The sensitivity of every matrix; the parts of fused weights have names of their own
+    (`phi.fused`). Empty where they were not measured."""
 
 
 def analyse(
@@ -51,10 +51,11 @@ def analyse(
 ) -> Analysis:
     """Pass `windows` of tokens through the network of `source` together.
 
-    With `sensitivities`, variants with one matrix rounded ride along, one a matrix: see
-    `wavefront`, also for the memory, and `analysis_windows` for how much text that takes.
-    Without, memory is the windows' hidden states and the widest layer's outputs, in float32.
-    `on_progress` is told 10^9 multiplications.
+    With `sensitivities`, a variant of the network for each matrix, in which that matrix is rounded,
+    goes along: `wavefront` says what memory that takes, `analysis_windows` for how much text.
+    Without, the memory is that of the windows' hidden states and the widest layer's outputs, in
+    float32.
+    `on_progress` counts in 10^9 multiplications.
     """
     anchors = (ANCHOR,) if sensitivities else ()
     tokens = sum(len(window) for window in windows)
@@ -69,24 +70,19 @@ def analyse(
     seen = InputSums()
     front = Wavefront(source, windows, anchors)
     nats = front.run(seen.add, advance).mean(axis=1)
-    inputs, found = seen.inputs(), {}
+    inputs, measured = seen.inputs(), {}
     for variant, divergence in zip(front.variants, nats, strict=True):
         rows = sampled_rows(source, variant.part)
-        met = inputs.get(variant.part.weight.name)
-        diagonal = None if met is None else met.squares
+        part_inputs = inputs.get(variant.part.weight.name)
+        diagonal = None if part_inputs is None else part_inputs.squares
         error = squared_error(rows, variant.anchor.rounded(rows), diagonal)
-        found[variant.part.name] = Sensitivity(float(divergence), error)
-    return Analysis(inputs, found)
+        measured[variant.part.name] = Sensitivity(float(divergence), error)
+    return Analysis(inputs, measured)
 
 
 def analysis_windows(architecture: Architecture) -> int:
-    """Windows of WINDOW tokens by which sensitivities are to be measured."""
-    found = matrices(architecture)
-    wanted = 4 if sum(part.rows * part.weight.shape[1] for part in found) < LARGE else 2
-    window = 4 * WINDOW * architecture.hidden_size * (1 + len(found))
+    """The number of windows of WINDOW tokens over which sensitivities are measured."""
+    parts = matrices(architecture)
+    wanted = 4 if sum(part.rows * part.weight.shape[1] for part in parts) < LARGE else 2
+    window = 4 * WINDOW * architecture.hidden_size * (1 + len(parts))
     return max(1, min(wanted, STATES // window))
-
-
-def analysis_work(architecture: Architecture) -> int:
-    """Multiplications by weights that measuring sensitivities takes."""
-    return work(architecture, WINDOW * analysis_windows(architecture), 1)

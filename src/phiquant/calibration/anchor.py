@@ -1,4 +1,4 @@
-"""Rounding that belongs to no target: the disturbance by which sensitivities are measured."""
+"""A rounding that belongs to no target: the perturbation by which sensitivities are measured."""
 
 from dataclasses import dataclass
 
@@ -11,10 +11,10 @@ from phiquant.phi.weights import Floats, WeightSource
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """Every group of weights on 2^bits levels evenly from its least to its greatest, 0 or both.
+    """Rounding to 2^bits even levels from a group's least weight to its greatest.
 
-    The range is widened to hold 0, and 0 is one of the levels, as formats with zero points have
-    it. Nothing is searched, and scales are not rounded.
+    The range is widened to hold 0, and 0 is one of the levels, as in formats with zero points.
+    Nothing is searched, and scales are not rounded.
     """
 
     bits: int

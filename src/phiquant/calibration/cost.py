@@ -8,6 +8,7 @@ benchmarks/calibration.py compares what was announced with what it took.
 
 import time
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -37,13 +38,15 @@ GIGA = 10**9
 
 
 def rescaling_sample(sequences: Tokens) -> Tokens:
-    """The first of `sequences` (count, length), at least one: those for the re-scaling."""
+    """The first of `sequences` (count, length), at least one, over which channels are re-scaled."""
     return sequences[: max(1, RESCALING_TOKENS // sequences.shape[1])]
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of rounding `networks` artifacts of one model over `tokens` tokens, `length` a sequence."""
+    """The cost of rounding `networks` artifacts of a model over `tokens` tokens, `length` a
+    sequence.
+    """
 
     architecture: Architecture
     tokens: int
@@ -53,7 +56,7 @@ class Cost:
 
     @property
     def fisher(self) -> FisherCost | None:
-        """What the output moments take, where the method wants them."""
+        """The cost of the output moments; None where the method does without them."""
         if self.method.output_damping is None:
             return None
         return FisherCost(self.architecture, self.tokens, self.length)
@@ -75,7 +78,7 @@ class Cost:
         return copies * through + self.networks * (gathered + self.rounding(weight))
 
     def rounding(self, weight: Weight) -> int:
-        """Operations for one matrix on one grid, its moments given."""
+        """Operations for rounding one matrix on one grid, once its moments are known."""
         rows, columns = weight.shape
         method = self.method
         two_sided = self.fisher is not None and weight.role in LINEAR
@@ -99,7 +102,7 @@ class Cost:
     def ends(self) -> int:
         """Operations for embedding and head."""
         model = self.architecture
-        head = next(one for one in model.weights() if one.name == model.head_name)
+        head = next(weight for weight in model.weights() if weight.name == model.head_name)
         if not model.tied_head:
             return self.layer(head)
         tokens = min(self.tokens, HEAD_TOKENS)
@@ -109,11 +112,11 @@ class Cost:
     def _forward(self, tokens: int) -> int:
         """Operations of the original's layers for so many tokens."""
         layers = [w for w in self.architecture.weights() if w.role in LINEAR]
-        return sum(2 * tokens * one.shape[0] * one.shape[1] for one in layers)
+        return sum(2 * tokens * weight.shape[0] * weight.shape[1] for weight in layers)
 
     @property
     def rescaling(self) -> int:
-        """Operations before all else, where channels are re-scaled."""
+        """Operations for the re-scaling of channels, which comes before all else."""
         if not self.method.rescaling:
             return 0
         return self._forward(
@@ -134,7 +137,8 @@ class Cost:
     def memory(self) -> int:
         """Anonymous bytes at the peak: the widest layer's moments, factored, and its weight.
 
-        Of the run for the output moments, only the head's end may take more, in a small model.
+        Of the run for the output moments, only the step at the head may take more, in a small
+        model.
         """
         model = self.architecture
         widest = max(model.intermediate_size, model.hidden_size)
@@ -143,7 +147,11 @@ class Cost:
         weights = (
             4
             * 4
-            * max(one.shape[0] * one.shape[1] for one in model.weights() if one.role in LINEAR)
+            * max(
+                weight.shape[0] * weight.shape[1]
+                for weight in model.weights()
+                if weight.role in LINEAR
+            )
         )
         chunk = 4 * CHUNK_TOKENS * 4 * model.intermediate_size
         at_head = self.fisher.at_head if self.fisher is not None else 0
@@ -151,7 +159,8 @@ class Cost:
 
     @property
     def disk(self) -> int:
-        """Bytes of scratch space: the sample's states, and what is rounded is the plan's.
+        """Bytes of scratch space for the sample's states. Rounded weights come on top: see the
+        plan.
 
         The states for the output moments are gone before those of the networks are made; the
         moments stay.
@@ -170,6 +179,7 @@ class Cost:
         on_progress(Progress(STAGE, min(total, done // GIGA), total, "GFLOP", seconds))
 
 
+@cache
 def product_rate(size: int = 3072, seconds: float = 1.0) -> float:
     """Operations a second of a large float32 product, over `seconds` of trials; the median."""
     random = np.random.default_rng(0)

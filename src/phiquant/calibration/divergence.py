@@ -24,12 +24,12 @@ TOKENS = 64
 LOGITS = 1 << 24
 """Logits that are held at a time, where tokens are many: 64 MiB."""
 
-Sums = npt.NDArray[np.float64]
+Nats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Head inputs (variants, tokens, hidden), and the weights whose head each is multiplied by."""
+    """Inputs of the head (variants, tokens, hidden), and the source of each variant's head."""
 
     hidden: Floats
     sources: Sequence[WeightSource]
@@ -40,11 +40,12 @@ def divergences(
     hidden: Floats,
     candidates: Candidates,
     advance: Callable[[int], None] = lambda work: None,
-) -> Sums:
-    """Nats (variants, tokens) that the candidates are from the head of `source` on `hidden`.
+) -> Nats:
+    """The candidates' KL divergences in nats (variants, tokens) from the head of `source` on
+    `hidden`.
 
-    `hidden` is (tokens, hidden), the original's inputs. The head is read twice. `advance` is told
-    multiplications by weights, as they are done.
+    `hidden` is (tokens, hidden), the original's inputs. The head is read twice. `advance` is
+    called with the multiplications by weights that were done.
     """
     tops, totals = normalisers(source, hidden)
     name = source.architecture.head_name
@@ -81,7 +82,7 @@ def _alike(sources: Sequence[WeightSource], most: int) -> Iterator[slice]:
         first = last
 
 
-def normalisers(source: WeightSource, hidden: Floats) -> tuple[Floats, Sums]:
+def normalisers(source: WeightSource, hidden: Floats) -> tuple[Floats, Nats]:
     """The greatest logit of every token, and Σ exp(logit - greatest)."""
     name = source.architecture.head_name
     tops = np.full(len(hidden), -np.inf, np.float32)
@@ -99,14 +100,14 @@ def positions(rows: int) -> int:
 
 
 def slices(tokens: int, rows: int) -> Iterator[slice]:
-    """Tokens for which so many rows of the head give at most LOGITS logits at a time."""
+    """Slices of the tokens of which `rows` rows of the head make at most LOGITS logits."""
     step = positions(rows)
     for first in range(0, tokens, step):
         yield slice(first, min(first + step, tokens))
 
 
-def _take_in(logits: Floats, tops: Floats, totals: Sums) -> None:
-    """Bring `tops` and `totals` up to date with a band of `logits`, which are used up."""
+def _take_in(logits: Floats, tops: Floats, totals: Nats) -> None:
+    """Bring `tops` and `totals` up to date with a band of `logits`, which is overwritten."""
 
     def work(first: int) -> None:
         here = slice(first, first + TOKENS)
@@ -130,8 +131,8 @@ def logits_of(hidden: Floats, weight: Floats) -> Floats:
     return logits
 
 
-def _moments(others: Floats, logits: Floats, shares: Floats) -> tuple[Sums, Sums]:
-    """Σ p (e^d - 1) and Σ p d of a band, (variants, tokens) each; `others` is used up."""
+def _moments(others: Floats, logits: Floats, shares: Floats) -> tuple[Nats, Nats]:
+    """Σ p (e^d - 1) and Σ p d of a band, (variants, tokens) each; `others` is overwritten."""
     growth, drift = np.empty((2, *others.shape[:2]))
 
     def work(item: tuple[int, int]) -> None:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from phiquant.calibration.hidden_states import Mode
-from phiquant.calibration.journal import Journal
+from phiquant.calibration.journal import Journal, Region
 from phiquant.calibration.sampled_labels import label_gradient
+from phiquant.host.mapped import new_array, old_array
 from phiquant.host.threads import for_each
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.phi.block import Block, rms_norm_backward
@@ -29,15 +29,15 @@ from phiquant.phi.weights import Floats, Tokens, WeightSource
 from phiquant.quantization.feedback.rounder import ROWS
 
 TOKENS = 1 << 13
-"""Tokens of the sample that are taken, at most, but one sequence at least. Twice as many made no
+"""Tokens of the sample that are taken, at most; at least one sequence. Twice as many made no
 difference to a small model in 4 bits."""
 CHUNK_TOKENS = 2048
-"""Tokens that go through a block together; the way back holds more of each than the way there."""
+"""Tokens that go through a block together; backwards, more is held of each than forwards."""
 SEED = 20250529
 
 
 def taken(sequences: Tokens) -> Tokens:
-    """The first of `sequences` (count, length): those that the run is over."""
+    """The first of `sequences` (count, length), over which the run goes."""
     return sequences[: max(1, TOKENS // sequences.shape[1])]
 
 
@@ -51,27 +51,32 @@ def gather_output_moments(
 ) -> Iterator[str]:
     """Keep the output moments of every linear layer but the head in `journal`.
 
-    Yields each of `ways` when it is done; those that the journal has already are left out.
+    Yields each of `ways` when it is done; steps that the journal has already are not done again.
     """
     layers = source.architecture.layers
     path, steps = journal.directory / "states", ways(layers)
     if journal.output_steps == len(steps):
-        path.unlink(missing_ok=True)  # a job killed at the very end left it
+        _remove(path, journal)  # a job killed at the very end left it
         return
     run = _Run(source, taken(sequences), path, journal.output_steps)
     for step in range(journal.output_steps, len(steps)):
         if step < layers:
-            run.forward(step)
+            run.forward(step, journal)
         elif step == layers:
             run.turn()
         else:
             layer = 2 * layers - step
             for role, moments in run.backward(layer).items():
                 journal.keep_output_moments(_name(source.architecture, layer, role), moments)
-        journal.complete_outputs(step + 1)
+        journal.complete_outputs(step + 1, [run.newest])
         yield steps[step]
     del run  # the file is mapped, and an open mapping cannot be removed everywhere
-    path.unlink()
+    _remove(path, journal)
+
+
+def _remove(path: Path, journal: Journal) -> None:
+    journal.forget(path.name)
+    path.unlink(missing_ok=True)
 
 
 def _name(architecture: Architecture, layer: int, role: Role) -> str:
@@ -110,10 +115,23 @@ class _Run:
         self._source, self._sequences = source, sequences
         model = source.architecture
         shape = (model.layers + 2, sequences.size, model.hidden_size)
-        mode: Mode = "r+" if steps else "w+"
-        self._states: Floats = np.memmap(path, np.float32, mode, shape=shape)
-        if not steps:
-            self._embed()
+        self._path, self._newest = path, 0
+        if steps:
+            self._states: Floats = old_array(path, np.float32, shape, writable=True).view(
+                np.float32
+            )
+            return
+        self._states = new_array(path, np.float32, shape).view(np.float32)
+        self._embed()
+
+    @property
+    def newest(self) -> Region:
+        """The states or gradients that the last step left."""
+        return self._region(self._newest)
+
+    def _region(self, at: int) -> Region:
+        states = self._states[at]
+        return Region(states, self._path, at % len(self._states) * states.nbytes)
 
     def _chunks(self) -> Iterator[slice]:
         """Tokens of whole sequences."""
@@ -127,10 +145,13 @@ class _Run:
         for here in self._chunks():
             self._states[0, here] = embed(self._source, ids[here])
 
-    def forward(self, layer: int) -> None:
+    def forward(self, layer: int, journal: Journal) -> None:
+        """Take the states through a block; what went in is for the way back, and is kept."""
         block = self._block(layer)
         for here in self._chunks():
             self._states[layer + 1, here] = block.outputs(block.inside(self._states[layer, here]))
+        journal.keep(self._region(layer))
+        self._newest = layer + 1
 
     def turn(self) -> None:
         """The gradient with respect to what leaves the last block."""
@@ -142,24 +163,26 @@ class _Run:
         normed = rms_norm(hidden, gains, model.norm_epsilon)
         gradient, _ = label_gradient(self._source, normed, draws)
         self._states[-1] = rms_norm_backward(hidden, gains, model.norm_epsilon, gradient)
+        self._newest = -1
 
     def backward(self, layer: int) -> dict[Role, Floats]:
         """Take the gradient through a block; the output moments of its linear layers."""
         block = self._block(layer)
-        found: dict[Role, OutputMoments] = {}
+        by_role: dict[Role, OutputMoments] = {}
         old, new = -1, -2
         if (self._source.architecture.layers - layer) % 2 == 0:
             old, new = new, old
 
         def add(role: Role, gradient: Floats) -> None:
-            if role not in found:
-                found[role] = OutputMoments(gradient.shape[1])
-            found[role].add(gradient)
+            if role not in by_role:
+                by_role[role] = OutputMoments(gradient.shape[1])
+            by_role[role].add(gradient)
 
         for here in self._chunks():
             hidden, gradient = np.array(self._states[[layer, old], here])
             self._states[new, here] = block.backward(block.inside(hidden), gradient, add)
-        return {role: moments.blocks for role, moments in found.items()}
+        self._newest = new
+        return {role: moments.blocks for role, moments in by_role.items()}
 
     def _block(self, layer: int) -> Block:
         return Block(self._source, layer, self._sequences.shape[1])

@@ -16,7 +16,7 @@ from phiquant.quantization.feedback.rounder import ROWS
 
 @dataclass(frozen=True, slots=True)
 class FisherCost:
-    """Of the run over a sample of `sample` tokens, `length` a sequence."""
+    """The cost of the run over a sample of `sample` tokens, `length` a sequence."""
 
     architecture: Architecture
     sample: int
@@ -24,7 +24,7 @@ class FisherCost:
 
     @property
     def tokens(self) -> int:
-        """Tokens that the run is over: see `fisher.taken`."""
+        """Tokens over which the run goes: see `fisher.taken`."""
         return min(self.sample, max(1, fisher.TOKENS // self.length) * self.length)
 
     def way(self, way: str) -> int:
@@ -64,14 +64,14 @@ class FisherCost:
 
     @property
     def at_head(self) -> int:
-        """Anonymous bytes where it turns: states, normed, their gradients, and a band of the head
-        with its logits, shares and what these add to the gradient.
+        """Anonymous bytes at the head: states, normed states and their gradients, and a band of the
+        head with its logits, its probabilities and their part of the gradient.
         """
         states = 4 * self.tokens * self.architecture.hidden_size
         return 5 * states + 4 * (2 * LOGITS + BAND_WEIGHTS)
 
     def _rows(self) -> int:
-        """Outputs of a block's linear layers, whole bands of them."""
+        """Outputs of a block's linear layers, each layer's rounded up to whole bands."""
         return sum(-(-rows // ROWS) * ROWS for rows, _ in self._shapes())
 
     def _weights(self) -> int:

@@ -19,10 +19,11 @@ it. A job that was killed within a block finds the block's input as it was.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from phiquant.calibration.journal import Region
+from phiquant.host.mapped import new_array, old_array
 from phiquant.host.threads import for_each, multiply
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.phi.attention import attend
@@ -30,10 +31,8 @@ from phiquant.phi.linear import multiply_by_silu, rms_norm
 from phiquant.phi.rope import rotate, rotation
 from phiquant.phi.weights import Floats, Tokens
 
-Mode = Literal["r+", "w+"]
-
 CHUNK_TOKENS = 4096
-"""Tokens that are worked on at a time: long enough for matrix products at full speed."""
+"""Tokens that are worked on at a time: enough for matrix products at full speed."""
 
 LINEAR = (Role.QKV, Role.ATTENTION_OUTPUT, Role.GATE_UP, Role.DOWN)
 """The linear layers of a block, in the order in which a token passes them."""
@@ -51,30 +50,38 @@ class HiddenStates:
     """`sequences` (count, length) of token ids at some point of a network."""
 
     def __init__(
-        self, architecture: Architecture, sequences: Tokens, directory: Path, blocks: int = 0
+        self, architecture: Architecture, sequences: Tokens, path: Path, blocks: int = 0
     ) -> None:
-        """Make the files in `directory`, or go on with those that `blocks` done blocks left."""
+        """Make the files that begin with `path`, or go on with those that `blocks` done blocks
+        left. Raises OSError if the disk has no room for them.
+        """
         self.architecture = architecture
         self.sequences = sequences
         count, length = sequences.shape
         width = max(architecture.intermediate_size, architecture.heads * architecture.head_size)
         shape = (count, length, architecture.hidden_size)
-        mode: Mode = "r+" if blocks else "w+"
-        directory.mkdir(exist_ok=True)
-        self._states = [_mapped(directory / f"hidden-{at}", shape, mode) for at in range(2)]
+        self._paths = [path.with_name(f"{path.name}.hidden-{at}") for at in range(2)]
+        self._states = [_mapped(each, shape, old=blocks > 0) for each in self._paths]
         self._at = blocks % 2
-        self._left = _mapped(directory / "left", (count, length, width), mode)
+        self._left = _mapped(path.with_name(f"{path.name}.left"), (count, length, width))
         self._turn = rotation(architecture.rope, np.arange(length), length)
 
+    @property
+    def region(self) -> Region:
+        """The states where the sample is, and their file."""
+        return Region(self._states[self._at], self._paths[self._at])
+
     def chunks(self) -> Iterator[Chunk]:
-        """All sequences, a few at a time."""
+        """Chunks of all sequences, a few sequences each."""
         count, length = self.sequences.shape
         step = max(1, CHUNK_TOKENS // length)
         for first in range(0, count, step):
             yield Chunk(first, min(first + step, count))
 
     def embed(self, chunk: Chunk, rows: Floats) -> None:
-        """Begin: `rows` (tokens, hidden) are the embeddings of the chunk's tokens, in order."""
+        """Set the chunk's first states: `rows` (tokens, hidden), the embeddings of its tokens in
+        order.
+        """
         here = self._states[self._at][chunk.first : chunk.last]
         here[:] = rows.reshape(here.shape)
 
@@ -84,7 +91,7 @@ class HiddenStates:
         return here.reshape(-1, self.architecture.hidden_size)
 
     def inputs(self, chunk: Chunk, role: Role, gains: Floats | None) -> Floats:
-        """What the layer of `role` takes, (tokens, in); `gains` are those of the norm before it."""
+        """The inputs (tokens, in) of the layer of `role`; `gains` are of the norm before it."""
         here = slice(chunk.first, chunk.last)
         if role in (Role.QKV, Role.GATE_UP, Role.HEAD):
             assert gains is not None
@@ -113,7 +120,7 @@ class HiddenStates:
             multiply_by_silu(outputs[:, :inner], outputs[:, inner:], left[:, :inner])
 
     def passed(self, role: Role) -> None:
-        """All chunks went through the layer of `role`."""
+        """Note that all chunks went through the layer of `role`."""
         if role is Role.ATTENTION_OUTPUT:
             self._at = 1 - self._at
 
@@ -130,5 +137,10 @@ class HiddenStates:
             attend(queries[here], keys[here], values[here], model.sliding_window, into[here])
 
 
-def _mapped(path: Path, shape: tuple[int, ...], mode: Mode) -> Floats:
-    return np.memmap(path, np.float32, mode, shape=shape)
+def _mapped(path: Path, shape: tuple[int, ...], *, old: bool = False) -> Floats:
+    array = (
+        old_array(path, np.float32, shape, writable=True)
+        if old
+        else new_array(path, np.float32, shape)
+    )
+    return array.view(np.float32)

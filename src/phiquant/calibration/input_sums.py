@@ -1,4 +1,4 @@
-"""Means and mean squares of every matrix's inputs, channel by channel: what errors are worth.
+"""Means and mean squares of every matrix's inputs, channel by channel: they say what errors cost.
 
 The squared error that rounding W to W + D leaves in a layer's outputs, E|D x|², is the sum of
 D[i, j]² E[x[j]²] if the errors of different columns are independent. These mean squares are the
@@ -45,7 +45,7 @@ class InputSums:
         self._tokens[name] = self._tokens.get(name, 0) + len(inputs)
 
     def sums(self) -> dict[str, Sums]:
-        """What was collected, by the matrix's checkpoint name."""
+        """The sums so far, by the matrix's checkpoint name."""
         return {
             name: Sums(
                 squares.astype(np.float32),
@@ -56,9 +56,10 @@ class InputSums:
         }
 
     def inputs(self) -> dict[str, Inputs]:
-        """What the matrices' inputs are like, by the matrix's checkpoint name.
+        """Statistics of every matrix's inputs, by the matrix's checkpoint name.
 
-        From the sums as float32, as files store them: read back, they give these very means.
+        They are computed from sums in float32, as files store them: a file that is read back gives
+        the same statistics.
         """
         return {
             name: Inputs(
@@ -72,7 +73,7 @@ class InputSums:
     ) -> Iterator[int]:
         """Take in the inputs of every matrix of `source`; yields how many sequences are done."""
         reference = Reference(source, observe=self.add)
-        step = max(1, BATCH_TOKENS // max(len(one) for one in sequences))
+        step = max(1, BATCH_TOKENS // max(len(sequence) for sequence in sequences))
         for first in range(0, len(sequences), step):
             for hidden in reference.hidden_states(sequences[first : first + step]):
                 self.add(source.architecture.head_name, hidden)

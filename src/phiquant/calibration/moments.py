@@ -15,14 +15,14 @@ BAND = 512
 """Rows of the moments that one core adds to at a time."""
 
 ACROSS = 2048
-"""Columns of a product: what it makes before it is added stays in memory that is used again."""
+"""Columns of a product, so that the memory of its result is used again."""
 
 
 class Moments:
     """Means over tokens of what a layer's rounding depends on.
 
-    x (n,) are the inputs as the quantized network makes them, x' those of the original, and r
-    (rows,) by how much the residual stream that the layer adds to is behind the original's.
+    x (n,) are the inputs in the quantized network and x' those in the original; r (rows,) is what
+    the quantized network's residual stream lacks of the original's, where the layer adds to it.
     """
 
     def __init__(self, width: int) -> None:
@@ -34,7 +34,9 @@ class Moments:
     def add(
         self, inputs: Floats, original: Floats | None = None, behind: Floats | None = None
     ) -> None:
-        """Take in x (tokens, n), x' of that shape and r (tokens, rows), always the same ones."""
+        """Take in x (tokens, n), x' of that shape and r (tokens, rows); the same of them each
+        time.
+        """
         self._tokens += len(inputs)
         width = inputs.shape[1]
         _add(self._second, lambda here: inputs[:, here], inputs, symmetric=True)
@@ -77,9 +79,10 @@ def _or_zeros(sums: Floats | None, shape: tuple[int, int]) -> Floats:
 def _add(
     sums: Floats, left: Callable[[slice], Floats], right: Floats, *, symmetric: bool = False
 ) -> None:
-    """Add leftᵀ right to `sums`, of a `symmetric` product the diagonal and what lies right of it.
+    """Add leftᵀ right to `sums`; of a `symmetric` product only the diagonal and what is right of
+    it.
 
-    `left` gives some of the left factor's columns (tokens, columns).
+    `left` gives a slice of the left factor's columns, (tokens, columns).
     """
 
     def work(first: int) -> None:

@@ -14,12 +14,11 @@ import numpy.typing as npt
 
 from phiquant.calibration.divergence import logits_of, normalisers, slices
 from phiquant.host.threads import for_each, multiply
-from phiquant.phi.weights import Floats, WeightSource, row_bands
+from phiquant.phi.weights import Doubles, Floats, WeightSource, row_bands
 
 ROWS = 64
 """Tokens that one core works on at a time."""
 
-Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 
@@ -42,21 +41,21 @@ def label_gradient(source: WeightSource, inputs: Floats, draws: Doubles) -> tupl
             sums += passed[here]
             # What rounding leaves of the last draws falls to the last band.
             undrawn = labels[here] < 0
-            found = np.flatnonzero(undrawn & ((draws[here] < sums) | (last == rows)))
-            for at in found:
+            drawn = np.flatnonzero(undrawn & ((draws[here] < sums) | (last == rows)))
+            for at in drawn:
                 token = here.start + at
                 labels[token] = first + _place(shares[at], draws[token] - passed[token])
             passed[here] = sums
             part = np.empty_like(gradient[here])
             multiply(shares, weight.T, part)
             gradient[here] += part
-            found += here.start
-            gradient[found] -= weight[labels[found] - first]
+            drawn += here.start
+            gradient[drawn] -= weight[labels[drawn] - first]
     return gradient, labels
 
 
 def _normalise(logits: Floats, tops: Floats, totals: Doubles) -> Doubles:
-    """Make `logits` (tokens, rows) the probabilities that they stand for; their sums (tokens,)."""
+    """Turn `logits` (tokens, rows) into probabilities in place; returns their sums (tokens,)."""
     sums = np.empty(len(logits))
 
     def work(first: int) -> None:

@@ -29,12 +29,12 @@ from phiquant.quantization.grid import Grid
 
 ROWS = 256
 RUN = 16
-"""Rows that are looked at, in runs of neighbours."""
+"""Rows of a matrix that are rounded, and how many neighbours come from one place."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """The anchor's measurement of one matrix."""
+    """What rounding one matrix by the anchor does."""
 
     divergence: float
     """Nats a token."""
@@ -56,7 +56,7 @@ def sampled_rows(source: WeightSource, part: Part) -> Floats:
 
 
 def squared_error(weights: Floats, rounded: Floats, diagonal: Floats | None) -> float:
-    """Σ (rounded - weights)² times the `diagonal` (columns,), all alike without."""
+    """Σ (rounded - weights)², each column weighed by `diagonal` (columns,) if that is given."""
     errors = np.einsum("ij,ij->j", rounded - weights, rounded - weights, dtype=np.float64)
     return float(errors.sum() if diagonal is None else errors @ diagonal.astype(np.float64))
 

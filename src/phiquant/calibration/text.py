@@ -47,18 +47,20 @@ MIXTURE = (
 GOLDEN = (5**0.5 - 1) / 2
 
 CHARACTERS_PER_TOKEN = 16
-"""More than a token has on average in any text: a longer file is not encoded whole."""
+"""More characters than a token has on average in any text; a file with more is not encoded
+whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleRecord:
-    """What was calibrated on, as it is recorded."""
+    """The text that was calibrated on, as artifacts record it."""
 
     name: str
     sha256: str
-    """Of the file's bytes; of all files' bytes, in the order of the mixture, where shipped."""
+    """SHA-256 of the file's bytes; of the shipped text, of all files' bytes in the mixture's
+    order."""
     sequences: int
-    """How many there are; fewer than were asked for where the text ended."""
+    """The number of sequences; fewer than were asked for where the text ended."""
     length: int
     """Tokens in each."""
 
@@ -115,7 +117,7 @@ def read_sample(path: Path, tokenizer: Tokenizer, sequences: int, length: int) -
 
 
 def sample_of(tokenizer: Tokenizer, text: CalibrationText) -> CalibrationSample:
-    """What `text` asks for."""
+    """The sample that `text` asks for."""
     if text.file is None:
         return shipped_sample(tokenizer, text.sequences, text.length)
     return read_sample(text.file, tokenizer, text.sequences, text.length)
@@ -135,7 +137,7 @@ def _sample(chosen: tuple[Tokens, ...], name: str, digest: str, length: int) -> 
 
 
 def _begin(tokenizer: Tokenizer, sequences: int, length: int) -> tuple[int, ...]:
-    """What every sequence begins with, once the sizes make sense."""
+    """The tokens that every sequence begins with; InputError for sizes that make no sense."""
     if sequences < 1 or length < 2:
         raise InputError(
             "calibration needs at least one sequence of at least 2 tokens, "
@@ -202,16 +204,16 @@ def _cut(tokens: Sequence[int], begin: tuple[int, ...], length: int) -> list[Tok
 
 
 def _spread(cuts: list[Tokens]) -> list[Tokens]:
-    """In an order whose every first part lies evenly over the text.
+    """The cuts in an order of which every beginning lies evenly over the text.
 
-    Multiples of the golden ratio, less their whole parts: points of a low-discrepancy sequence.
+    They are ordered by the fractions of multiples of the golden ratio, a low-discrepancy sequence.
     """
     order = sorted(range(len(cuts)), key=lambda at: at * GOLDEN % 1.0)
     return [cuts[at] for at in order]
 
 
 def _in_turns(corpora: list[tuple[int, list[Tokens]]], count: int) -> Iterator[Tokens]:
-    """The next of the corpus that is furthest behind its share, until `count` or nothing left."""
+    """Up to `count` sequences, each the next of the corpus that is furthest behind its share."""
     total = sum(weight for weight, _ in corpora)
     taken = [0] * len(corpora)
     for step in range(1, count + 1):

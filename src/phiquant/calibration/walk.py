@@ -21,7 +21,7 @@ class Network(Protocol):
     states: HiddenStates
 
     def round(self, weight: Weight, values: Floats, moments: Moments) -> Floats:
-        """Round and keep `values` (out, in) of a weight; what the stored parts decode to."""
+        """Round and keep `values` (out, in) of a weight; returns what is decoded from storage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def walk_block(source: WeightSource, sides: Sides, layer: int) -> Iterator[Weigh
 
 
 def _through(values: Floats, sides: Sides, weight: Weight, norms: Floats | None) -> None:
-    """One layer: moments, rounding, and on."""
+    """Take the sample through one layer: gather its moments, round its weight, multiply by it."""
     moments = gather(sides, weight, norms)
     decoded = [
         network.round(weight, values, moment)

@@ -16,7 +16,7 @@ from math import prod
 import numpy as np
 
 from phiquant.calibration.anchor import Anchor, Perturbed
-from phiquant.calibration.divergence import Candidates, Sums, divergences
+from phiquant.calibration.divergence import Candidates, Nats, divergences
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.phi.fused import Part, matrices
 from phiquant.phi.reference import Observe, Reference, Stack
@@ -28,7 +28,7 @@ CHUNK_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Perturbation:
-    """The network with one matrix rounded."""
+    """A variant of the network: `part` is the matrix that is rounded, by `anchor`."""
 
     part: Part
     anchor: Anchor
@@ -51,10 +51,10 @@ class Wavefront:
         self._states = np.empty(size, np.float32)
         self._live = 0
 
-    def run(self, observe: Observe, advance: Callable[[int], None]) -> Sums:
-        """Nats (variants, tokens). `observe` sees the original; `advance` gets work done.
+    def run(self, observe: Observe, advance: Callable[[int], None]) -> Nats:
+        """The variants' divergences in nats, (variants, tokens).
 
-        The unit of work is that of `work`.
+        `observe` is told the original's inputs, `advance` the work done, in the unit of `work`.
         """
         original = Reference(self._source, observe=observe)
         hidden, stack = original.embedded(self._windows)
@@ -76,7 +76,7 @@ class Wavefront:
         return self._diverged(observe, advance)
 
     def _ride(self, layer: int, stack: Stack) -> None:
-        """Take the variants that are on their way through a layer."""
+        """Take the variants that were sent off before through a layer."""
         reference, step = Reference(self._source), max(1, CHUNK_TOKENS // stack.tokens)
         for first in range(1, self._live, step):
             riders = self._states[first : min(first + step, self._live)]
@@ -91,7 +91,7 @@ class Wavefront:
         ]
 
     def _add(self, hidden: Floats) -> Floats:
-        """The place of the next variant, filled with `hidden`."""
+        """Fill the states of the next variant with `hidden`, and return them."""
         place: Floats = self._states[self._live]
         place[:] = hidden
         self._live += 1
@@ -103,7 +103,7 @@ class Wavefront:
     def _perturbed(self, variant: Perturbation) -> Perturbed:
         return Perturbed(self._source, variant.part, variant.anchor)
 
-    def _diverged(self, observe: Observe, advance: Callable[[int], None]) -> Sums:
+    def _diverged(self, observe: Observe, advance: Callable[[int], None]) -> Nats:
         reference, name = Reference(self._source), self._source.architecture.head_name
         for state in self._states:
             state[:] = reference.normed(state)

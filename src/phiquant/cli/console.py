@@ -23,6 +23,12 @@ def harmless(text: str) -> str:
     return text.translate(CONTROLS)
 
 
+def out_as_is(text: str) -> None:
+    """Print lines that are to be copied, or that are laid out already: none is broken."""
+    if sys.stdout is not None:
+        sys.stdout.write(harmless(text) + "\n")
+
+
 def out(what: "RenderableType") -> None:
     """Print one renderable to stdout."""
     from rich.console import Console

@@ -1,32 +1,56 @@
 """`phiquant demo`."""
 
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from phiquant.cli.console import out
-from phiquant.cli.ending import Result
+from phiquant.cli.console import out, out_as_is
+from phiquant.cli.demo_advice import give_advice
+from phiquant.cli.demo_table import heading, line, table
+from phiquant.cli.ending import Result, announce, warn
 from phiquant.cli.progress import shown
 from phiquant.cli.wheel import find_wheel
 from phiquant.demo.demonstration import Demonstration, Row, demonstrate
-from phiquant.evaluation.bootstrap import Estimate
+from phiquant.host.staging import check_destination
 
 
-def demo_command(output: Path, wheel: Path | None, progress: bool) -> Result:
-    """Run the demonstration; it fails if any artifact does."""
-    with shown(progress) as on_progress:
-        found = demonstrate(find_wheel(wheel), output, on_progress=on_progress)
+def demo_command(output: Path, wheel: Path | None, *, progress: bool, as_json: bool) -> Result:
+    """Run the demonstration; it fails if any artifact does.
+
+    Rows are shown as soon as they are measured: on a terminal in a table that grows above the
+    progress, elsewhere in lines, which are then not printed again.
+    """
+    check_destination(output)
+    rows: list[Row] = []
+    began, times = time.monotonic(), []
+    streams = (sys.stdout, sys.stderr)
+    on_terminal = all(stream is not None and stream.isatty() for stream in streams)
+    growing = progress and not as_json and on_terminal
+    in_lines = not growing and not as_json
+
+    def on_row(row: Row) -> None:
+        if in_lines:
+            announce(lambda: out_as_is(line(row) if rows else f"{heading()}\n{line(row)}"))
+        rows.append(row)
+        times.append(time.monotonic() - began)
+
+    model = find_wheel(wheel, warn) if progress else find_wheel(wheel)
+    with shown(progress, (lambda: table(rows)) if growing else None) as on_progress:
+        whole = demonstrate(model, output, on_row, on_progress)
     failed = [
-        row.made.path for row in found.rows if row.verification and not row.verification.passed
+        row.made.path for row in whole.rows if row.verification and not row.verification.passed
     ]
     failure = f"failed verification: {', '.join(map(str, failed))}" if failed else None
-    return Result(_document(found), lambda: _render(found, output), failure)
+    took = times[0], times[-1]
+    return Result(_document(whole, took), lambda: _render(whole, took, growing), failure)
 
 
-def _document(found: Demonstration) -> dict[str, Any]:
+def _document(whole: Demonstration, took: tuple[float, float]) -> dict[str, Any]:
     return {
-        "rescaling": found.unchanged.as_json(),
+        "seconds": dict(zip(("first", "all"), took, strict=True)),
+        "rescaling": whole.unchanged.as_json(),
         "artifacts": [
             {
                 "path": str(row.made.path),
@@ -37,63 +61,48 @@ def _document(found: Demonstration) -> dict[str, Any]:
                 "bits_per_weight": row.made.plan.bits_per_weight,
                 "verification": row.verification.as_json() if row.verification else None,
             }
-            for row in found.rows
+            for row in whole.rows
         ],
     }
 
 
-def _render(found: Demonstration, output: Path) -> None:
-    table = Table(
-        "runtime", "precision", "type", "MB", "bits", "KL divergence", "top-1", "tokens/s"
-    )
-    for column in table.columns[3:]:
-        column.justify = "right"
-    for row in found.rows:
-        table.add_row(*_cells(row))
-    out(table)
-    for row in found.rows:
-        if row.verification and row.verification.answer:
-            said = " ".join(row.verification.answer.text.split())
-            out(f"{row.made.plan.target} {row.precision}: {said}")
-    for note in sorted({_measured_elsewhere(row) for row in found.rows} - {""}):
+def _render(whole: Demonstration, took: tuple[float, float], with_table: bool) -> None:
+    if with_table:
+        out(table(whole.rows))
+    out("")
+    for note in _notes(whole):
         out(note)
-    out(
+    out(f"The first artifact was measured after {took[0]:.0f} s, the last after {took[1]:.0f} s.")
+    give_advice(whole.rows)
+
+
+def _notes(whole: Demonstration) -> Iterator[str]:
+    yield _positions(whole.rows)
+    yield from sorted({_measured_elsewhere(row) for row in whole.rows} - {""})
+    yield (
         "The model is SmolLM2-135M-Instruct as a Phi-3 network, every channel re-scaled at random "
         "so that the 4-bit grid it was stored on is gone. The function is the same: KL divergence "
-        f"{found.unchanged.mean.value:.1e} to the network as published."
-    )
-    out(f"The artifacts are in {output}.")
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    plan, found = row.made.plan, row.verification
-    cells = (
-        plan.target,
-        row.precision.upper(),
-        plan.type,
-        f"{plan.nbytes / 1e6:.1f}",
-        f"{plan.bits_per_weight:.2f}",
-    )
-    if found is None or found.figures is None or found.answer is None:
-        return (*cells, "runtime not installed" if found is None else "does not run", "", "")
-    return (
-        *cells,
-        _short(found.figures.mean),
-        f"{100 * found.figures.top1_agreement.value:.1f} %",
-        f"{found.answer.tokens_per_second:.1f}",
+        f"{whole.unchanged.mean.value:.1e} to the network as published, over "
+        f"{whole.unchanged.positions:,} positions."
     )
 
 
-def _short(figure: Estimate) -> str:
-    """Two digits of the figure and one of its standard error, to fit a table's cell."""
-    return f"{figure.value:.2g} ± {figure.error:.1g}" if figure.value else "0"
+def _positions(rows: tuple[Row, ...]) -> str:
+    """Over how many positions the figures of each precision were taken."""
+    counts: dict[int, dict[str, None]] = {}
+    for row in rows:
+        if row.verification is not None and row.verification.figures is not None:
+            names = counts.setdefault(row.verification.figures.positions, {})
+            names[row.precision.upper()] = None
+    told = (f"{count:,} positions for {' and '.join(names)}" for count, names in counts.items())
+    return f"KL divergence in nats a token, ± its standard error: {', '.join(told)}."
 
 
 def _measured_elsewhere(row: Row) -> str:
-    found = row.verification
-    if found is None or found.measured_in is None or found.measured_in == found.runtime:
+    verification = row.verification
+    if verification is None or verification.measured_in in (None, verification.runtime):
         return ""
     return (
-        f"{found.runtime} is slow here: a short run in it agreed with {found.measured_in}, and its "
-        "divergence and top-1 above come from the latter."
+        f"{verification.runtime} is slow here: a short run in it agreed with "
+        f"{verification.measured_in}, and its divergence and top-1 above come from the latter."
     )

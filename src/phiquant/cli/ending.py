@@ -144,10 +144,11 @@ def _code(error: BaseException) -> int:
 
 def _sentence(error: BaseException) -> str:
     where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+    notes = "; ".join(getattr(error, "__notes__", ()))
     if isinstance(error, PhiquantError):
-        return in_options(str(error))
+        return in_options("; ".join(filter(None, (str(error), notes))))
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; nothing unfinished was left behind"
+        return f"interrupted; {notes or 'nothing unfinished was left behind'}"
     if _lacks_memory(error):
         return "the machine ran out of memory; close other programs, or lift this one's limit"
     if _lacks_disk(error):

@@ -197,6 +197,25 @@ def inspect(
 
 
 @app.command()
+def clean(
+    directory: Annotated[Path, typer.Argument(help="Where artifacts were to be made.")] = Path(),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List, and remove nothing.")] = False,
+    keep_journals: Annotated[
+        bool,
+        typer.Option(
+            "--keep-journals", help="Leave what an interrupted calibration can go on with."
+        ),
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Remove what jobs that were killed left beside their destinations."""
+    with ending(json) as emit:
+        from phiquant.cli.cleaning import clean_command
+
+        emit(clean_command(directory, dry_run=dry_run, keep_journals=keep_journals))
+
+
+@app.command()
 def demo(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Where the demo's artifacts go.")
@@ -212,7 +231,7 @@ def demo(
     with ending(json) as emit:
         from phiquant.cli.demonstration import demo_command
 
-        emit(demo_command(output, wheel, not quiet))
+        emit(demo_command(output, wheel, progress=not quiet, as_json=json))
 
 
 def main() -> None:

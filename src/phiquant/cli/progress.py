@@ -3,29 +3,41 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from phiquant.progress import OnProgress, Progress, ignore
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+REDRAWN, REDRAWN_WHOLE = 10, 2
+"""Times a second that the moving line is drawn, alone or with what stands above it."""
 
 PLAIN_SECONDS = 5.0
 """Plain lines come at most this often."""
 
 
 @contextmanager
-def shown(wanted: bool) -> Iterator[OnProgress]:
-    """Yield a listener that shows progress, or ignores it."""
+def shown(
+    wanted: bool, above: "Callable[[], RenderableType] | None" = None
+) -> Iterator[OnProgress]:
+    """Yield a listener that shows progress, or ignores it.
+
+    On a terminal, what `above` makes stands above the moving line, and goes with it at the end.
+    """
     if not wanted or sys.stderr is None:
         yield ignore
     elif sys.stderr.isatty():
-        with _live() as listener:
+        with _live(above) as listener:
             yield listener
     else:
         yield PlainLines()
 
 
 @contextmanager
-def _live() -> Iterator[OnProgress]:
+def _live(above: "Callable[[], RenderableType] | None") -> Iterator[OnProgress]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -38,6 +50,12 @@ def _live() -> Iterator[OnProgress]:
     )
     from rich.progress import Progress as RichProgress
 
+    class Display(RichProgress):
+        def get_renderables(self) -> "Iterable[RenderableType]":
+            if above is not None:
+                yield above()
+            yield from super().get_renderables()
+
     columns = (
         TextColumn("{task.description:<12}"),
         BarColumn(),
@@ -47,19 +65,23 @@ def _live() -> Iterator[OnProgress]:
         TimeRemainingColumn(),
     )
     counted = (*columns[:3], TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as display:
+    # What stands above takes longer to draw, time that the work is not to miss.
+    rate = REDRAWN if above is None else REDRAWN_WHOLE
+    console = Console(stderr=True)
+    with Display(*columns, console=console, transient=True, refresh_per_second=rate) as display:
         stage = ""
         task = TaskID(0)
 
         def listen(progress: Progress) -> None:
             nonlocal stage, task
-            if progress.stage != stage:  # a stage that comes again starts anew
+            new = progress.stage != stage
+            if new:  # a stage that comes again starts anew
                 if stage:
                     display.remove_task(task)
                 stage = progress.stage
                 display.columns = columns if progress.unit == "B" else counted
                 task = display.add_task(stage, total=progress.total)
-            display.update(task, completed=progress.done, total=progress.total)
+            display.update(task, completed=progress.done, total=progress.total, refresh=new)
 
         yield listen
 

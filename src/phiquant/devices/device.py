@@ -5,7 +5,6 @@ Values only; `reading` checks them as they are read from the tables, `table` fin
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from phiquant.planning.precision import Precision
@@ -20,10 +19,6 @@ class Refusal:
 
     types: tuple[str, ...]
     why: str
-
-    def covers(self, type: str) -> bool:
-        """Whether `type` is among those refused."""
-        return any(fnmatchcase(type, pattern) for pattern in self.types)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +36,6 @@ class Engine:
     basis: str
     most_context: int | None = None
     """The longest context it can be given, in tokens; None for no limit of its own."""
-
-    def refusal(self, type: str) -> str | None:
-        """Why it does not take `type`; None if it does."""
-        return next((one.why for one in self.refuses if one.covers(type)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +56,14 @@ class Device:
     """One of CLASSES."""
     memory_gib: float
     usable_gib: float
-    """What a model with its cache may take."""
+    """Memory that a model with its cache may take."""
     bandwidth_gbs: float
-    """Of the memory that holds the model, at its peak."""
+    """Peak bandwidth of the memory that holds the model."""
     engines: tuple[Engine, ...]
-    """The preferred first."""
+    """Engines, the preferred first."""
     source: str
     verified: bool
-    """Whether memory and bandwidth were looked up; otherwise they are from memory."""
+    """Whether memory and bandwidth were looked up at the source; else they were not checked."""
     absent: tuple[Absent, ...] = ()
     features: tuple[str, ...] = ()
     """Instruction sets, where they are known."""

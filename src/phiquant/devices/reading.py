@@ -65,7 +65,7 @@ def read_devices(
 def resolve(
     name: str, document: Table, known: Mapping[str, Table], where: str, seen: tuple[str, ...] = ()
 ) -> Table:
-    """The device's table, completed by the one that it is `like`."""
+    """The device's table, with what it lacks taken from the table that `like` names."""
     table = document.get(name, known.get(name))
     if not isinstance(table, dict):
         raise InputError(f"{where}: expected a table [{name}], found {table!r:.60}")
@@ -87,7 +87,7 @@ def _device(name: str, table: Table, where: str, engines: Mapping[str, Engine]) 
     memory, usable = _positive(table, "memory_gib", where), _positive(table, "usable_gib", where)
     if usable > memory:
         raise InputError(f"{where}: usable_gib {usable:g} is more than memory_gib {memory:g}")
-    unknown = [one for one in table["engines"] if one not in engines]
+    unknown = [engine for engine in table["engines"] if engine not in engines]
     if unknown or not table["engines"]:
         raise InputError(
             f"{where}: engines should be among {', '.join(engines)}; found "
@@ -100,11 +100,12 @@ def _device(name: str, table: Table, where: str, engines: Mapping[str, Engine]) 
         memory_gib=memory,
         usable_gib=usable,
         bandwidth_gbs=_positive(table, "bandwidth_gbs", where),
-        engines=tuple(engines[one] for one in table["engines"]),
+        engines=tuple(engines[engine] for engine in table["engines"]),
         source=table["source"],
         verified=table.get("verified", False),
         absent=tuple(
-            Absent(**_texts(one, ("engine", "why"), where)) for one in table.get("refuses", [])
+            Absent(**_texts(refusal, ("engine", "why"), where))
+            for refusal in table.get("refuses", [])
         ),
         features=tuple(map(str, table.get("features", []))),
     )
@@ -124,13 +125,15 @@ def _engine(name: str, table: object, where: str) -> Engine:
     if efficiency > 1:
         raise InputError(f"{where}: efficiency is a share of the bandwidth, found {efficiency:g}")
     for types in table["types"].values():
-        if not isinstance(types, list) or not all(isinstance(one, str) for one in types):
+        if not isinstance(types, list) or not all(isinstance(name, str) for name in types):
             raise InputError(f"{where}: types should list names, found {types!r:.60}")
     refuses = []
-    for one in table.get("refuses", []):
-        if not isinstance(one, dict) or not isinstance(one.get("types"), list):
-            raise InputError(f"{where}: a refusal needs types and why, found {one!r:.60}")
-        refuses.append(Refusal(tuple(map(str, one["types"])), _texts(one, ("why",), where)["why"]))
+    for refusal in table.get("refuses", []):
+        if not isinstance(refusal, dict) or not isinstance(refusal.get("types"), list):
+            raise InputError(f"{where}: a refusal needs types and why, found {refusal!r:.60}")
+        refuses.append(
+            Refusal(tuple(map(str, refusal["types"])), _texts(refusal, ("why",), where)["why"])
+        )
     return Engine(
         name=name,
         target=table["target"],

@@ -27,17 +27,17 @@ def _documents() -> Mapping[str, Mapping[str, Any]]:
 @cache
 def devices() -> Mapping[str, Device]:
     """The shipped devices, by name, class by class."""
-    found: dict[str, Device] = {}
+    known: dict[str, Device] = {}
     for name, document in _documents().items():
-        found |= read_devices(document, f"{name}.toml", engines(), {})
-    return found
+        known |= read_devices(document, f"{name}.toml", engines(), {})
+    return known
 
 
 def read_user_devices(path: Path) -> Mapping[str, Device]:
     """The devices of a user's file; it may bring engines of its own. Raises InputError."""
     document = read_toml(path)
     own = document.pop("engine", {})
-    known = {name: table for one in _documents().values() for name, table in one.items()}
+    known = {name: table for shipped in _documents().values() for name, table in shipped.items()}
     available = {**engines(), **read_engines(own, str(path))}
     return read_devices(document, str(path), available, known)
 
@@ -66,11 +66,11 @@ def find_device(word: str) -> Device:
 
 
 def _of_file(path: Path, name: str) -> Device:
-    found = read_user_devices(path)
-    if name in found:
-        return found[name]
-    if not name and len(found) == 1:
-        return next(iter(found.values()))
+    described = read_user_devices(path)
+    if name in described:
+        return described[name]
+    if not name and len(described) == 1:
+        return next(iter(described.values()))
     raise RequestError(
-        f"{path} describes {', '.join(found) or 'no device'}; say which: {path}:NAME"
+        f"{path} describes {', '.join(described) or 'no device'}; say which: {path}:NAME"
     )

@@ -29,7 +29,7 @@ FEATURES = (
 )  # fmt: skip
 """Instruction sets that the runtimes have kernels for, as Linux spells them."""
 COPY_BYTES = 64 << 20
-"""Per core: far more than its share of the last cache."""
+"""Bytes that each core copies: far more than its share of the last cache."""
 COPY_ROUNDS = 5
 
 
@@ -63,7 +63,7 @@ def processor() -> str:
 
 
 def features() -> tuple[str, ...]:
-    """Those of FEATURES that the processor has; empty where the system does not say."""
+    """The FEATURES that the processor has; empty where the system does not say."""
     match = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
     words = set(match[1].split()) if match else set()
     return tuple(name for name in FEATURES if name in words)
@@ -86,7 +86,9 @@ def _engines() -> tuple[tuple[Engine, ...], tuple[Absent, ...]]:
     arm = platform.machine().lower() in ("arm64", "aarch64")
     metal = arm and sys.platform == "darwin"
     names = ["mlx-metal", "gguf-metal"] if metal else []
-    names += [f"openvino-{one.lower()}" for one in _openvino_devices() if one in ("GPU", "NPU")]
+    names += [
+        f"openvino-{device.lower()}" for device in _openvino_devices() if device in ("GPU", "NPU")
+    ]
     names += ["gguf-cpu-arm" if arm else "gguf-cpu-x86", "onnx-cpu"]
     if not arm:
         names.append("openvino-cpu")
@@ -107,7 +109,7 @@ def _openvino_devices() -> list[str]:
 
 def _nvidia_card() -> str:
     try:
-        found = subprocess.run(
+        ended = subprocess.run(
             ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"],
             capture_output=True,
             text=True,
@@ -116,7 +118,7 @@ def _nvidia_card() -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return found.stdout.splitlines()[0].strip() if found.returncode == 0 and found.stdout else ""
+    return ended.stdout.splitlines()[0].strip() if ended.returncode == 0 and ended.stdout else ""
 
 
 def _cpuinfo() -> str:

@@ -19,6 +19,8 @@ from phiquant.targets.target import Runner
 
 SHORT_RUN = 64
 """Tokens of the run."""
+SLOW_RUN = 16
+"""The same of a slow runtime, which takes about as long for each of them as for a new token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,12 @@ class Parity:
 
 
 def measure_parity(runner: Runner, decoded: Reference, tokens: Tokens) -> Parity:
-    """Run the first `SHORT_RUN` of `tokens` through both.
+    """Run the first `SHORT_RUN` of `tokens`, or `SLOW_RUN`, through both.
 
     Raises ArtifactError where the artifact's weights, finite as they are, give logits that are
     not.
     """
-    tokens = tokens[:SHORT_RUN]
+    tokens = tokens[: SLOW_RUN if runner.slow else SHORT_RUN]
     with np.errstate(over="ignore", invalid="ignore"):
         expected = decoded.logits(tokens)
     if not np.isfinite(expected).all():

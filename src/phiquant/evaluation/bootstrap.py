@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Doubles = npt.NDArray[np.float64]
+from phiquant.phi.weights import Doubles
+
 Counts = npt.NDArray[np.int64]
 
 FEWEST_BLOCKS = 32
@@ -44,7 +45,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """What was measured at each of n neighbouring positions, in their order.
+    """The measurements at n neighbouring positions, in their order.
 
     The losses (nats) may be one fewer than the divergences: a window's last position predicts
     no token of the text.
@@ -111,7 +112,7 @@ def _cut(window: Positions, first: int, last: int) -> Positions:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """Blocks, reduced to what a draw of them needs: sums by block, and divergences in order."""
+    """What a draw of blocks needs to know of them: sums by block, and divergences in order."""
 
     sizes: Counts
     predictions: Counts
@@ -141,7 +142,7 @@ class _Sample:
 
 
 def _figures(sample: _Sample, draw: Counts) -> Doubles:
-    """The values of `Figures`, in order, with each block counted as often as it was drawn."""
+    """The values of `Figures` in their order, each block counted as often as it was drawn."""
     taken = draw > 0  # 0 * inf would be NaN
     times = draw[taken]
     positions, predictions = times @ sample.sizes[taken], times @ sample.predictions[taken]

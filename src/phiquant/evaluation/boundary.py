@@ -75,9 +75,9 @@ def check_boundary(
     long, own = expected.rope.long, artifact.architecture
     if long is None or long.original_positions >= expected.max_positions:
         return None
-    obstacle = _obstacle(runner, expected, long.original_positions)
-    if obstacle:
-        return Check("LongRoPE", Outcome.UNOBSERVED, obstacle)
+    hindered = obstacle(runner, expected, long.original_positions)
+    if hindered:
+        return Check("LongRoPE", Outcome.UNOBSERVED, hindered)
     sequence = np.resize(tokens, long.original_positions + 1).astype(np.int32)
     sides = _sides(runner, Networks.of(artifact, expected), sequence, limit)
     found = "; ".join(side.finding for side in sides)
@@ -96,7 +96,8 @@ def check_boundary(
     )
 
 
-def _obstacle(runner: Runner, architecture: Architecture, length: int) -> str:
+def obstacle(runner: Runner, architecture: Architecture, length: int) -> str:
+    """Why a sequence of `length` tokens is not asked of the runtime; empty where it is."""
     weights = sum(int(np.prod(weight.shape)) for weight in architecture.weights())
     if runner.slow and weights * length > SLOW_WORK:
         return f"{length} tokens of this model take too long in the runtime on this machine"

@@ -6,12 +6,10 @@ row's is the one with which the checkpoint's row fits the stored one best, in th
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from phiquant.phi.architecture import Architecture, Role, Weight
-from phiquant.phi.weights import Floats
+from phiquant.phi.weights import Doubles, Floats
 
-Doubles = npt.NDArray[np.float64]
 """A corrupt weight's factor may be beyond float32."""
 
 FEEDS = {

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from phiquant.errors import ArtifactError
 from phiquant.evaluation.check import Check, Outcome, failed, passed
-from phiquant.evaluation.parity import check_tokens
+from phiquant.evaluation.parity import first_difference
 from phiquant.evaluation.rendering import Messages, Rendered, render
 from phiquant.phi.tokenizer.chat import chat_text
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
@@ -27,6 +27,7 @@ TEMPLATE, PROMPT = "chat template", "chat prompt"
 
 SHOWN = 40
 """Characters that are shown of a disagreement."""
+SHOWN_TOKENS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,25 @@ def check_chat(runner: Runner, tokenizer: Tokenizer) -> Iterator[Check]:
     yield _check_template(runner, tokenizer, expected)
     special = [token.text for token in tokenizer.definition.added]
     prompt = expected.rendered.text or chat_text(CONVERSATION, special)
-    tokens = check_tokens(runner, tokenizer, [prompt])
-    yield Check(PROMPT, tokens.outcome, f"of the model's own chat prompt, {tokens.finding}")
+    yield _check_prompt(runner.tokenize(prompt), tokenizer.encode(prompt))
+
+
+def _check_prompt(found: list[int], expected: list[int]) -> Check:
+    if found == expected:
+        return passed(PROMPT, f"the model's own prompt gives the same {len(expected)} tokens")
+    at = first_difference(found, expected)
+    shown = slice(at, at + SHOWN_TOKENS)
+    return failed(
+        PROMPT,
+        f"the model's own prompt is tokenized otherwise: from token {at} on {found[shown]}, "
+        f"expected {expected[shown]}",
+    )
 
 
 def _expected(template: str, tokenizer: Tokenizer) -> _Expected:
     """The whole conversation; without the system's turn where the template refuses that."""
     whole = _rendered(template, CONVERSATION, tokenizer)
-    if whole.text is None:
+    if whole.refused:
         rest = _rendered(template, CONVERSATION[1:], tokenizer)
         if rest.text is not None:
             return _Expected(CONVERSATION[1:], rest)
@@ -99,21 +111,36 @@ def _check_engine(runner: Runner, tokenizer: Tokenizer, messages: Messages, text
             Outcome.UNOBSERVED,
             f"{right}; the runtime's template engine is not installed here",
         )
-    turns = f"{len(messages)} turns"
     found, text = (_without_begin(prompt, tokenizer) for prompt in (found, text))
+    turns = f"the runtime renders {len(messages)} turns"
     if found == text:
-        return passed(TEMPLATE, f"the runtime renders {turns} as the model's template does")
+        return passed(TEMPLATE, f"{turns} as the model's template does")
+    differing = _difference(found, text)
     if runner.tokenize(found) == tokenizer.encode(text):
         return passed(
             TEMPLATE,
-            f"the runtime renders {turns} to the same tokens as the model's template does, in "
-            f"another text: {_difference(found, text)}",
+            f"{turns} to the same tokens as the model's template, in another text: {differing}",
         )
+    what = "the conversation"
+    if messages[0]["role"] == "system" and _agrees(runner, tokenizer, messages[1:]):
+        what = "the system's turn, and only that,"
     return Check(
         TEMPLATE,
         Outcome.LIMITED,
-        f"{right}, but the runtime's own engine renders it otherwise: {_difference(found, text)}",
+        f"{right}, but the runtime's own engine renders {what} otherwise: {differing}",
     )
+
+
+def _agrees(runner: Runner, tokenizer: Tokenizer, messages: Messages) -> bool:
+    """Whether the runtime renders `messages` as the model's own template does."""
+    expected = _rendered(tokenizer.special.chat_template or "", messages, tokenizer).text
+    try:
+        found = runner.render(messages)
+    except ArtifactError:
+        return False
+    if found is None or expected is None:
+        return False
+    return _without_begin(found, tokenizer) == _without_begin(expected, tokenizer)
 
 
 def _without_begin(prompt: str, tokenizer: Tokenizer) -> str:
@@ -130,9 +157,6 @@ def _sentence(error: ArtifactError) -> str:
 
 
 def _difference(found: str, expected: str) -> str:
-    shared = zip(found, expected, strict=False)
-    short = min(len(found), len(expected))
-    at = next((at for at, (a, b) in enumerate(shared) if a != b), short)
-    return (
-        f"from character {at} on {found[at : at + SHOWN]!r}, expected {expected[at : at + SHOWN]!r}"
-    )
+    at = first_difference(found, expected)
+    shown = slice(at, at + SHOWN)
+    return f"from character {at} on {found[shown]!r}, expected {expected[shown]!r}"

@@ -13,7 +13,7 @@ from phiquant.quantization.grid import Floats
 
 @dataclass(frozen=True, slots=True)
 class TextMeasurement:
-    """The figures, and the places in the text where the candidate would end it."""
+    """The figures over a text, and the places where the candidate would end it."""
 
     figures: Divergence
     likely_ends: dict[int, LikelyEnd]
@@ -31,12 +31,12 @@ def measure(
     """
     meter = DivergenceMeter()
     likely: dict[int, LikelyEnd] = {}
-    for at, found in enumerate(candidate):
+    for at, logits in enumerate(candidate):
         tokens, true = truth.windows[at], truth.logits(at)
-        check_vocabulary(found, true)
-        meter.add(true, found, tokens)
-        for end, place in likely_ends(tokens, found, ends).items():
-            if end not in likely or place.margin > likely[end].margin:
+        check_vocabulary(logits, true)
+        meter.add(true, logits, tokens)
+        for end, place in likely_ends(tokens, logits, ends).items():
+            if end not in likely or len(place.prompt) < len(likely[end].prompt):
                 likely[end] = place
         advance()
     return TextMeasurement(meter.result(), likely)

@@ -40,7 +40,7 @@ class Divergence(Figures):
     """Positions at which the candidate's logits held an infinity or a NaN."""
 
     def as_json(self) -> dict[str, Any]:
-        """Plain numbers; what is not finite becomes None, which JSON can hold."""
+        """The figures as plain numbers; None for what is not finite, which JSON cannot hold."""
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
 
@@ -125,7 +125,9 @@ def _measure(
 
 
 class _Comparison:
-    """Compares two rows of logits; its buffers stay, for memory anew costs more than the sums."""
+    """Compares rows of logits in buffers that are used again: new memory would cost more than the
+    arithmetic.
+    """
 
     def __init__(self, vocabulary: int) -> None:
         self._buffers = np.empty((3, vocabulary))

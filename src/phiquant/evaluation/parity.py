@@ -34,7 +34,7 @@ def check_tokens(runner: Runner, tokenizer: Encoder, corpus: Iterable[str]) -> C
             f"{len(texts)} texts give the same {total} tokens as the checkpoint's tokenizer",
         )
     text, found, expected = min(faults, key=lambda fault: len(fault[0]))
-    at = _first_difference(found, expected)
+    at = first_difference(found, expected)
     return failed(
         "tokens",
         f"{len(faults)} of {len(texts)} texts are tokenized otherwise than by the checkpoint's "
@@ -59,6 +59,7 @@ def check_spacing(runner: Runner, tokenizer: Encoder, corpus: Iterable[str]) -> 
     )
 
 
-def _first_difference(found: Sequence[int], expected: Sequence[int]) -> int:
+def first_difference(found: Sequence[object], expected: Sequence[object]) -> int:
+    """The first place where two sequences differ: the end of the shorter where it begins both."""
     shared = zip(found, expected, strict=False)
     return next((at for at, (a, b) in enumerate(shared) if a != b), min(len(found), len(expected)))

@@ -11,7 +11,7 @@ from pathlib import Path
 from phiquant.host.child import ask
 
 PROGRAM = Path(__file__).with_name("template_program.py")
-SECONDS = 10.0
+SECONDS = 30.0
 CHARACTERS = 1 << 20
 
 Messages = Sequence[Mapping[str, str]]
@@ -24,6 +24,8 @@ class Rendered:
 
     text: str | None
     obstacle: str = ""
+    refused: bool = False
+    """Whether the template itself raised an error: it may take another conversation."""
 
 
 def render(template: str, messages: Messages, tokens: Mapping[str, str]) -> Rendered:
@@ -40,4 +42,5 @@ def render(template: str, messages: Messages, tokens: Mapping[str, str]) -> Rend
     answer = ask(PROGRAM, request, SECONDS)
     if answer.document is None:
         return Rendered(None, answer.messages[-300:])
-    return Rendered(answer.document.get("text"), str(answer.document.get("obstacle", "")))
+    text = answer.document.get("text")
+    return Rendered(text, str(answer.document.get("obstacle", "")), refused=text is None)

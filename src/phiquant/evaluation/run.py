@@ -22,6 +22,7 @@ from phiquant.evaluation.structure import serves_only
 from phiquant.evaluation.text import shipped_text
 from phiquant.evaluation.thresholds import Limit, limit_for
 from phiquant.evaluation.truth import ReferenceFigures, hidden_states
+from phiquant.evaluation.window import check_window
 from phiquant.phi.reference import Reference
 from phiquant.phi.tokenizer.chat import chat_prompt
 from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
@@ -77,13 +78,15 @@ def run(
     measured = _measure(runner, decoded, truth, on_progress)
     checks.append(_check_divergence(measured.figures, limit, settings))
     prompt = chat_prompt(QUESTION, special.values())
-    answer = runner.generate(_prompt_tokens(prompt, tokenizer), settings.answer)
+    limit_of_answer = max(1, settings.answer // 2) if runner.slow else settings.answer
+    answer = runner.generate(_prompt_tokens(prompt, tokenizer), limit_of_answer)
     ends = {end: tokenizer.definition.pieces[end] for end in tokenizer.special.ends}
     checks.append(check_generation(runner, measured.likely_ends, ends, answer))
     if settings.boundary:
         text = np.concatenate(truth.windows)
-        boundary = check_boundary(runner, artifact, expected, text, limit)
-        checks += [boundary] if boundary else []
+        for check in (check_boundary, check_window):
+            found = check(runner, artifact, expected, text, limit)
+            checks += [found] if found else []
     return Run(
         checks=tuple(checks),
         runtime=runner.runtime,
@@ -98,11 +101,12 @@ def run(
 def limits_of_run(target: Target[Any], truth: ReferenceFigures, settings: Settings) -> Limits:
     """What the runtime may take for all of it, in memory and time."""
     architecture = truth.checkpoint.architecture
-    long = architecture.rope.long
-    across = long.original_positions + 1 if long and settings.boundary else 0
-    window = len(truth.windows[0])
-    tokens = (len(truth.windows) + 2) * window + 2 * across + settings.answer
-    return limits_for(target, architecture, max(window + settings.answer, across), tokens)
+    long, sliding = architecture.rope.long, architecture.sliding_window
+    lengths = [len(truth.windows[0]) + settings.answer] * (len(truth.windows) + len(STRESS))
+    if settings.boundary:  # two sequences across LongRoPE's, one across the window's
+        lengths += [long.original_positions + 1] * 2 if long else []
+        lengths += [2 * sliding] if sliding else []
+    return limits_for(target, architecture, max(lengths), sum(lengths))
 
 
 def _check_tokens(

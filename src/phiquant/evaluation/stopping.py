@@ -31,7 +31,7 @@ class LikelyEnd:
 
 
 def likely_ends(tokens: Tokens, logits: Floats, ends: Collection[int]) -> dict[int, LikelyEnd]:
-    """For each end token that leads after a prefix of `tokens`, the clearest such prefix.
+    """For each end token that clearly leads after a prefix of `tokens`, the shortest such prefix.
 
     `logits` has shape (tokens, vocabulary).
     """
@@ -40,7 +40,7 @@ def likely_ends(tokens: Tokens, logits: Floats, ends: Collection[int]) -> dict[i
     for at in np.flatnonzero(np.isin(leaders, list(ends))):
         second, first = np.partition(logits[at], -2)[-2:]
         end, margin = int(leaders[at]), float(first - second)
-        if margin > MARGIN and (end not in found or margin > found[end].margin):
+        if margin > MARGIN and end not in found:  # places come in their order
             found[end] = LikelyEnd(tokens[: at + 1].copy(), margin)
     return found
 

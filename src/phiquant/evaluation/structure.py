@@ -28,6 +28,10 @@ from phiquant.phi.weights import row_bands
 from phiquant.targets.form import Request
 from phiquant.targets.target import Artifact, Target
 
+COMPARED = 1 << 18
+"""Weights that are compared at a time: they stay in a core's cache through all steps, which takes
+a third of the time that 64 MiB take."""
+
 FLOAT_TOLERANCE = 1e-6
 """Relative; formats store these numbers as float32."""
 
@@ -144,7 +148,8 @@ def _bands(weight: Weight) -> Iterator[tuple[int, int | None]]:
     if len(weight.shape) == 1:
         yield 0, None
     else:
-        yield from row_bands(*weight.shape)
+        rows, columns = weight.shape
+        yield from row_bands(rows, columns, COMPARED)
 
 
 def check_extra(artifact: Artifact, target: Target[Any], checkpoint: Checkpoint) -> Check:

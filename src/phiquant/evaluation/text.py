@@ -32,7 +32,7 @@ class EvaluationText:
 
     @property
     def sha256(self) -> str:
-        """Of the text's UTF-8 bytes."""
+        """SHA-256 of the text's UTF-8 bytes."""
         return sha256(self.content.encode()).hexdigest()
 
 

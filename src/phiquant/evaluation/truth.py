@@ -1,4 +1,4 @@
-"""`ReferenceFigures`: what the FP32 reference says about a text, computed once for many artifacts.
+"""`ReferenceFigures`: the FP32 reference's figures over a text, computed once for many artifacts.
 
 Kept are not the logits (800 kB a token with Phi-4-mini's vocabulary) but what goes into the
 head (12 kB a token). The logits of one window are made from them whenever they are asked for,
@@ -68,8 +68,15 @@ class ReferenceFigures:
         """The reference's logits (tokens, vocabulary) of a window."""
         return self.forward.head(self.hidden[window])
 
+    def first(self, windows: int) -> "ReferenceFigures":
+        """The same over the first `windows` of the windows: what they hold is not computed anew."""
+        kept = self.windows[:windows]
+        positions = sum(len(window) - 1 for window in kept)
+        sample = replace(self.sample, windows=len(kept), positions=positions)
+        return replace(self, sample=sample, windows=kept, hidden=self.hidden[:windows])
+
     def with_long_factors(self, on_progress: OnProgress = ignore) -> "ReferenceFigures":
-        """The same with LongRoPE's long factors at every length, for artifacts that serve long
+        """The figures with LongRoPE's long factors at every length, for artifacts that serve long
         sequences only: windows then compare as parts of long sequences would.
         """
         architecture = self.checkpoint.architecture

@@ -44,6 +44,8 @@ class Answer:
 
 def ask(program: Path, request: object, seconds: float) -> Answer:
     """Run `program` with `request` (any JSON value), at most so many seconds."""
+    if not sys.executable:  # Python is embedded in another program
+        return Answer(None, "this Python cannot start another")
     run = f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')"
     try:
         ended = subprocess.run(

@@ -59,6 +59,14 @@ def hash_mapped(
     return hashes
 
 
+def hash_array(array: npt.NDArray[np.generic]) -> str:
+    """BLAKE3, in hexadecimal, of an array's bytes in row-major order."""
+    from blake3 import blake3
+
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return str(blake3(flat.data, max_threads=blake3.AUTO).hexdigest())
+
+
 class BackgroundHashes:
     """`hash_mapped` in a thread of its own, from the start on; leaving the block ends it.
 

@@ -6,13 +6,14 @@ the interpreter with its libraries; mapped pages of the checkpoint are not count
 takes them back at will. How much waits depends on the disk; the most that can is taken. Kernels
 that are compiled on first use leave 50 to 150 MB more in that one process; they are compiled here,
 so that what is free is asked for after that. benchmarks/job_memory.py measures whole jobs.
-*Time* is measured: one band of random weights is rounded onto every grid
-of the plans, and the rate extrapolated to all weights and cores.
+*Time* is measured, once in a process: one band of random weights is rounded onto every grid of the
+plans, and the rate extrapolated to all weights and cores.
 """
 
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -22,7 +23,6 @@ from phiquant.host.cores import cores
 from phiquant.job.streaming import AHEAD, BAND, STRETCH, WAITING
 from phiquant.planning.forecast import Forecast
 from phiquant.planning.plan import Plan
-from phiquant.quantization.grid import Grid
 from phiquant.targets.streamed_file import SYNC_EVERY
 from phiquant.targets.table import target
 
@@ -117,7 +117,7 @@ def _waiting(plans: Sequence[Plan]) -> int:
 
 def _seconds(plans: Sequence[Plan]) -> float:
     rounding = sum(
-        weights * _seconds_a_weight(target(plan.target).grids[grid])
+        weights * _seconds_a_weight(plan.target, grid)
         for plan in plans
         for grid, weights in _weights_by_grid(plan).items()
     )
@@ -132,8 +132,10 @@ def _weights_by_grid(plan: Plan) -> Counter[str]:
     return counts
 
 
-def _seconds_a_weight(grid: Grid) -> float:
+@cache
+def _seconds_a_weight(target_name: str, grid_name: str) -> float:
     """Of one core, by rounding a band of random weights; the first round compiles the kernels."""
+    grid = target(target_name).grids[grid_name]
     rows = np.random.default_rng(0).normal(0, 0.02, (BAND // 1024 // 4, 1024)).astype(np.float32)
     grid.encode(rows[:8])
     best, until = float("inf"), time.perf_counter() + SECONDS_A_GRID

@@ -21,7 +21,7 @@ from phiquant.calibration.cost import HEAD_TOKENS, Cost, product_rate, rescaling
 from phiquant.calibration.fisher import gather_output_moments
 from phiquant.calibration.hidden_states import HiddenStates
 from phiquant.calibration.input_sums import InputSums
-from phiquant.calibration.journal import Journal, keep
+from phiquant.calibration.journal import Journal, Region, keep
 from phiquant.calibration.moments import Moments
 from phiquant.calibration.walk import Sides, gather, walk_block
 from phiquant.phi.architecture import Architecture, Role, Weight
@@ -97,7 +97,7 @@ def calibrate(
         for weight in walk_block(source, run.sides, layer):
             done += cost.layer(weight)
             cost.report(done, on_progress)
-        journal.complete(layer + 1)
+        journal.complete(layer + 1, run.states())
     run.finish()
     cost.report(cost.total, on_progress)
     return source
@@ -179,13 +179,19 @@ class _Run:
         self._architecture: Architecture = source.architecture
 
         def states(name: str) -> HiddenStates:
-            return HiddenStates(
-                self._architecture, sequences, journal.directory / name, journal.blocks
-            )
+            path = journal.directory / name
+            return HiddenStates(self._architecture, sequences, path, journal.blocks)
 
         networks = [_Network(one, states(one.name), method, journal) for one in wanted]
         self.sides = Sides(states("original") if method.looks_at_original else None, networks)
         self._networks = networks
+
+    def states(self) -> list[Region]:
+        """The sample's states in every network: what the next block begins with."""
+        streams = [network.states for network in self._networks]
+        return [
+            one.region for one in ([self.sides.original] if self.sides.original else []) + streams
+        ]
 
     def begin(self) -> None:
         """Round the embeddings, and embed the sample."""

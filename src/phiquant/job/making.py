@@ -16,11 +16,11 @@ from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.errors import RequestError, ResourceError
 from phiquant.evaluation.manifest import Manifest
 from phiquant.host.hashes import BackgroundHashes
-from phiquant.host.staging import staged
+from phiquant.host.staging import held, staged
 from phiquant.job.order import order
 from phiquant.job.prospect import Prospect, prepare
 from phiquant.job.room import require_room
-from phiquant.job.rounding import Roundings, calibrated
+from phiquant.job.rounding import Job, Roundings, calibrated
 from phiquant.job.streaming import Outlet, stream
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import Plan
@@ -84,9 +84,12 @@ def carry_out(
     asked = [(one.recipe, one.plan) for one in made]
     with (
         _disk_errors(output),
+        held(output) as place,
         BackgroundHashes(checkpoint.mapped) as hashes,
-        calibrated(checkpoint, asked, prospect.evidence, output, on_progress) as rounding,
-        staged(output) as scratch,
+        calibrated(
+            checkpoint, asked, prospect.evidence, Job(place, hashes), on_progress
+        ) as rounding,
+        staged(place) as scratch,
     ):
         inside = [scratch / one.path.relative_to(output) for one in made]
         written = _write(checkpoint, made, inside, rounding, on_progress)
@@ -94,6 +97,7 @@ def carry_out(
             calibration = prospect.evidence.as_json(one.recipe)
             manifest = Manifest.describe(source, hashes.result(), one.recipe, one.plan, calibration)
             write_records(directory, manifest, known)
+        checkpoint.check_unchanged()
     return made
 
 
@@ -123,9 +127,12 @@ def _disk_errors(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(
-                f"the disk at {output.absolute().parent} filled up, and nothing was left behind; "
-                "make room, or choose another `output`"
-            ) from error
-        raise
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        full = ResourceError(
+            f"the disk at {output.absolute().parent} filled up; make room, or choose another "
+            "`output`"
+        )
+        for note in getattr(error, "__notes__", ()):
+            full.add_note(note)
+        raise full from error

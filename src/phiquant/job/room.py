@@ -7,6 +7,7 @@ from typing import cast
 
 from phiquant.errors import PhiquantError
 from phiquant.host.memory import available_memory
+from phiquant.host.remains import kept_bytes
 from phiquant.host.staging import free_bytes
 from phiquant.job.forecast import SPARE, require_disk, require_memory
 from phiquant.job.prospect import Prospect, make_plans
@@ -17,7 +18,7 @@ from phiquant.recipe import Recipe
 def require_room(prospect: Prospect, output: Path) -> None:
     """ResourceError, with what would fit, if the machine has too little memory or disk."""
     require_memory(prospect.forecast, available_memory())
-    free = free_bytes(output)
+    free = free_bytes(output) + kept_bytes(output)  # which this job would take over, or remove
     place = str(output.absolute().parent)
     require_disk(prospect.forecast, free, place, _fitting(prospect, free))
 

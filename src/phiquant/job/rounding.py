@@ -11,17 +11,22 @@ that go with it. Otherwise, and by `fast`, vectors are stored as they are.
 
 import hashlib
 import json
+import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from phiquant import __version__
 from phiquant.calibration.input_sums import InputSums
 from phiquant.calibration.journal import Journal
 from phiquant.calibration.text import CalibrationSample
+from phiquant.host.hashes import BackgroundHashes, hash_array
+from phiquant.host.staging import Place, held, staged_file
 from phiquant.job.evidence import BALANCED_SEQUENCES, Evidence
 from phiquant.job.layerwise import Calibration, Wanted, calibrate
 from phiquant.job.streaming import Rounding
@@ -71,55 +76,88 @@ def calibrated(
     checkpoint: Checkpoint,
     asked: Sequence[tuple[Recipe, Plan]],
     evidence: Evidence,
-    output: Path,
+    job: "Job",
     on_progress: OnProgress,
 ) -> Iterator[Roundings]:
     """Do what the recipes' qualities ask for before the writing; yield how each row is rounded.
 
-    A calibrated run keeps its journal beside `output`. It is removed when the block ends well;
-    after anything else the same request finds it and goes on. An importance matrix is written
-    when the block ends well.
+    A calibrated run keeps its journal beside the destination. It is removed when the block ends
+    well; after anything else the same request finds it and goes on. An importance matrix is written
+    before anything is yielded, and appears when the block ends well.
     """
     sample = evidence.sample
     inputs: Mapping[str, Inputs] = {}
-    found = journal = None
-    if evidence.importance is not None:
-        inputs = evidence.importance.inputs
-    elif any(recipe.quality == "balanced" for recipe, _ in asked) or evidence.imatrix is not None:
-        assert sample is not None
-        found = gathered(checkpoint, sample, on_progress)
-        inputs = found.inputs()
-    networks: dict[str, Rescaled] = {}
-    if any(recipe.quality == "balanced" and recipe.rescaling for recipe, _ in asked):
-        networks["balanced"] = Rescaled(checkpoint, even_factors(checkpoint, inputs))
-    best = [(recipe, plan) for recipe, plan in asked if recipe.quality == "best"]
-    if sample is not None and best:
-        method = Method(rescaling=best[0][0].rescaling)  # they agree: see `order`
-        journal = Journal(
-            output.parent / f".{output.name}.calibration", _key(checkpoint, best, sample, method)
+    with ExitStack() as stack:
+        if evidence.importance is not None:
+            inputs = evidence.importance.inputs
+        elif evidence.imatrix is not None or any(one.quality == "balanced" for one, _ in asked):
+            assert sample is not None
+            sums = gathered(checkpoint, sample, on_progress)
+            inputs = sums.inputs()
+            if evidence.imatrix is not None:
+                _write_imatrix(_staged_matrix(stack, evidence.imatrix, job.place), sums, sample)
+        networks: dict[str, Rescaled] = {}
+        if any(recipe.quality == "balanced" and recipe.rescaling for recipe, _ in asked):
+            networks["balanced"] = Rescaled(checkpoint, even_factors(checkpoint, inputs))
+        best = [(recipe, plan) for recipe, plan in asked if recipe.quality == "best"]
+        journal = None
+        if sample is not None and best:
+            method = Method(rescaling=best[0][0].rescaling)  # they agree: see `order`
+            key = journal_key(checkpoint, job.hashes.result(), best, sample, method)
+            journal = stack.enter_context(_journal(job.place, key))
+            wanted = [wanted_for(recipe, plan) for recipe, plan in best]
+            over = Calibration(np.stack(sample.tokens), method)
+            networks["best"] = calibrate(checkpoint, wanted, over, journal, on_progress)
+        yield _Chosen(asked, inputs, networks, journal)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a job holds while it works: its destination's lock, and the hashes in the making."""
+
+    place: Place
+    hashes: BackgroundHashes
+
+
+@contextmanager
+def _journal(place: Place, key: str) -> Iterator[Journal]:
+    """The journal of a calibrated run, removed if the block ends normally."""
+    journal = Journal(place.journal, key)
+    try:
+        yield journal
+    except BaseException as error:
+        error.add_note(
+            f"what was calibrated is kept in {place.journal}: the same command goes on with it, "
+            "`phiquant clean` removes it"
         )
-        wanted = [wanted_for(recipe, plan) for recipe, plan in best]
-        over = Calibration(np.stack(sample.tokens), method)
-        networks["best"] = calibrate(checkpoint, wanted, over, journal, on_progress)
-    with_codes = {recipe.target for recipe, plan in asked if _has_codes(recipe, plan)}
+        raise
+    shutil.rmtree(journal.directory)
 
-    def rounding(recipe: Recipe, row: PlanRow) -> Rounding:
+
+class _Chosen:
+    """How each row is rounded, by its recipe's quality."""
+
+    def __init__(
+        self,
+        asked: Sequence[tuple[Recipe, Plan]],
+        inputs: Mapping[str, Inputs],
+        networks: Mapping[str, Rescaled],
+        journal: Journal | None,
+    ) -> None:
+        self._inputs, self._networks, self._journal = inputs, networks, journal
+        self._with_codes = {recipe.target for recipe, plan in asked if _has_codes(recipe, plan)}
+
+    def __call__(self, recipe: Recipe, row: PlanRow) -> Rounding:
         grid = target(recipe.target).grids[row.grid]
-        network = networks.get(recipe.quality) if recipe.rescaling else None
-        if row.source is None or row.role is None or recipe.target not in with_codes:
+        network = self._networks.get(recipe.quality) if recipe.rescaling else None
+        if row.source is None or row.role is None or recipe.target not in self._with_codes:
             return rounded(grid)
-        if recipe.quality == "best" and journal is not None and not row.role.is_norm:
-            return kept(journal, recipe.target, row, grid)
-        met = inputs.get(row.source) if recipe.quality == "balanced" else None
+        if recipe.quality == "best" and self._journal is not None and not row.role.is_norm:
+            return kept(self._journal, recipe.target, row, grid)
+        inputs = self._inputs.get(row.source) if recipe.quality == "balanced" else None
         if network is None:
-            return rounded(grid, met)
-        return rescaled(network, row.source, grid, met)
-
-    yield rounding
-    if evidence.imatrix is not None and found is not None and sample is not None:
-        _write_imatrix(evidence.imatrix, found, sample)
-    if journal is not None:
-        shutil.rmtree(journal.directory)
+            return rounded(grid, inputs)
+        return rescaled(network, row.source, grid, inputs)
 
 
 def gathered(
@@ -133,13 +171,24 @@ def gathered(
     return found
 
 
-def _write_imatrix(path: Path, found: InputSums, sample: CalibrationSample) -> None:
+def _staged_matrix(stack: ExitStack, path: Path, job: Place) -> tuple[Path, str]:
+    """Where to write the importance matrix that is to appear at `path` when `stack` is left well,
+    and the suffix that it will have.
+    """
+    if job.destination.absolute() in path.absolute().parents:
+        return stack.enter_context(staged_file(job, path)), path.suffix
+    place = stack.enter_context(held(path))
+    return stack.enter_context(staged_file(place)), path.suffix
+
+
+def _write_imatrix(to: tuple[Path, str], sums: InputSums, sample: CalibrationSample) -> None:
+    new, suffix = to
     entries = {
-        name: ImatrixEntry(sums.squares, sums.tokens, sums.plain)
-        for name, sums in found.sums().items()
+        name: ImatrixEntry(each.squares, each.tokens, each.plain)
+        for name, each in sums.sums().items()
     }
     over = ImatrixDataset(sample.record.name, sample.record.length)
-    importance_files().write(path, entries, over)
+    importance_files().write(new, entries, over, suffix)
 
 
 def _has_codes(recipe: Recipe, plan: Plan) -> bool:
@@ -153,19 +202,27 @@ def wanted_for(recipe: Recipe, plan: Plan) -> Wanted:
     return Wanted(recipe.target, plan.by_source, target(recipe.target).grids)
 
 
-def _key(
+def journal_key(
     checkpoint: Checkpoint,
+    weights: Mapping[str, str],
     asked: Sequence[tuple[Recipe, Plan]],
     sample: CalibrationSample,
     method: Method,
-) -> dict[str, object]:
-    """What a journal is good for: the same weights, plans, text and method."""
-    plans = json.dumps([plan.as_json() for _, plan in asked], sort_keys=True)
-    return {
-        "files": [
-            [path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in checkpoint.files
-        ],
-        "plans": hashlib.sha256(plans.encode()).hexdigest(),
-        "sample": sample.record.as_json(),
+) -> str:
+    """What a journal is good for: everything that decides the bytes that a calibrated run leaves.
+
+    `weights` are the hashes of the checkpoint's files. The key is a hash, so that what is read back
+    is what was written, whatever JSON makes of a tuple.
+    """
+    content = {
+        "phiquant": __version__,
+        "packages": {name: version(name) for name in ("numpy", "numba")},
+        "processor": platform.machine(),
+        "config": checkpoint.config,
+        "weights": weights,
+        "plans": [plan.as_json() for _, plan in asked],
+        "tokens": hash_array(np.stack(sample.tokens)),
         "method": asdict(method),
     }
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.errors import CheckpointError
+from phiquant.host.file_state import FileState, file_state, is_still
 from phiquant.phi.agreement import check_agreement
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import read_architecture, read_config
+from phiquant.phi.listed import listed
 from phiquant.phi.model_name import name_directory
 from phiquant.phi.safetensors_file import SafetensorsTensor, map_file, read_ahead, tensor_view
 from phiquant.phi.tensor_names import architecture_names
@@ -45,6 +47,8 @@ class Checkpoint:
     """The weight files, each mapped once: pages that were seen stay within reach."""
     notes: tuple[str, ...] = ()
     """How the files were read where that is not plain: for the plan of every artifact."""
+    states: Mapping[Path, FileState] = field(default_factory=dict, repr=False, compare=False)
+    """The weight files as they were when they were mapped."""
     _made: dict[Callable[..., object], object] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -65,6 +69,7 @@ class Checkpoint:
         architecture = read_architecture(config)
         files = find_weight_files(directory, config)
         stored, renamings = architecture_names(read_tensors(files))
+        states = {path: file_state(path) for path in {each.path for each in stored.values()}}
         mapped = {path: map_file(path) for path in {tensor.path for tensor in stored.values()}}
         settled = settle_head(architecture, stored, mapped)
         check_agreement(settled.architecture, settled.tensors, files)
@@ -78,6 +83,7 @@ class Checkpoint:
             settled.tensors,
             mapped,
             (*files.notes, *renamings, *settled.notes),
+            states,
         )
 
     @cached_property
@@ -90,6 +96,18 @@ class Checkpoint:
         if make not in self._made:
             self._made[make] = make(self)
         return self._made[make]  # type: ignore[return-value]
+
+    def check_unchanged(self) -> None:
+        """CheckpointError if a weight file is another than it was when the checkpoint was opened.
+
+        What was read since, and what was hashed, need not be the same then.
+        """
+        changed = [path.name for path, state in self.states.items() if not is_still(path, state)]
+        if changed:
+            raise CheckpointError(
+                f"{listed(changed)} in {self.directory} changed while it was read; run the command "
+                "again once nothing writes to the checkpoint"
+            )
 
     @property
     def files(self) -> tuple[Path, ...]:

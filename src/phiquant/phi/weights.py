@@ -13,6 +13,7 @@ import numpy.typing as npt
 from phiquant.phi.architecture import Architecture
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Tokens = npt.NDArray[np.int32]
 """Token ids."""
 
@@ -69,8 +70,8 @@ def rows_from(
         start += count
 
 
-def row_bands(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    """Row ranges of a (rows, columns) weight with at most `BAND_WEIGHTS` weights each."""
-    step = max(1, BAND_WEIGHTS // columns)
+def row_bands(rows: int, columns: int, most: int = BAND_WEIGHTS) -> Iterator[tuple[int, int]]:
+    """Row ranges of a (rows, columns) weight with at most `most` weights each."""
+    step = max(1, most // columns)
     for first in range(0, rows, step):
         yield first, min(first + step, rows)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.phi.safetensors_file import RAW_DTYPES
 
 EXPONENT_MASK = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000}
@@ -20,13 +20,13 @@ WEIGHT_DTYPES = tuple(EXPONENT_MASK)
 """The element types that weights may be stored in."""
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _widen_bf16(bits: npt.NDArray[np.uint16], out: npt.NDArray[np.uint32]) -> None:
     for i in range(bits.size):
         out[i] = np.uint32(bits[i]) << np.uint32(16)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _largest_bits(bits: npt.NDArray[Any], mask: Any) -> Any:  # noqa: ANN401
     largest = bits.dtype.type(0)
     for i in range(bits.size):

@@ -1,4 +1,4 @@
-"""Bits where they count: a plan whose tensors share a budget so that the output suffers least.
+"""A plan whose tensors share a budget of bytes so that the output suffers least.
 
 Every tensor that may be stored in several ways brings its offers, each with exact bytes and a
 predicted effect on the output; effects of different tensors add up. One offer a tensor is then a
@@ -22,7 +22,7 @@ EVALUATIONS = 6
 """Plans that are tried at most for a divergence."""
 
 CLOSE = 0.9
-"""The share of a permitted divergence that is good enough to stop at."""
+"""The share of a permitted divergence from which on a plan is good enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Offer:
 
 
 Offers = Mapping[str, Sequence[Offer]]
-"""By `PlanRow.output`; a row without offers stays as it is planned."""
+"""Offers by `PlanRow.output`; a row without any stays as it is planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Allocation:
     predicted: float
     """Nats a token, the sum of the tensors' effects."""
     measured: float | None = None
-    """Nats a token as they were evaluated, where they were."""
+    """Nats a token as they were measured; None where they were not."""
 
 
 def within_bits(plan: Plan, offers: Offers, bits: float) -> Allocation:
@@ -84,9 +84,9 @@ def within_divergence(plan: Plan, offers: Offers, nats: float) -> Allocation:
     return _allocated(plan, offers, chosen)
 
 
-def checked(found: Allocation, evaluate: Callable[[Plan], float]) -> Allocation:
-    """The same with what `evaluate` gives for it."""
-    return replace(found, measured=evaluate(found.plan))
+def checked(allocation: Allocation, evaluate: Callable[[Plan], float]) -> Allocation:
+    """The allocation with the divergence that `evaluate` measures."""
+    return replace(allocation, measured=evaluate(allocation.plan))
 
 
 def until_within(
@@ -124,7 +124,7 @@ def until_within(
 def _next_aim(
     aim: float, measured: float, nats: float, held: Allocation | None, failed: float | None
 ) -> float:
-    """The prediction to try next: in proportion, but between what held and what failed."""
+    """The prediction to try next: scaled by the measurement, between what held and failed."""
     proportional = aim * (nats / measured if measured > 0 else 4.0) * (1 + CLOSE) / 2
     if held is None or failed is None:
         return proportional
@@ -134,7 +134,7 @@ def _next_aim(
 
 
 def _best(plan: Plan, offers: Offers, nats: float, evaluate: Callable[[Plan], float]) -> Allocation:
-    """The best that is on offer, if that will do."""
+    """The plan of least divergence on offer; RequestError if even that diverges too far."""
     best = within_divergence(plan, offers, _least_effect(offers))
     measured = evaluate(best.plan)
     if measured > nats:
@@ -160,11 +160,13 @@ def _fixed(plan: Plan, offers: Offers) -> int:
 
 
 def _sizes(offers: Offers) -> list[Reals]:
-    return [np.array([float(one.row.nbytes) for one in offered]) for offered in offers.values()]
+    return [np.array([float(offer.row.nbytes) for offer in offered]) for offered in offers.values()]
 
 
 def _effects(offers: Offers) -> list[Reals]:
-    return [np.array([one.effect for one in offered], np.float64) for offered in offers.values()]
+    return [
+        np.array([offer.effect for offer in offered], np.float64) for offered in offers.values()
+    ]
 
 
 def _allocated(plan: Plan, offers: Offers, chosen: Sequence[int]) -> Allocation:
@@ -177,22 +179,24 @@ def _allocated(plan: Plan, offers: Offers, chosen: Sequence[int]) -> Allocation:
 
 
 def _reason(offered: Sequence[Offer], chosen: Offer) -> str:
-    """What the last step up to the chosen offer saves for its bytes, and what the next would."""
-    here = _saving(offered, chosen, upwards=False)
-    there = _saving(offered, chosen, upwards=True)
+    """A sentence: what the last step up to the chosen offer saves for its bytes, and the next
+    would.
+    """
+    last_step = _saving(offered, chosen, upwards=False)
+    next_step = _saving(offered, chosen, upwards=True)
     bits = 8 * chosen.row.nbytes / chosen.row.weights
-    saved = "the least on offer" if here is None else f"{here:.2g} nats saved per MB"
-    following = "none better is on offer" if there is None else f"the next step {there:.2g}"
+    saved = "the least on offer" if last_step is None else f"{last_step:.2g} nats saved per MB"
+    following = "none better is on offer" if next_step is None else f"the next step {next_step:.2g}"
     return f"{bits:.2f} bits: {saved}, {following}"
 
 
 def _saving(offered: Sequence[Offer], chosen: Offer, *, upwards: bool) -> float | None:
     """Nats a MB of the step between `chosen` and the nearest corner of the offers' hull."""
-    one = frontier(
+    best = frontier(
         np.array([offer.effect for offer in offered]),
         np.array([float(offer.row.nbytes) for offer in offered]),
     )
-    corners = [offered[int(one.items[at])] for at in hull(one.weights, one.values)]
+    corners = [offered[int(best.items[at])] for at in hull(best.weights, best.values)]
     size = chosen.row.nbytes
     if upwards:
         others = [corner for corner in corners if corner.row.nbytes > size][:1]

@@ -14,8 +14,8 @@ from phiquant.planning.plan import Plan, PlanRow
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """How an artifact is run: tokens of context that there must be room for, and at most how many
-    of them come at once, as a prompt; and on what.
+    """How an artifact is run: the tokens of context that must fit, how many of them come at once,
+    as a prompt, at most, and on which provider.
     """
 
     context: int
@@ -28,7 +28,7 @@ class Footprint:
     """Peak memory of the process (resident pages, the mapped ones of the weights included)."""
 
     weights: int
-    """As they are stored, mapped or read; what is mapped and never touched is not in it."""
+    """Stored weights, mapped or read; pages that are mapped and never touched do not count."""
     copies: int
     """Weights that the runtime holds once more, in a form of its own."""
     cache: int
@@ -40,8 +40,8 @@ class Footprint:
     cache_type: str
     """Element type of keys and values: "f16", "f32", "u8"."""
     released: int = 0
-    """Of all these, mapped weights that are not read again once they are copied: they count in
-    the peak, and the system takes them back when it needs the room."""
+    """Mapped weights that are not read again once they are copied: they count in the peak, and the
+    system takes them back when it needs the room."""
 
     @property
     def total(self) -> int:
@@ -69,7 +69,7 @@ def multiplied(plan: Plan) -> int:
 
 
 def multiplied_weights(plan: Plan) -> int:
-    """The same in weights."""
+    """The number of weights in these matrices."""
     return sum(row.weights for row in _matrices(plan))
 
 

@@ -8,11 +8,11 @@ class Forecast:
     """Bytes and seconds."""
 
     disk: int
-    """Free space that must be there: tensors to the byte, and a spare for everything else."""
+    """Disk space that must be free: tensors to the byte, and a reserve for everything else."""
     memory: int
-    """At most so much anonymous memory; mapped pages of the checkpoint are not in it."""
+    """Anonymous memory at most; mapped pages of the checkpoint are not in it."""
     seconds: float
-    """About how long rounding and writing take; the first look at the weights is not in it."""
+    """Expected time of rounding and writing; the survey of the weights before it is not in it."""
 
     def as_json(self) -> dict[str, float]:
         """The figures under their names."""

@@ -21,10 +21,10 @@ Reals = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 FIRST_SLACK = 2.0**-20
-"""Where the threshold starts, as a share of what there is to choose."""
+"""The threshold's first distance from the relaxed optimum, as a share of the spread of values."""
 
 ROUNDING = 2.0**-48
-"""What sums of float64 may differ by when they are added up in another order."""
+"""The relative difference that float64 sums may have when they are added up in another order."""
 
 
 class Steps(NamedTuple):
@@ -53,15 +53,15 @@ def choose(
     0; sums are float64, exact for whole numbers below 2^48.
     """
     classes = [frontier(v, w) for v, w in zip(values, weights, strict=True)]
-    least = sum(float(one.weights[0]) for one in classes)
+    least = sum(float(items.weights[0]) for items in classes)
     if least > capacity:
         return None
     capacity += ROUNDING * least
     # The classes with the most to choose come first, so that bounds tell early.
     order = sorted(range(len(classes)), key=lambda i: classes[i].values[-1] - classes[i].values[0])
     chosen = _search([classes[i] for i in order], capacity)
-    found = dict(zip(order, chosen, strict=True))
-    return tuple(int(classes[i].items[found[i]]) for i in range(len(classes)))
+    places = dict(zip(order, chosen, strict=True))
+    return tuple(int(classes[i].items[places[i]]) for i in range(len(classes)))
 
 
 def frontier(values: Reals, weights: Reals) -> _Class:
@@ -91,9 +91,9 @@ def _above(a: int, b: int, c: int, weights: Reals, values: Reals) -> bool:
 
 def _search(classes: Sequence[_Class], capacity: float) -> list[int]:
     bounds = _relaxations(classes)
-    spread = float(sum(one.values[0] - one.values[-1] for one in classes))
+    spread = float(sum(items.values[0] - items.values[-1] for items in classes))
     relaxed = float(np.interp(capacity, bounds[0][0], bounds[0][1]))
-    largest = float(sum(np.abs(one.values).max() for one in classes))
+    largest = float(sum(np.abs(items.values).max() for items in classes))
     slack = spread * FIRST_SLACK + largest * ROUNDING
     while True:
         chosen = _within(classes, capacity, bounds, relaxed + slack)
@@ -104,32 +104,33 @@ def _search(classes: Sequence[_Class], capacity: float) -> list[int]:
 
 
 def _relaxations(classes: Sequence[_Class]) -> list[tuple[Reals, Reals]]:
-    """For the classes from each one on: weights and the least relaxed values within them.
+    """For the classes from the first on, from the second on, and so forth: weights, and the least
+    relaxed value within each.
 
-    The last entry is that of no classes.
+    The last entry is for no classes at all.
     """
     steps = _steps(classes)
-    found = []
+    relaxations = []
     for first in range(len(classes) + 1):
         rest = steps.owner >= first
-        weight = sum(float(one.weights[0]) for one in classes[first:])
-        value = sum(float(one.values[0]) for one in classes[first:])
-        found.append(
+        weight = sum(float(items.weights[0]) for items in classes[first:])
+        value = sum(float(items.values[0]) for items in classes[first:])
+        relaxations.append(
             (
                 np.cumsum(np.append(weight, steps.weight[rest])),
                 np.cumsum(np.append(value, steps.value[rest])),
             )
         )
-    return found
+    return relaxations
 
 
 def _steps(classes: Sequence[_Class]) -> Steps:
     """All hulls' steps, those first that gain most for their weight."""
     weight, value, owner = [], [], []
-    for at, one in enumerate(classes):
-        corners = hull(one.weights, one.values)
-        weight.append(np.diff(one.weights[corners]))
-        value.append(np.diff(one.values[corners]))
+    for at, items in enumerate(classes):
+        corners = hull(items.weights, items.values)
+        weight.append(np.diff(items.weights[corners]))
+        value.append(np.diff(items.values[corners]))
         owner.append(np.full(len(corners) - 1, at))
     steps = Steps(np.concatenate(weight), np.concatenate(value), np.concatenate(owner))
     order = np.argsort(steps.value / steps.weight, kind="stable")
@@ -145,9 +146,9 @@ def _within(
     """The best choice of a value up to `threshold`, None if there is none."""
     weights, values = np.zeros(1), np.zeros(1)
     trail: list[tuple[Indices, Indices]] = []
-    for at, one in enumerate(classes):
-        heavier = (weights[:, None] + one.weights).reshape(-1)
-        dearer = (values[:, None] + one.values).reshape(-1)
+    for at, items in enumerate(classes):
+        heavier = (weights[:, None] + items.weights).reshape(-1)
+        dearer = (values[:, None] + items.values).reshape(-1)
         rest_weights, rest_values = bounds[at + 1]
         room = capacity - heavier
         bound = dearer + np.interp(room, rest_weights, rest_values)
@@ -157,7 +158,7 @@ def _within(
         open_ = open_[np.lexsort((dearer[open_], heavier[open_]))]
         best = np.minimum.accumulate(dearer[open_])
         open_ = open_[np.append(True, best[1:] < best[:-1])]
-        trail.append(np.divmod(open_, len(one.weights)))
+        trail.append(np.divmod(open_, len(items.weights)))
         weights, values = heavier[open_], dearer[open_]
     state = int(np.argmin(values))
     chosen = []

@@ -13,20 +13,20 @@ from phiquant.phi.fused import Part, parts_of
 from phiquant.planning.plan import Plan, PlanRow
 
 Choices = Callable[[PlanRow], Sequence[PlanRow]]
-"""A row on each grid that it may have, with its bytes there."""
+"""From a row to the same row on each grid that it may have, with its bytes on that grid."""
 
 
 def parts_in(row: PlanRow, architecture: Architecture) -> tuple[Part, ...]:
     """The matrices that a row of a plan holds."""
-    weight = next(one for one in architecture.weights() if one.name == row.source)
-    there = range(row.first, row.first + row.shape[0])
-    return tuple(part for part in parts_of(weight, architecture) if part.first in there)
+    weight = next(weight for weight in architecture.weights() if weight.name == row.source)
+    held = range(row.first, row.first + row.shape[0])
+    return tuple(part for part in parts_of(weight, architecture) if part.first in held)
 
 
 def taken_apart(plan: Plan, architecture: Architecture, choices: Choices) -> Plan:
     """`plan` with a row for every part of a fused weight whose grid may be chosen.
 
-    The rows' grids are no more than some that they may have.
+    The grids of the new rows are arbitrary ones that they may have, to be chosen later.
     """
     rows: list[PlanRow] = []
     for row in plan.rows:
@@ -38,7 +38,8 @@ def taken_apart(plan: Plan, architecture: Architecture, choices: Choices) -> Pla
 def values_at_8_bits(plan: Plan, architecture: Architecture, choices: Choices) -> Plan:
     """`plan` with the values of attention at 8 bits where its queries and keys have fewer.
 
-    Queries and keys stay on their grid. Nothing moves where it or 8 bits are not on offer.
+    Queries and keys stay on their grid. Rows stay as they are where a part cannot have that grid,
+    or the values cannot have 8 bits.
     """
     rows: list[PlanRow] = []
     for row in plan.rows:
@@ -49,11 +50,11 @@ def values_at_8_bits(plan: Plan, architecture: Architecture, choices: Choices) -
 
 def _with_values(row: PlanRow, architecture: Architecture, choices: Choices) -> list[PlanRow]:
     *others, values = (_part(row, part) for part in parts_in(row, architecture))
-    same = [one for other in others for one in choices(other) if one.grid == row.grid]
-    eight = [one for one in choices(values) if one.nbytes >= one.weights]
+    same = [choice for other in others for choice in choices(other) if choice.grid == row.grid]
+    eight = [choice for choice in choices(values) if choice.nbytes >= choice.weights]
     if len(same) < len(others) or not eight:
         return [row]
-    least = min(eight, key=lambda one: one.nbytes)
+    least = min(eight, key=lambda choice: choice.nbytes)
     return [*same, replace(least, reason="values cost the output most for their size: 8 bits")]
 
 

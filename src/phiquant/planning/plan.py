@@ -30,7 +30,8 @@ class PlanRow:
     nbytes: int
     reason: str
     first: int = 0
-    """The first of the source's rows that the tensor holds: a part of a fused one has some."""
+    """The first row of the source that the tensor holds; a part of a fused weight holds some
+    rows."""
 
     @property
     def weights(self) -> int:
@@ -51,7 +52,7 @@ class Plan:
     type: str
     rows: tuple[PlanRow, ...]
     notes: tuple[str, ...] = ()
-    """What holds for the artifact as a whole and no row says, in sentences."""
+    """Sentences that hold for the artifact as a whole."""
 
     @property
     def nbytes(self) -> int:
@@ -70,12 +71,12 @@ class Plan:
 
     @property
     def by_source(self) -> dict[str, list[PlanRow]]:
-        """The tensors that hold each of the checkpoint's, in the order of its rows."""
-        found: dict[str, list[PlanRow]] = {}
+        """By tensor of the checkpoint: the tensors that hold it, in the order of its rows."""
+        rows_of: dict[str, list[PlanRow]] = {}
         for row in sorted(self.rows, key=lambda row: row.first):
             if row.source is not None:
-                found.setdefault(row.source, []).append(row)
-        return found
+                rows_of.setdefault(row.source, []).append(row)
+        return rows_of
 
     @property
     def grids(self) -> Counter[str]:

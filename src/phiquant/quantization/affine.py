@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.bands import in_bands
 from phiquant.quantization.floats import (
     FloatType,
@@ -23,51 +23,54 @@ Real = np.float32
 RoundTo = {"F32": 0, "F16": 1, "BF16": 2}
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def nearest_kernel(
     weights: Floats, scale: Floats, offset: Floats, ends: tuple[Real, Real], codes: Codes
 ) -> None:
-    """Fill `codes`, from the least to the greatest of `ends`, for flat arrays."""
+    """Fill flat `codes` with the nearest codes; `ends` are the least and the greatest of them."""
     size = weights.size // scale.size
     low, high = ends
     for group in range(scale.size):
-        here = weights[group * size : (group + 1) * size]
-        there = codes[group * size : (group + 1) * size]
+        group_weights = weights[group * size : (group + 1) * size]
+        group_codes = codes[group * size : (group + 1) * size]
         step = scale[group]
         base = offset[group]
         if abs(step) > np.float32(1e-37):
             inverse = np.float32(1) / step
             for i in range(size):
-                q = np.rint((here[i] - base) * inverse)
-                there[i] = np.int32(min(max(q, low), high))
+                q = np.rint((group_weights[i] - base) * inverse)
+                group_codes[i] = np.int32(min(max(q, low), high))
         else:  # The inverse would overflow, or the scale is 0 and all codes are alike.
             step = step if step != 0 else np.float32(1)
             for i in range(size):
-                q = np.rint((here[i] - base) / step)
-                there[i] = np.int32(min(max(q, low), high))
+                q = np.rint((group_weights[i] - base) / step)
+                group_codes[i] = np.int32(min(max(q, low), high))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def decode_kernel(codes: Codes, scale: Floats, offset: Floats, kind: int, weights: Floats) -> None:
-    """Scale * code + offset, product and sum each rounded to float32, float16 or bfloat16."""
+    """Fill flat `weights` with scale * code + offset.
+
+    Product and sum are each rounded to float32 (`kind` 0), float16 (1) or bfloat16 (2).
+    """
     size = codes.size // scale.size
     for group in range(scale.size):
-        here = codes[group * size : (group + 1) * size]
-        there = weights[group * size : (group + 1) * size]
+        group_codes = codes[group * size : (group + 1) * size]
+        group_weights = weights[group * size : (group + 1) * size]
         step = scale[group]
         base = offset[group]
         if kind == 0:
             for i in range(size):
-                there[i] = np.float32(here[i]) * step + base
+                group_weights[i] = np.float32(group_codes[i]) * step + base
         elif kind == 1:
             for i in range(size):
-                product = float16_value(bits_float16(np.float32(here[i]) * step))
-                there[i] = float16_value(bits_float16(product + base))
+                product = float16_value(bits_float16(np.float32(group_codes[i]) * step))
+                group_weights[i] = float16_value(bits_float16(product + base))
         else:
             for i in range(size):
-                product = bits_bfloat16(np.float32(here[i]) * step) << np.int32(16)
+                product = bits_bfloat16(np.float32(group_codes[i]) * step) << np.int32(16)
                 total = bits_float(product) + base
-                there[i] = bits_float(bits_bfloat16(total) << np.int32(16))
+                group_weights[i] = bits_float(bits_bfloat16(total) << np.int32(16))
 
 
 def nearest_codes(weights: Floats, levels: Levels, grid: AffineGrid) -> Codes:
@@ -89,7 +92,7 @@ def nearest_codes(weights: Floats, levels: Levels, grid: AffineGrid) -> Codes:
 
 
 def decode_codes(codes: Codes, levels: Levels, kind: FloatType) -> Floats:
-    """What `codes` (rows, columns) stand for, computed in `kind` as the runtime does."""
+    """The weights (rows, columns) behind `codes`, computed in `kind` as the runtime does."""
     weights = np.empty(codes.shape, np.float32)
 
     def work(first: int, last: int) -> None:
@@ -154,9 +157,10 @@ def check_weights(weights: Floats, block: int, limit: float, name: str) -> None:
 
 
 def check_importance(importance: Floats | None, columns: int) -> Floats:
-    """Importance in [1e-6, 1], ready for the kernels; empty for None.
+    """`importance` scaled to [1e-6, 1] for the kernels; an empty array for None.
 
-    Only ratios matter. The floor decides among levels for weights of no importance at all.
+    Only the ratios of importances matter. With the floor of 1e-6 the search still has something to
+    go by where a whole group has no importance.
     """
     if importance is None:
         return np.empty(0, np.float32)

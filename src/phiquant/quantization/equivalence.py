@@ -26,7 +26,7 @@ Weights = dict[str, Floats]
 def rescale_channels(
     weights: Weights, architecture: Architecture, random: np.random.Generator, sigma: float
 ) -> None:
-    """Scale every channel that can be by an independent log-normal factor, exp(N(0, sigma²))."""
+    """Scale every channel that may be scaled by a random factor of its own, exp(N(0, sigma²))."""
 
     def factors(count: int) -> Floats:
         return random.lognormal(0.0, sigma, count).astype(np.float32)

@@ -17,6 +17,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.grid import Floats
 
 FloatName = Literal["F32", "F16", "BF16"]
@@ -24,11 +25,11 @@ FloatName = Literal["F32", "F16", "BF16"]
 
 @dataclass(frozen=True, slots=True)
 class FloatType:
-    """A stored float type, as far as rounding to it needs to know."""
+    """A float type in which parameters are stored, with the numbers that rounding to it needs."""
 
     name: FloatName
     stored: np.dtype[np.generic]
-    """How numpy holds it: BF16 as uint16 bit patterns."""
+    """The dtype of its arrays in numpy: BF16 is held as uint16 bit patterns."""
     largest: float
     """The greatest finite value."""
     magic: float
@@ -97,7 +98,7 @@ def bits_bfloat16(value: np.float32) -> np.int32:
     return np.int32(((bits + np.int32(0x7FFF) + even) >> np.int32(16)) & np.int32(0xFFFF))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def narrow(values: Floats, brain: bool, stored: npt.NDArray[np.uint16]) -> np.int32:
     """Fill `stored` with `values` as bfloat16 (`brain`) or float16.
 
@@ -117,7 +118,7 @@ def narrow(values: Floats, brain: bool, stored: npt.NDArray[np.uint16]) -> np.in
     return most
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def widen_kernel(stored: npt.NDArray[np.uint16], brain: bool, values: Floats) -> None:
     """The inverse of `narrow`, exact."""
     if brain:
@@ -128,7 +129,7 @@ def widen_kernel(stored: npt.NDArray[np.uint16], brain: bool, values: Floats) ->
             values[i] = float16_value(np.int32(stored[i]))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def greatest_bits(values: Floats) -> np.int32:
     """The greatest bit pattern without sign: above 0x7F7FFFFF, a value is not finite."""
     most = np.int32(0)
@@ -177,6 +178,6 @@ def widen(stored: npt.NDArray[np.generic], kind: FloatType) -> Floats:
 
 
 def nearest(values: Floats, kind: FloatType) -> Floats:
-    """The values that `kind` can store nearest to `values`, its largest where they are beyond."""
+    """The nearest values to `values` that `kind` can store; beyond its range, its largest."""
     limit = np.float32(kind.largest)
     return widen(cast(np.clip(values, -limit, limit), kind), kind)

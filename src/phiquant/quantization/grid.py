@@ -19,7 +19,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int16]
 Parts = Mapping[str, npt.NDArray[np.generic]]
-"""What is stored for some rows: part name → array whose first axis is the row."""
+"""The stored arrays of some rows by part name; the first axis of each is the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +103,10 @@ class AffineGrid(Grid, Protocol):
         """The inverse of `pack`."""
 
     def regressors(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
-        """What each float parameter of a block is multiplied by in each of its weights.
+        """The factor of each float parameter of a block in each of its weights.
 
-        For `codes` (rows, block) of one block: arrays of that shape, one a parameter. With p
-        from `parameters`, the weights are Σ p[:, None] * regressors.
+        For `codes` (rows, block) of one block: an array of that shape for each parameter. With the
+        values p of `parameters`, the weights are the sum of p[:, None] * regressor.
         """
 
     def parameters(self, levels: Levels) -> tuple[Floats, ...]:
@@ -117,6 +117,17 @@ class AffineGrid(Grid, Protocol):
 
 
 def grid_over(grid: Grid, columns: int) -> Grid:
-    """The grid for rows of so many weights, where a format has groups as long as the rows."""
+    """The grid for rows of `columns` weights, which decide the group where it is a whole row."""
     over = getattr(grid, "over", None)
     return cast(Grid, over(columns)) if over is not None else grid
+
+
+def stored_bytes(grid: Grid, shape: tuple[int, ...]) -> int:
+    """Bytes that a tensor of `shape` takes on `grid`."""
+    return sum(part.nbytes for part in grid.layout(shape).values())
+
+
+def fitting_group(columns: int, most: int, groups: Sequence[int]) -> int | None:
+    """The largest of `groups` up to `most` that divides rows of `columns` weights; None if none."""
+    fitting = (group for group in groups if group <= most and columns % group == 0)
+    return max(fitting, default=None)

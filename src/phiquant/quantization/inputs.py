@@ -1,4 +1,4 @@
-"""What a layer's inputs are like, channel by channel: what its errors are worth in the outputs."""
+"""Statistics of a layer's inputs, channel by channel: they say what its errors cost."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from phiquant.quantization.grid import Floats
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What a layer's inputs are like, channel by channel, (columns,) each."""
+    """Statistics of a layer's inputs, channel by channel, (columns,) each."""
 
     squares: Floats
     """Mean squares."""
     means: Floats | None = None
-    """None where they are not known: most importance matrices have none."""
+    """Means; None where they are not known: most importance matrices have none."""
 
     def scaled(self, factors: Floats) -> "Inputs":
-        """Those of inputs that are `factors` (columns,) times as large."""
+        """The statistics of inputs that are `factors` (columns,) times as large."""
         means = None if self.means is None else self.means * factors
         return Inputs(self.squares * np.square(factors), means)

@@ -12,7 +12,7 @@ from phiquant.quantization.grid import Levels
 def concatenate(pieces: Sequence[Levels]) -> Levels:
     """The levels of a tensor from those of its blocks, left to right.
 
-    Everything that levels hold has the group or the block as its second axis.
+    The second axis of every array in `Levels` is the group or the block.
     """
     if len(pieces) == 1:
         return pieces[0]

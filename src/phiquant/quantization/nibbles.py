@@ -5,21 +5,21 @@ A tensor is one run of nibbles in row-major order, without padding between rows.
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.grid import Codes
 
 Bytes = npt.NDArray[np.uint8]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def pack_kernel(codes: Codes, packed: Bytes) -> None:
     """Fill `packed` with the lower four bits of flat `codes`, an even number."""
     for i in range(packed.size):
         packed[i] = np.uint8((codes[2 * i] & 15) | ((codes[2 * i + 1] & 15) << 4))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def unpack_kernel(packed: Bytes, signed: bool, codes: Codes) -> None:
     """The inverse of `pack_kernel`; `signed` values are in two's complement."""
     flip = np.int16(8) if signed else np.int16(0)

@@ -29,9 +29,9 @@ from phiquant.phi.weights import Floats, WeightSource, row_bands
 from phiquant.quantization.inputs import Inputs
 
 WIDEST = 16.0
-"""No factor is further from the layer's mean than this, so that half floats hold what it makes."""
+"""No factor is further from the layer's mean than this, so that scaled weights still fit FP16."""
 LEAST = 1e-3
-"""What counts as the least column and input, as a share of the layer's root mean square."""
+"""Columns and inputs below this share of the layer's root mean square count as this large."""
 
 Factors = Mapping[str, Floats]
 """s (columns,) by the checkpoint name of the layer's weight."""
@@ -58,7 +58,7 @@ def even_factors(source: WeightSource, inputs: Mapping[str, Inputs]) -> dict[str
 
 
 def _even(columns: Floats, inputs: Floats) -> Floats:
-    """What s is for the mean squares c² and r², both (columns,); its geometric mean is 1."""
+    """The factors s for the mean squares c² and r², both (columns,); their geometric mean is 1."""
     logs = [
         np.log(np.maximum(squares, np.float32(LEAST**2) * squares.mean() + np.float32(1e-30)))
         for squares in (columns, inputs)
@@ -81,7 +81,7 @@ def _column_squares(source: WeightSource, weight: Weight) -> Floats:
 
 
 def _alike_in_group(factor: Floats, model: Architecture) -> Floats:
-    """One factor for what several query heads make of one value: the mean of their logarithms."""
+    """The factors with a value's query heads sharing one: their geometric mean."""
     shape = (model.kv_heads, model.heads // model.kv_heads, model.head_size)
     mean = np.log(factor).reshape(shape).mean(axis=1, keepdims=True)
     return np.broadcast_to(np.exp(mean), shape).reshape(-1)
@@ -89,13 +89,13 @@ def _alike_in_group(factor: Floats, model: Architecture) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """What a weight is multiplied by, row by row, and divided by, column by column."""
+    """The factors by which a weight's rows are multiplied and its columns divided."""
 
     rows: Floats | None = None
     columns: Floats | None = None
 
     def of(self, values: Floats, first: int = 0) -> Floats:
-        """The rows of the weight from `first` on."""
+        """The re-scaled rows of the weight, of which `values` are those from `first` on."""
         if self.columns is not None:
             values = values / self.columns
         if self.rows is not None:
@@ -103,14 +103,15 @@ class Fold:
         return values
 
     def of_inputs(self, inputs: Inputs) -> Inputs:
-        """What the weight's inputs are like, from what they were like before."""
+        """The statistics of the weight's inputs, from those of the inputs before the re-scaling."""
         return inputs if self.columns is None else inputs.scaled(self.columns)
 
 
 class Rescaled:
     """A network with `factors` folded in: other weights, the same function.
 
-    Gains become numbers that bfloat16 can hold, and so every stored type; factors follow them.
+    Gains become numbers that bfloat16 can hold, and so every stored type; factors are what gains
+    were really multiplied by.
     """
 
     def __init__(self, source: WeightSource, factors: Factors) -> None:
@@ -132,7 +133,7 @@ class Rescaled:
         return self.fold(name).of(self._source.weight(name, first, last), first)
 
     def fold(self, name: str) -> Fold:
-        """What is folded into a matrix."""
+        """The factors that are folded into a matrix."""
         return self._folds.get(name, Fold())
 
     def gains(self, name: str) -> Floats | None:
@@ -142,8 +143,8 @@ class Rescaled:
     def _fold(self, names: Mapping[Role, Weight], factors: Factors) -> None:
         for role, norm in NORMS.items():
             if role in names and names[role].name in factors:
-                found = self._fold_norm(names[norm].name, factors[names[role].name])
-                self._folds[names[role].name] = Fold(columns=found)
+                columns = self._fold_norm(names[norm].name, factors[names[role].name])
+                self._folds[names[role].name] = Fold(columns=columns)
         for role, feeder in ((Role.ATTENTION_OUTPUT, Role.QKV), (Role.DOWN, Role.GATE_UP)):
             if role in names and names[role].name in factors:
                 factor, before = factors[names[role].name], names[feeder]
@@ -154,7 +155,7 @@ class Rescaled:
                 self._folds[before.name] = Fold(rows, self.fold(before.name).columns)
 
     def _fold_norm(self, name: str, factor: Floats) -> Floats:
-        """Scale the gains; the factors that they really took."""
+        """Scale the gains, and return the factors by which they were really scaled."""
         old = self._source.weight(name)
         new = _to_bfloat16(old * factor)
         scaled = (old != 0) & (new != 0)
@@ -163,9 +164,9 @@ class Rescaled:
 
 
 def by_role(architecture: Architecture) -> Iterator[dict[Role, Weight]]:
-    """The weights of each layer by their roles; at last those of no layer."""
+    """The weights of each layer by their roles; last, those that belong to no layer."""
     for layer in (*range(architecture.layers), None):
-        yield {one.role: one for one in architecture.weights() if one.layer == layer}
+        yield {weight.role: weight for weight in architecture.weights() if weight.layer == layer}
 
 
 def _first_of_group(factor: Floats, model: Architecture) -> Floats:

@@ -22,12 +22,12 @@ class Wish:
 
     context: int = 4096
     prompt: int | None = None
-    """Tokens that come at once, at most; None for a quarter of the context."""
+    """Tokens of the longest prompt; None for a quarter of the context."""
     min_precision: Precision | None = None
     max_loss: float | None = None
-    """Nats a token."""
+    """The greatest loss, in nats a token."""
     min_speed: float = 10.0
-    """Tokens a second from which on more speed is worth less than less loss."""
+    """Tokens a second that are fast enough: beyond, less loss counts more than more speed."""
     targets: tuple[str, ...] | None = None
     precision: Precision | None = None
 
@@ -49,7 +49,7 @@ class Wish:
             target(name)
 
     def use(self, provider: str) -> Use:
-        """The same, as footprints take it."""
+        """The use that footprints are computed for."""
         return Use(self.context, self.prompt or max(1, self.context // 4), provider)
 
 
@@ -61,7 +61,7 @@ class Candidate:
     recipe: Recipe
     type: str
     nbytes: int
-    """Of tensors, to the byte."""
+    """Bytes of tensors, exactly."""
     bits_per_weight: float
     footprint: Footprint
     headroom: int
@@ -99,7 +99,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Ruled:
-    """A form that is out from the start, and why."""
+    """A form that is ruled out without looking at sizes, and why."""
 
     name: str
     why: str
@@ -109,8 +109,8 @@ def candidates(
     outline: Outline, device: Device, wish: Wish, measured: Sequence[VerifiedArtifact] = ()
 ) -> tuple[tuple[Candidate, ...], tuple[Ruled, ...]]:
     """Everything that could run, and what is ruled out without looking at sizes."""
-    found: list[Candidate] = []
-    ruled = [Ruled(one.engine, one.why) for one in device.absent]
+    possible: list[Candidate] = []
+    ruled = [Ruled(absent.engine, absent.why) for absent in device.absent]
     for engine in device.engines:
         if wish.targets is not None and engine.target not in wish.targets:
             continue
@@ -118,7 +118,9 @@ def candidates(
         if engine.most_context is not None and wish.context > engine.most_context:
             ruled.append(Ruled(name, f"it takes at most {engine.most_context} tokens of context"))
             continue
-        ruled += [Ruled(f"{name}, {', '.join(one.types)}", one.why) for one in engine.refuses]
+        ruled += [
+            Ruled(f"{name}, {', '.join(refused.types)}", refused.why) for refused in engine.refuses
+        ]
         for recipe in _recipes(engine, wish):
             try:
                 plan = target(engine.target).plan(outline.architecture, outline.survey, recipe.form)
@@ -129,8 +131,8 @@ def candidates(
                 plan, recipe.form, outline.architecture, wish.use(engine.provider)
             )
             loss = loss_of(outline.source, plan, measured)
-            found.append(_candidate(device, engine, recipe, plan, footprint, loss))
-    return tuple(found), tuple(dict.fromkeys(ruled))
+            possible.append(_candidate(device, engine, recipe, plan, footprint, loss))
+    return tuple(possible), tuple(dict.fromkeys(ruled))
 
 
 def _recipes(engine: Engine, wish: Wish) -> Iterator[Recipe]:
@@ -158,5 +160,5 @@ def _candidate(  # noqa: PLR0917 (a value of each kind)
 
 
 def bytes_a_token(plan: Plan) -> int:
-    """Bytes of weights that decoding one token reads: all but a table that only gives a row."""
+    """Bytes of weights that decoding a token reads: all but an embedding that is only looked up."""
     return sum(row.nbytes for row in plan.rows if row.source is not None) - looked_up(plan)

@@ -1,4 +1,4 @@
-"""What an artifact loses: as it was measured, or as is to be expected, and on what ground.
+"""What an artifact loses, measured or estimated, and on what the figure rests.
 
 Measured on the model itself, where a verified artifact of it is at hand (its `phiquant.json`).
 Else the demo model's figure for the type (`demo_losses.toml`, written by benchmarks/demo_losses.py,
@@ -29,11 +29,12 @@ from phiquant.planning.plan import Plan
 TABLE = Path(__file__).parent / "demo_losses.toml"
 DEMO = "measured on the demo model, SmolLM2-135M, which is harder to quantize than a Phi"
 SAME_BITS = 0.2
-"""Bits a weight within which a type of the demo model is the same as the plan's."""
+"""Bits a weight by which a type of the demo model may differ and still count as the plan's."""
 MATRICES = (Role.QKV, Role.ATTENTION_OUTPUT, Role.GATE_UP, Role.DOWN)
 
 A_BIT = 4.0
-"""Times the divergence for each bit less: twice as coarse is four times the squared error."""
+"""The factor in divergence for each bit less: levels twice as coarse, four times the squared
+error."""
 LEAST = 1e-12
 """Nats that stand for a loss of 0, which has no logarithm."""
 
@@ -73,7 +74,7 @@ class DemoRow:
     """The standard error of `nats`."""
 
 
-def layer_bits(plan: Plan) -> float:
+def planned_layer_bits(plan: Plan) -> float:
     """Stored bits a weight of the layers' matrices."""
     rows = [row for row in plan.rows if row.role in MATRICES]
     return 8 * sum(row.nbytes for row in rows) / sum(row.weights for row in rows)
@@ -81,7 +82,7 @@ def layer_bits(plan: Plan) -> float:
 
 def read_verified(paths: Iterable[Path]) -> tuple[VerifiedArtifact, ...]:
     """What verified artifacts' records say. InputError for one that is not verified."""
-    found = []
+    artifacts = []
     for path in paths:
         manifest = read_manifest(path)
         verification = manifest.verification if manifest else None
@@ -98,17 +99,19 @@ def read_verified(paths: Iterable[Path]) -> tuple[VerifiedArtifact, ...]:
             str(manifest.source[key]) for key in ("name", "hub_id") if manifest.source.get(key)
         )
         plan = manifest.plan
-        found.append(VerifiedArtifact(names, str(plan["target"]), str(plan["type"]), nats, path))
-    return tuple(found)
+        artifacts.append(
+            VerifiedArtifact(names, str(plan["target"]), str(plan["type"]), nats, path)
+        )
+    return tuple(artifacts)
 
 
 def loss_of(source: Source, plan: Plan, measured: Sequence[VerifiedArtifact] = ()) -> Loss:
     """What an artifact of `plan` of the model `source` loses."""
-    for one in measured:
-        same = one.names & {source.name, source.hub_id}
-        if same and (one.target, one.type) == (plan.target, plan.type):
-            return Loss(one.nats, "measured", f"measured: {one.path}")
-    known, bits = demo_rows()[plan.target], layer_bits(plan)
+    for artifact in measured:
+        same = artifact.names & {source.name, source.hub_id}
+        if same and (artifact.target, artifact.type) == (plan.target, plan.type):
+            return Loss(artifact.nats, "measured", f"measured: {artifact.path}")
+    known, bits = demo_rows()[plan.target], planned_layer_bits(plan)
     alike = [row for row in known if row.type == plan.type and abs(row.bits - bits) < SAME_BITS]
     if alike:
         return Loss(min(alike, key=lambda row: abs(row.bits - bits)).nats, "demo", DEMO)
@@ -116,17 +119,17 @@ def loss_of(source: Source, plan: Plan, measured: Sequence[VerifiedArtifact] = (
 
 
 def _expected(known: Sequence[DemoRow], bits: float) -> Loss:
-    """On the line through the neighbours of `bits`, or on from the end."""
-    points = sorted(known, key=lambda one: (one.bits, one.nats))
-    below = [one for one in points if one.bits <= bits]
-    above = [one for one in points if one.bits > bits]
+    """The loss on the line between the two neighbours of `bits`, or beyond the last row."""
+    points = sorted(known, key=lambda row: (row.bits, row.nats))
+    below = [row for row in points if row.bits <= bits]
+    above = [row for row in points if row.bits > bits]
     if not below or not above:
         end = above[0] if above else below[-1]
         nats = max(end.nats, LEAST) * A_BIT ** (end.bits - bits)
         return Loss(nats, "interpolated", _told(bits, f"beyond the demo model's {end.type}"))
     low, high = below[-1], above[0]
     share = (bits - low.bits) / (high.bits - low.bits)
-    first, last = (log(max(one.nats, LEAST)) for one in (low, high))
+    first, last = (log(max(row.nats, LEAST)) for row in (low, high))
     between = f"between the demo model's {low.type} and {high.type}"
     return Loss(exp((1 - share) * first + share * last), "interpolated", _told(bits, between))
 

@@ -18,20 +18,20 @@ SHORTEST = 512
 
 
 def nearest(
-    outline: Outline, device: Device, wish: Wish, found: Sequence[Candidate]
+    outline: Outline, device: Device, wish: Wish, possible: Sequence[Candidate]
 ) -> Iterator[str]:
     """What would fit in place of what was asked for."""
-    lesser = [one for one in found if roomy(one)]
+    lesser = [candidate for candidate in possible if roomy(candidate)]
     if lesser:
-        best = min(lesser, key=lambda one: one.loss.nats)
+        best = min(lesser, key=lambda candidate: candidate.loss.nats)
         yield (
             f"a smaller precision: {best.name} fits, with an expected loss of "
             f"{best.loss.nats:.2g} nats a token ({best.loss.told})"
         )
     shorter = _shorter(outline, device, wish)
     if shorter is not None:
-        context, one = shorter
-        yield f"a shorter context: {one.name} fits with `context={context}`"
+        context, candidate = shorter
+        yield f"a shorter context: {candidate.name} fits with `context={context}`"
     yield from _others(outline, device, wish)
 
 
@@ -42,24 +42,25 @@ def _shorter(outline: Outline, device: Device, wish: Wish) -> tuple[int, Candida
         middle = (low + high + 1) // 2
         asked = replace(wish, context=middle * SHORTEST, prompt=None)
         fitting = [
-            one
-            for one in candidates(outline, device, asked)[0]
-            if roomy(one) and good_enough(one, asked)
+            candidate
+            for candidate in candidates(outline, device, asked)[0]
+            if roomy(candidate) and good_enough(candidate, asked)
         ]
         if fitting:
-            low, best = middle, min(fitting, key=lambda one: one.loss.nats)
+            low, best = middle, min(fitting, key=lambda candidate: candidate.loss.nats)
         else:
             high = middle - 1
     return (low * SHORTEST, best) if best is not None else None
 
 
 def _others(outline: Outline, device: Device, wish: Wish) -> Iterator[str]:
-    """Every other published Phi that would fit as asked."""
+    """A sentence for every other published Phi that would fit as asked."""
     for name, other in family().items():
         if name.lower() == outline.source.name.lower():
             continue
         if wish.context > other.architecture.max_positions:
             continue
-        one = choose(candidates(other, device, wish)[0], wish)
-        if one is not None:
-            yield f"another Phi: {name} as {one.name} ({one.footprint.needed / 1e9:.1f} GB in use)"
+        candidate = choose(candidates(other, device, wish)[0], wish)
+        if candidate is not None:
+            size = f"{candidate.footprint.needed / 1e9:.1f} GB"
+            yield f"another Phi: {name} as {candidate.name} ({size} in use)"

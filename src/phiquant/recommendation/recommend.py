@@ -20,7 +20,7 @@ from phiquant.recommendation.nearest import nearest
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """What to make of a model for a device, and everything that it was chosen from."""
+    """The artifact to make of a model for a device, and all candidates that it was chosen from."""
 
     outline: Outline
     device: Device
@@ -31,7 +31,7 @@ class Recommendation:
     """One for each candidate, in the same order."""
     ruled: tuple[Ruled, ...]
     nearest: tuple[str, ...]
-    """Where nothing was chosen: what would fit instead."""
+    """Sentences on what would fit, where nothing was chosen."""
 
     @property
     def recipe(self) -> Recipe:
@@ -52,10 +52,10 @@ class Recommendation:
             "wish": asdict(self.wish),
             "chosen": None if self.chosen is None else self.chosen.as_json(),
             "candidates": [
-                one.as_json() | {"verdict": said}
-                for one, said in zip(self.candidates, self.verdicts, strict=True)
+                candidate.as_json() | {"verdict": said}
+                for candidate, said in zip(self.candidates, self.verdicts, strict=True)
             ],
-            "ruled_out": [asdict(one) for one in self.ruled],
+            "ruled_out": [asdict(candidate) for candidate in self.ruled],
             "nearest": list(self.nearest),
         }
 
@@ -77,11 +77,12 @@ def recommend(
     outline = find_outline(model, revision)
     on = device if isinstance(device, Device) else find_device(os.fspath(device))
     asked = _within(wish or Wish(), outline, given=wish is not None)
-    found, ruled = candidates(outline, on, asked, read_verified([Path(one) for one in measured]))
-    chosen = choose(found, asked)
-    instead = () if chosen is not None else tuple(nearest(outline, on, asked, found))
-    said = tuple(verdict(one, chosen, asked) for one in found)
-    return Recommendation(outline, on, asked, chosen, found, said, ruled, instead)
+    paths = [Path(path) for path in measured]
+    possible, ruled = candidates(outline, on, asked, read_verified(paths))
+    chosen = choose(possible, asked)
+    instead = () if chosen is not None else tuple(nearest(outline, on, asked, possible))
+    said = tuple(verdict(candidate, chosen, asked) for candidate in possible)
+    return Recommendation(outline, on, asked, chosen, possible, said, ruled, instead)
 
 
 def _within(wish: Wish, outline: Outline, *, given: bool) -> Wish:

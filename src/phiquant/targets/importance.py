@@ -81,5 +81,5 @@ class ImportanceFiles:
 
     read: Callable[[Path, Architecture], Importance]
     """What a file says about a model; InputError for one that is broken or another model's."""
-    write: Callable[[Path, Mapping[str, ImatrixEntry], ImatrixDataset], None]
-    """Write sums by checkpoint name, whole or not at all."""
+    write: Callable[[Path, Mapping[str, ImatrixEntry], ImatrixDataset, str], None]
+    """Write sums by checkpoint name to a file, in the encoding that its final suffix asks for."""

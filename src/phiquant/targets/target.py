@@ -179,6 +179,9 @@ class Target(Generic[FormT]):
     Returns what the runtime will do otherwise than the checkpoint's tokenizer, in sentences for
     the plan. Raises TokenizerError or MissingDependency.
     """
+    command_here: Callable[[Path], str | None] = lambda path: None
+    """For a `command` whose program no package of Python brings: the same with what is installed
+    in this Python; None where nothing is."""
     apart: bool = False
     """Whether the writer takes the parts of fused weights as tensors of their own, as
     `planning.parts` names them."""

@@ -20,7 +20,8 @@ from typing import Any
 
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.tokenizer.chat_templates import DEFAULT
-from phiquant.phi.tokenizer.special_tokens import SpecialTokens, read_document
+from phiquant.phi.tokenizer.documents import read_document
+from phiquant.phi.tokenizer.special_tokens import SpecialTokens
 
 COPIED = (
     "tokenizer.json",
@@ -94,12 +95,14 @@ def read_tokenizer_files(
 
 def _tokenizer_config(directory: Path, template: str | None) -> dict[str, Any]:
     content = read_document(directory / "tokenizer_config.json")
-    for name in ("auto_map", "chat_template"):
-        content.pop(name, None)
-    for name, value in content.items():
-        if name.endswith("_token") or name in TOKEN_LISTS:
-            content[name] = _as_text(value)
-    return content if template is None else content | {"chat_template": template}
+    taken = {
+        name: _as_text(value) if name.endswith("_token") or name in TOKEN_LISTS else value
+        for name, value in content.items()
+        # Null for a role says that no token has it; loaders do not take it elsewhere.
+        if name not in ("auto_map", "chat_template")
+        and (value is not None or name.endswith("_token"))
+    }
+    return taken if template is None else taken | {"chat_template": template}
 
 
 def _as_text(value: object) -> object:

@@ -51,19 +51,17 @@ def moment_of(inputs):
 def column_by_column(weights, levels, grid, moment, order):
     """Each column to the level nearest to where all columns left would do their best together."""
     moment = moment[np.ix_(order, order)]
-    codes = np.empty(weights.shape, int)
+    weights = weights[:, order]
+    groups = np.array(order) // grid.group
+    scale, offset = (each[:, groups].astype(float) for each in (levels.scale, levels.offset))
     low, high = grid.code_range
-    for row in range(len(weights)):
-        errors = np.zeros(len(order))
-        for turn, column in enumerate(order):
-            free = np.linalg.solve(moment[turn:, turn:], -moment[turn:, :turn] @ errors[:turn])
-            scale = float(levels.scale[row, column // grid.group])
-            offset = float(levels.offset[row, column // grid.group])
-            wanted = weights[row, column] - free[0]
-            code = np.clip(np.rint((wanted - offset) / scale), low, high)
-            errors[turn] = weights[row, column] - (scale * code + offset)
-            codes[row, column] = code
-    return codes
+    codes, errors = np.empty(weights.shape, int), np.zeros(weights.shape)
+    for turn in range(len(order)):
+        pulls = -moment[turn:, :turn] @ errors[:, :turn].T
+        wanted = weights[:, turn] - np.linalg.solve(moment[turn:, turn:], pulls)[0]
+        codes[:, turn] = np.rint((wanted - offset[:, turn]) / scale[:, turn]).clip(low, high)
+        errors[:, turn] = weights[:, turn] - (scale[:, turn] * codes[:, turn] + offset[:, turn])
+    return codes[:, np.argsort(order)]
 
 
 def cost(errors, inputs):

@@ -6,7 +6,7 @@ import pytest
 from phiquant.quantization.floats import FLOAT_TYPES, cast, widen
 from phiquant.quantization.search import lanes
 from phiquant.quantization.search.lanes import LANES, Lanes, accumulate
-from phiquant.quantization.search.scale_and_offset import Search, search_levels
+from phiquant.quantization.search.one_level import Search, search_levels
 from phiquant.quantization.search.two_level import SuperSearch, search_super_levels
 
 NONE = np.empty(0, np.float32)

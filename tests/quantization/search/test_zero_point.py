@@ -5,8 +5,7 @@ import pytest
 
 from phiquant.quantization.affine import check_importance
 from phiquant.quantization.floats import FLOAT_TYPES
-from phiquant.quantization.search.scale_and_offset import Search
-from phiquant.quantization.search.zero_point import search_zero_points
+from phiquant.quantization.search.one_level import Search, search_zero_points
 
 STARTS = tuple((15.0 + more, cut) for more in (0.0, 0.6, 1.2, 1.8) for cut in (0.0, 0.5, 1.0))
 

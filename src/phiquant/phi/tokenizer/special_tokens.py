@@ -11,7 +11,6 @@ because the published files disagree and a missing end is a model that does not 
 templates, which lie in files of several kinds, are found by `chat_templates`.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,10 @@ from typing import Any
 
 from phiquant.errors import TokenizerError
 from phiquant.phi.tokenizer.chat_templates import DEFAULT, Templates, read_chat_templates
+from phiquant.phi.tokenizer.documents import ROLES, read_document
 
 END_OF_TURN = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<|end_of_turn|>", "<end_of_turn>")
 """Texts that end a turn where the chat template writes them; most usual first."""
-
-ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-"""The roles that a tokenizer's own files may name, each as `<role>_token`."""
 
 Document = Mapping[str, Any]
 
@@ -66,7 +63,7 @@ class CompanionFiles:
 
     @classmethod
     def read(cls, directory: Path) -> "CompanionFiles":
-        """Read what `directory` has; TokenizerError for files that are not JSON objects."""
+        """Read what `directory` has; TokenizerError for files that will not do."""
         tokenizer_config = read_document(directory / "tokenizer_config.json")
         return cls(
             tokenizer_config=tokenizer_config,
@@ -90,21 +87,6 @@ class CompanionFiles:
 
 
 PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`, empty if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise TokenizerError(
-            f"{path.name} is not valid JSON ({error}); download it again"
-        ) from error
-    if not isinstance(document, dict):
-        raise TokenizerError(f"{path.name} should hold a JSON object; download it again")
-    return document
 
 
 def special_tokens(
@@ -170,15 +152,14 @@ def _role(files: CompanionFiles, role: str, ids: Mapping[str, int]) -> int | Non
         ("tokenizer_config.json", files.tokenizer_config),
         ("special_tokens_map.json", files.special_tokens_map),
     ):
-        token = document.get(f"{role}_token")
-        text = token.get("content") if isinstance(token, Mapping) else token
+        text = _text(document.get(f"{role}_token"))
         if text is None:
             continue
         if text not in ids and role == "unk":
             return None  # Phi-4 names U+FFFD, which byte-level text can never need
         if text not in ids:
             raise TokenizerError(
-                f"{name} names {text!r} as {role}_token, but the tokenizer has no such token; "
+                f"{name} names {text!r:.60} as {role}_token, but the tokenizer has no such token; "
                 "the files belong to different models, download them again"
             )
         return ids[text]
@@ -194,7 +175,7 @@ def _numbers(document: Document, role: str) -> list[int]:
     """The ids in `<role>_token_id`: none, one, or a list."""
     value = document.get(f"{role}_token_id")
     values = value if isinstance(value, list) else [value]
-    return [number for number in values if isinstance(number, int)]
+    return [number for number in values if number is not None]
 
 
 def _ends(files: CompanionFiles, eos: int | None, ids: Mapping[str, int]) -> Iterator[int]:

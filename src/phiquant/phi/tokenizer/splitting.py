@@ -28,9 +28,14 @@ class SpacePrefix(StrEnum):
 
 
 def flat(step: Mapping[str, Any] | None, members: str) -> Iterator[Mapping[str, Any]]:
-    """The steps of a possibly nested `Sequence`, whose list is called `members`."""
+    """The steps of a possibly nested `Sequence`, whose list is called `members`.
+
+    Raises ValueError, KeyError or TypeError for what are no steps.
+    """
     if step is None:
         return
+    if not isinstance(step["type"], str):
+        raise ValueError(f"{step['type']!r:.40} is no type of a step")
     if step["type"] == "Sequence":
         for member in step[members]:
             yield from flat(member, members)

@@ -15,11 +15,11 @@ from typing import Any
 import tokenizers
 
 from phiquant.errors import TokenizerError
+from phiquant.phi.tokenizer.documents import read_document
 from phiquant.phi.tokenizer.sentencepiece_model import as_tokenizer_json, read_sentencepiece
 from phiquant.phi.tokenizer.special_tokens import (
     CompanionFiles,
     SpecialTokens,
-    read_document,
     special_tokens,
 )
 from phiquant.phi.tokenizer.tokenizer_json import Definition, TokenizerKind, read_definition
@@ -35,7 +35,6 @@ MODEL_OPTIONS = (
     "ignore_merges",
 )
 TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
-EMPTY = {"type": "BPE", "vocab": {}, "merges": []}
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,7 @@ class Tokenizer:
         try:
             return _encoder(self)
         except Exception as error:  # the library raises nothing more specific
-            raise TokenizerError(
-                f"the tokenizers library refuses tokenizer.json: {error}; download it again, or "
-                "update the library"
-            ) from error
+            raise _refusal(error) from error
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`: special tokens in the text are recognised, none is added."""
@@ -83,18 +79,23 @@ class Tokenizer:
         return text
 
 
+def _refusal(error: Exception) -> TokenizerError:
+    words = " ".join(str(error).split())
+    return TokenizerError(
+        f"the tokenizers library refuses tokenizer.json: {words:.200}; download it again, or "
+        "update the library"
+    )
+
+
 def _encoder(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     """The library's tokenizer; writing and parsing a vocabulary of 200,000 as text takes a second.
 
     Every added token is in the vocabulary (`read_tokenizer`), from which it takes its id.
     """
     model = tokenizer.parsed["model"]
-    steps = tokenizers.Tokenizer.from_str(
-        json.dumps({**tokenizer.parsed, "added_tokens": [], "model": EMPTY})
-    )
-    options = {name: model[name] for name in MODEL_OPTIONS if model.get(name) is not None}
+    steps = _empty_encoder(tokenizer.parsed)
     encoder = tokenizers.Tokenizer(
-        tokenizers.models.BPE(model["vocab"], list(tokenizer.definition.merges), **options)
+        tokenizers.models.BPE(model["vocab"], list(tokenizer.definition.merges), **_options(model))
     )
     for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
         if getattr(steps, name) is not None:
@@ -105,6 +106,18 @@ def _encoder(tokenizer: Tokenizer) -> tokenizers.Tokenizer:
     return encoder
 
 
+def _empty_encoder(document: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """All of the library's tokenizer but its vocabulary; it shows whether the library takes it."""
+    model = {**document["model"], "vocab": {}, "merges": []}
+    return tokenizers.Tokenizer.from_str(
+        json.dumps({**document, "added_tokens": [], "model": model})
+    )
+
+
+def _options(model: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: model[name] for name in MODEL_OPTIONS if model.get(name) is not None}
+
+
 def read_tokenizer(directory: Path, vocabulary_size: int) -> Tokenizer:
     """Read the tokenizer in `directory` for a model with `vocabulary_size` embedding rows.
 
@@ -113,13 +126,11 @@ def read_tokenizer(directory: Path, vocabulary_size: int) -> Tokenizer:
     """
     files = CompanionFiles.read(directory)
     document, scores = _document(directory, files)
-    definition = read_definition(document, scores)
-    if len(definition.pieces) > vocabulary_size:
-        raise TokenizerError(
-            f"the tokenizer has ids up to {len(definition.pieces) - 1}, but the model's vocabulary "
-            f"has only {vocabulary_size} rows; the two belong to different models, or tokens were "
-            "added without resizing the embedding"
-        )
+    definition = read_definition(document, vocabulary_size, scores)
+    try:
+        _empty_encoder(document)
+    except Exception as error:  # the library raises nothing more specific
+        raise _refusal(error) from error
     special = special_tokens(
         files,
         definition.pieces,
@@ -138,13 +149,7 @@ def _document(
 ) -> tuple[dict[str, Any], dict[str, float] | None]:
     """The tokenizer.json, read or made, and the scores by piece where a model file has them."""
     model = directory / "tokenizer.model"
-    try:
-        extra = list(files.added())
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise TokenizerError(
-            "the added tokens in tokenizer_config.json or added_tokens.json are malformed "
-            f"({error!r}); download both again"
-        ) from error
+    extra = list(files.added())
     if (directory / "tokenizer.json").is_file():
         document = read_document(directory / "tokenizer.json")
         own = document.get("added_tokens") or []

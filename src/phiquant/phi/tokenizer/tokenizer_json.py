@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Any
 
 from phiquant.errors import TokenizerError
+from phiquant.phi.tokenizer.documents import is_count
 from phiquant.phi.tokenizer.splitting import (
     SpacePrefix,
     expressions,
@@ -87,22 +88,25 @@ class Definition:
 
 
 def read_definition(
-    document: Mapping[str, Any], scores: Mapping[str, float] | None = None
+    document: Mapping[str, Any], vocabulary_size: int, scores: Mapping[str, float] | None = None
 ) -> Definition:
-    """The definition in a parsed tokenizer.json; `scores` by piece where they are known.
+    """The definition in a parsed tokenizer.json for a model of `vocabulary_size` ids; `scores` by
+    piece where they are known.
 
-    Raises TokenizerError for another kind of tokenizer, ids that two tokens share, and a
-    document that does not have the format's shape.
+    Raises TokenizerError for another kind of tokenizer, ids that two tokens share or that the
+    model does not have, and a document that does not have the format's shape.
     """
     try:
-        return _definition(document, scores)
+        return _definition(document, vocabulary_size, scores)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise TokenizerError(
             f"tokenizer.json is malformed ({type(error).__name__}: {error}); download it again"
         ) from error
 
 
-def _definition(document: Mapping[str, Any], scores: Mapping[str, float] | None) -> Definition:
+def _definition(
+    document: Mapping[str, Any], vocabulary_size: int, scores: Mapping[str, float] | None
+) -> Definition:
     model = document["model"]
     if model.get("type", "BPE") != "BPE":
         raise TokenizerError(
@@ -113,8 +117,8 @@ def _definition(document: Mapping[str, Any], scores: Mapping[str, float] | None)
     normalizers = list(flat(document.get("normalizer"), "normalizers"))
     kind = _kind(steps, document, bool(model.get("byte_fallback")))
     added = tuple(_added_token(token) for token in document.get("added_tokens") or ())
-    pieces = _pieces(model["vocab"], added)
-    merges = tuple(_pair(merge) for merge in model["merges"])
+    pieces = _pieces(model["vocab"], added, vocabulary_size)
+    merges = tuple(_pair(merge) for merge in _list(model["merges"]))
     ranked: tuple[float, ...] = ()
     if kind is TokenizerKind.SENTENCEPIECE:
         by_piece = scores if scores is not None else _scores_of(merges)
@@ -151,8 +155,8 @@ def _kind(
 
 def _added_token(token: Mapping[str, Any]) -> AddedToken:
     return AddedToken(
-        id=int(token["id"]),
-        text=str(token["content"]),
+        id=token["id"],
+        text=token["content"],
         special=bool(token.get("special", False)),
         lstrip=bool(token.get("lstrip", False)),
         rstrip=bool(token.get("rstrip", False)),
@@ -160,7 +164,12 @@ def _added_token(token: Mapping[str, Any]) -> AddedToken:
     )
 
 
-def _pieces(vocabulary: Mapping[str, int], added: Sequence[AddedToken]) -> tuple[str, ...]:
+def _pieces(
+    vocabulary: Mapping[str, int], added: Sequence[AddedToken], vocabulary_size: int
+) -> tuple[str, ...]:
+    strange = next((piece for piece, number in vocabulary.items() if not is_count(number)), None)
+    if strange is not None:
+        raise ValueError(f"{vocabulary[strange]!r:.40} is no id")
     by_id: dict[int, str] = {}
     for piece, number in (*vocabulary.items(), *((token.text, token.id) for token in added)):
         if by_id.setdefault(number, piece) != piece:
@@ -175,12 +184,26 @@ def _pieces(vocabulary: Mapping[str, int], added: Sequence[AddedToken]) -> tuple
             )
     if not by_id or min(by_id) < 0:
         raise TokenizerError("tokenizer.json has no vocabulary, or one with negative ids")
+    if max(by_id) >= vocabulary_size:
+        raise TokenizerError(
+            f"the tokenizer has ids up to {max(by_id)}, but the model's vocabulary "
+            f"has only {vocabulary_size} rows; the two belong to different models, or tokens were "
+            "added without resizing the embedding"
+        )
     return tuple(by_id.get(number, "") for number in range(max(by_id) + 1))
+
+
+def _list(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"expected a list of merges, found {value!r:.40}")
+    return value
 
 
 def _pair(merge: str | Sequence[str]) -> tuple[str, str]:
     """Merges are pairs, or in older files one string with a space between the two."""
     left, right = merge.split(" ") if isinstance(merge, str) else merge
+    if not isinstance(left, str) or not isinstance(right, str):
+        raise ValueError(f"{merge!r:.60} is no merge of two pieces")
     return left, right
 
 

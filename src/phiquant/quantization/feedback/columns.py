@@ -5,8 +5,8 @@ v costs (w - v) H (w - v)ᵀ. With H = U D Uᵀ, U upper triangular of unit diag
 
     e H eᵀ = Σ_j D_j (e_j + Σ_{k<j} e_k U_kj)²
 
-so column j is rounded to the level nearest to w_j + Σ_{k<j} e_k U_kj, and whatever is left
-there is passed on. This is GPTQ (https://arxiv.org/abs/2210.17323) in the form of LDLQ
+so column j is rounded to the level nearest to w_j + Σ_{k<j} e_k U_kj, and the error that is left
+in column j is passed on. This is GPTQ (https://arxiv.org/abs/2210.17323) in the form of LDLQ
 (https://arxiv.org/abs/2307.13304, section 3 and theorem 6: the two are the same), which needs
 one Cholesky factor and no inverse.
 
@@ -25,8 +25,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.host.threads import for_each
 from phiquant.quantization.feedback.factors import unit_upper
 from phiquant.quantization.feedback.multiples import WIDEST, best_multiple
@@ -44,8 +44,8 @@ SOLVED = 512
 class Feedback:
     """A layer's second moment, factored for rounding.
 
-    `order` (n,) are the columns as they are rounded; `factors` (n, n) is U and `penalties` (n,)
-    the diagonal of D, both in that order.
+    `order` (n,) are the columns in the order in which they are rounded; `factors` (n, n) is U and
+    `penalties` (n,) the diagonal of D, both in that order.
     """
 
     order: npt.NDArray[np.intp]
@@ -61,7 +61,7 @@ class Feedback:
     def divided(self, moments: Floats) -> Floats:
         """`moments` (rows, n) times the inverse of the moment, U⁻ᵀ D⁻¹ U⁻¹.
 
-        By substitution, SOLVED columns at a time, so that all but their own is matrix products.
+        Solved by substitution, SOLVED columns at a time: all else is matrix products.
         """
         steps = range(0, len(self.order), SOLVED)
         blocks = [self.factors[at : at + SOLVED, at : at + SOLVED] for at in steps]
@@ -70,24 +70,24 @@ class Feedback:
 
         def work(row: int) -> None:
             rows = slice(row, row + SOLVED)
-            found = moments[rows][:, self.order]
+            solved = moments[rows][:, self.order]
             for first, inverse in zip(reversed(steps), reversed(inverses), strict=True):
                 here, after = slice(first, first + SOLVED), slice(first + SOLVED, None)
-                due = found[:, after] @ self.factors[here, after].T
-                found[:, here] = (found[:, here] - due) @ inverse.T
-            found /= self.penalties
+                due = solved[:, after] @ self.factors[here, after].T
+                solved[:, here] = (solved[:, here] - due) @ inverse.T
+            solved /= self.penalties
             for first, inverse in zip(steps, inverses, strict=True):
                 here, before = slice(first, first + SOLVED), slice(first)
-                due = found[:, before] @ self.factors[before, here]
-                found[:, here] = (found[:, here] - due) @ inverse
-            answer[rows, self.order] = found
+                due = solved[:, before] @ self.factors[before, here]
+                solved[:, here] = (solved[:, here] - due) @ inverse
+            answer[rows, self.order] = solved
 
         for_each(range(0, len(moments), SOLVED), work)
         return answer
 
 
 def rounding_order(importance: Floats, block: int) -> npt.NDArray[np.intp]:
-    """Blocks by their mean importance, the greatest first, and so the columns within each."""
+    """The columns (n,): blocks by descending mean importance, and each block's columns likewise."""
     grouped = importance.reshape(-1, block)
     blocks = np.argsort(-grouped.mean(axis=1), kind="stable")
     columns = np.argsort(-grouped, axis=1, kind="stable")
@@ -104,8 +104,8 @@ def round_with_feedback(
     """Codes (rows, n) and levels of `weights` (rows, n) on `grid`, whose blocks divide n.
 
     The order of `feedback` must have been made for the grid's block. A block's levels may become
-    one of `multiples` of the fitted ones. Rows are independent, but for errors that are passed on
-    from row to row with the factors `across` (rows, rows): see `two_sided`.
+    one of `multiples` of the fitted ones. With the factors `across` (rows, rows), errors are
+    also passed on from row to row (see `two_sided`); without, rows are independent.
     """
     rows, columns = weights.shape
     order, block = feedback.order, grid.block
@@ -137,7 +137,9 @@ def round_with_feedback(
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where a block's columns, in rounding order, lie in it, and in which of its groups."""
+    """The places of a block's columns in the block and the groups they are in, both in rounding
+    order.
+    """
 
     columns: npt.NDArray[np.intp]
     groups: npt.NDArray[np.intp]
@@ -152,12 +154,12 @@ def _round_block(
     """Codes of one block in storage order, and its errors in rounding order.
 
     `weights` are the block's weights and the feedback due from earlier blocks, both (rows,
-    columns) in rounding order; `factors` those between its columns and, where there are any,
-    those between rows; `levels` come with the range of codes.
+    columns) in rounding order; `factors` are those between its columns and those between
+    rows, or None; `levels` come with the least and the greatest code.
     """
     target, due = weights
     along, across = factors
-    found, (least, greatest) = levels
+    fitted, (least, greatest) = levels
     low, high = np.float32(least), np.float32(greatest)
     codes = np.empty(target.shape, np.int16)
     errors = np.empty(target.shape, np.float32)
@@ -168,17 +170,17 @@ def _round_block(
         left = np.empty(step.shape, np.float32)
         here = np.ascontiguousarray(target[:, first:last])
         within = np.ascontiguousarray(along[first:last, first:last])
-        there = found.scale, found.offset, places.groups[first:last], low, high
+        known = fitted.scale, fitted.offset, places.groups[first:last], low, high
         if across is None:
-            feedback_kernel(here, step, within, there, (rounded, left))
+            feedback_kernel(here, step, within, known, (rounded, left))
         else:
-            two_sided_kernel(here, step, (within, across), there, (rounded, left))
+            two_sided_kernel(here, step, (within, across), known, (rounded, left))
         codes[:, places.columns[first:last]] = rounded
         errors[:, first:last] = left
     return codes, errors
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+@kernel(error_model="numpy", fastmath={"contract", "nsz"})
 def feedback_kernel(
     weights: Floats,
     due: Floats,

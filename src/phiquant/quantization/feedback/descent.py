@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.affine import decode_codes
 from phiquant.quantization.feedback.two_sided import two_sided_descent_kernel
 from phiquant.quantization.floats import FLOAT_TYPES
@@ -32,7 +32,7 @@ STEP = 128
 
 
 def errors_of(weights: Floats, codes: Codes, levels: Levels) -> Floats:
-    """What rounding left, w - v: (rows, n)."""
+    """The errors w - v of `codes` on `levels`, (rows, n)."""
     errors: Floats = weights - decode_codes(codes, levels, FLOAT_TYPES["F32"])
     return errors
 
@@ -55,16 +55,16 @@ def improve_codes(
         last = min(first + STEP, columns)
         slopes = errors @ moment[:, first:last]
         groups = np.arange(first, last) // grid.group
-        found = codes[:, first:last], errors[:, first:last], slopes
+        state = codes[:, first:last], errors[:, first:last], slopes
         within = np.ascontiguousarray(moment[first:last, first:last])
-        there = levels.scale, levels.offset, groups, np.float32(low), np.float32(high)
+        known = levels.scale, levels.offset, groups, np.float32(low), np.float32(high)
         if across is None:
-            descent_kernel(*found, within, there)
+            descent_kernel(*state, within, known)
         else:
-            two_sided_descent_kernel(*found, (within, across), there)
+            two_sided_descent_kernel(*state, (within, across), known)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+@kernel(error_model="numpy", fastmath={"contract", "nsz"})
 def descent_kernel(
     codes: Codes,
     errors: Floats,
@@ -72,7 +72,7 @@ def descent_kernel(
     moment: Floats,
     levels: tuple[Floats, Floats, npt.NDArray[np.intp], np.float32, np.float32],
 ) -> None:
-    """Coordinate descent within a step of columns (rows, n); `slopes` are e H there.
+    """Coordinate descent within a step of columns (rows, n); `slopes` are e H of these columns.
 
     `levels` are scale and offset (rows, groups), each column's group, the least and the greatest
     code.
@@ -136,7 +136,7 @@ class _Linear:
         return cls(wishes, masses)
 
     def minimum(self) -> list[Floats]:
-        """The moves of least cost; where two parameters do the same, the first moves alone."""
+        """The moves of least cost; where both parameters have one effect, only the first moves."""
         first: Floats = np.divide(self.wishes[0], np.maximum(self.masses[0][0], TINY))
         if len(self.wishes) == 1:
             return [first]
@@ -162,10 +162,10 @@ class _Linear:
 def _fitted(grid: AffineGrid, old: Levels, linear: _Linear) -> tuple[Levels, list[Floats]]:
     """New levels of a block, and how far each parameter moved in each row."""
     before = grid.parameters(old)
-    asked = [here + move for here, move in zip(before, linear.minimum(), strict=True)]
+    asked = [was + move for was, move in zip(before, linear.minimum(), strict=True)]
     stored = grid.parameters(grid.with_parameters(old, asked))
-    moves = [there - here for there, here in zip(stored, before, strict=True)]
+    moves = [becomes - was for becomes, was in zip(stored, before, strict=True)]
     better = linear.change(moves) < 0
     moves = [np.where(better, move, np.float32(0)) for move in moves]
-    kept = [np.where(better, there, here) for there, here in zip(stored, before, strict=True)]
+    kept = [np.where(better, becomes, was) for becomes, was in zip(stored, before, strict=True)]
     return grid.with_parameters(old, kept), moves

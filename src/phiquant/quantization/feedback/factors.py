@@ -8,12 +8,9 @@ copies a large matrix column by column.
 """
 
 import numpy as np
-import numpy.typing as npt
 
 from phiquant.host.threads import for_each
-from phiquant.phi.weights import Floats
-
-Doubles = npt.NDArray[np.float64]
+from phiquant.phi.weights import Doubles, Floats
 
 BLOCK = 512
 """Columns that are factored at a time, and rows that one core works on."""
@@ -22,18 +19,18 @@ BLOCK = 512
 def damped(moment: Floats, damping: float) -> Floats:
     """`moment` (n, n) with `damping` times the mean of its diagonal added to the diagonal.
 
-    It stands for all that the calibration text does not show, and bounds the feedback.
+    The addition stands for inputs that the calibration text does not show, and bounds the feedback.
     """
-    found = moment.copy()
-    found[np.diag_indices_from(found)] += damping * float(np.diagonal(moment).mean()) + 1e-30
-    return found
+    stiffer = moment.copy()
+    stiffer[np.diag_indices_from(stiffer)] += damping * float(np.diagonal(moment).mean()) + 1e-30
+    return stiffer
 
 
 def unit_upper(moment: Floats) -> tuple[Floats, Floats]:
     """U (n, n) and the diagonal of D (n,) of a symmetric `moment` (n, n), which becomes U.
 
-    Blocks are factored in float64; products are float32's, which is enough as long as no input
-    is nearly a sum of others, and none is in a damped moment. Raises LinAlgError where `moment`
+    Blocks are factored in float64 and products taken in float32. That is enough as long as no
+    input is nearly a sum of others, which damping sees to. Raises LinAlgError where `moment`
     is not positive definite.
     """
     diagonal = np.empty(len(moment), np.float32)
@@ -51,8 +48,8 @@ def unit_upper(moment: Floats) -> tuple[Floats, Floats]:
 
 
 def _take_out(above: Floats, here: slice, upper: Doubles) -> None:
-    """Divide the columns `here` of the rows `above` by their block's factor, scaled to a unit
-    diagonal, and take what they stand for from the columns before them.
+    """Divide the columns `here` of the rows `above` by the factor of their block, scaled to a unit
+    diagonal, and subtract the products of these columns from the columns before them.
     """
     inverse = np.linalg.inv(upper).T.astype(np.float32)
     roots = np.diagonal(upper).astype(np.float32)

@@ -24,8 +24,8 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.affine import encode_with
 from phiquant.quantization.grid import AffineGrid, Codes, Floats, Grid, Levels, grid_over
 from phiquant.quantization.inputs import Inputs
@@ -37,14 +37,15 @@ little worse with anything from 0.02 to 1."""
 
 
 TOGETHER = 16
-"""Rows that take turns: a row's next column waits for its last, another row's does not."""
+"""Rows whose columns take turns: a column waits for the one before it in its own row, not for
+other rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeanFeedback:
-    """μ, and what the sum of a row's errors so far is multiplied by in each column.
+    """μ, and the share of a row's errors so far that each column makes good.
 
-    All are (columns,) and in the order in which columns are rounded, which `order` has.
+    All are (columns,), in the order in which columns are rounded; `order` has the columns' numbers.
     """
 
     order: npt.NDArray[np.intp]
@@ -53,7 +54,7 @@ class MeanFeedback:
 
     @classmethod
     def of(cls, squares: Floats, means: Floats) -> "MeanFeedback":
-        """For inputs of these mean squares and means, (columns,)."""
+        """The feedback for inputs of these mean squares and means, (columns,) each."""
         order = np.argsort(-squares, kind="stable")
         mean = means[order].astype(np.float64)
         square = squares[order].astype(np.float64)
@@ -66,10 +67,10 @@ class MeanFeedback:
 def encode_for(
     grid: Grid, weights: Floats, inputs: Inputs | None
 ) -> dict[str, npt.NDArray[np.generic]]:
-    """The stored parts of `weights` (rows, columns) that will meet `inputs`.
+    """The stored parts of `weights` (rows, columns) that are to be multiplied by `inputs`.
 
-    Without means, or on a grid that has no codes, as `Grid.encode` rounds them. Raises ValueError
-    on a non-finite or unrepresentable weight, as that does.
+    Where means are not known, and on a grid without codes, they are rounded by `Grid.encode`.
+    Raises ValueError on a non-finite or unrepresentable weight.
     """
     if inputs is None:
         return grid.encode(weights)
@@ -100,7 +101,7 @@ def codes_with_means(
     return codes
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+@kernel(error_model="numpy", fastmath={"contract", "nsz"})
 def mean_feedback_kernel(
     weights: Floats,
     levels: tuple[Floats, Floats, npt.NDArray[np.intp]],
@@ -108,9 +109,9 @@ def mean_feedback_kernel(
     ends: tuple[np.float32, np.float32],
     codes: Codes,
 ) -> None:
-    """Fill `codes`, from the least to the greatest of `ends`.
+    """Fill `codes` (rows, columns); `ends` are the least and the greatest code.
 
-    `levels` are scale and offset (rows, groups), and the group of each column in its turn.
+    `levels` are scale and offset (rows, groups), and each column's group in rounding order.
     """
     scales, offsets, groups = levels
     order, means, shares = feedback

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.grid import AffineGrid, Floats, Levels
 
 WIDEST = 128
-"""Columns of the widest block that is tried: a trial takes the square of them."""
+"""Columns of the widest block that is tried: the time of a trial goes with their square."""
 
 
 def best_multiple(
@@ -33,8 +33,8 @@ def best_multiple(
     order; `feedback` the factors (columns, columns) and penalties (columns,) in that order, and
     each column's group.
     """
-    here = grid.parameters(fitted)
-    asked = [[np.float32(one) * part for part in here] for one in multiples]
+    own = grid.parameters(fitted)
+    asked = [[np.float32(factor) * part for part in own] for factor in multiples]
     tried = [fitted, *(grid.with_parameters(fitted, parameters) for parameters in asked)]
     factors, penalties, groups = feedback
     low, high = grid.code_range
@@ -42,7 +42,10 @@ def best_multiple(
     choice_kernel(
         weights,
         (np.ascontiguousarray(factors), penalties, groups),
-        (np.stack([one.scale for one in tried]), np.stack([one.offset for one in tried])),
+        (
+            np.stack([levels.scale for levels in tried]),
+            np.stack([levels.offset for levels in tried]),
+        ),
         (np.float32(low), np.float32(high)),
         choice,
     )
@@ -51,7 +54,7 @@ def best_multiple(
     return grid.with_parameters(fitted, [part[choice, rows] for part in stored])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+@kernel(error_model="numpy", fastmath={"contract", "nsz"})
 def choice_kernel(
     weights: tuple[Floats, Floats],
     feedback: tuple[Floats, Floats, npt.NDArray[np.intp]],
@@ -59,7 +62,7 @@ def choice_kernel(
     ends: tuple[np.float32, np.float32],
     choice: npt.NDArray[np.intp],
 ) -> None:
-    """Fill `choice` (rows,) with the number of the levels that cost a row least.
+    """Fill `choice` (rows,) with the number of the trial whose levels cost each row least.
 
     `levels` are scales and offsets, (trials, rows, groups); `ends` the least and greatest code.
     """

@@ -56,14 +56,14 @@ class LayerMoments(Protocol):
 class Method:
     """How weights are rounded; every part can be switched off.
 
-    The defaults did best on a small model, over a text that is in no other use: half of either
-    correction did better than none and than all of it; damping mattered little.
+    The defaults did best on a small model, over a text that is used for nothing else: half of
+    either correction did better than none of it and than all of it; damping mattered little.
     """
 
     rescaling: bool = True
     """Whether channels are re-scaled first: see `rescaling`. It is the same for all layers."""
     damping: float = 0.03
-    """Share of the mean second moment that is added to each: see `factors.damped`."""
+    """Share of the mean second moment that is added to every one: see `factors.damped`."""
     shrinkage: float = 0.3
     """Share of the second moments off the diagonal that is taken away."""
     shift: float = 0.5
@@ -75,22 +75,22 @@ class Method:
     codes: bool = True
     parameters: bool = True
     multiples: tuple[float, ...] = (0.88, 0.92, 0.96, 1.04, 1.08, 1.12)
-    """Of a block's fitted levels, which are tried too: see `multiples`."""
+    """Multiples of a block's fitted levels that are tried too: see `multiples`."""
     output_damping: float | None = 1.0
-    """Share of the mean diagonal of a layer's output moments that is added to each; None leaves
-    the moments out, and every row is rounded on its own: see `two_sided`."""
+    """Share of the mean of the output moments' diagonal that is added to it; with None the moments
+    are left out, and every row is rounded on its own: see `two_sided`."""
 
     @property
     def looks_at_original(self) -> bool:
-        """Whether the original's inputs are needed beside the quantized network's."""
+        """Whether the inputs of the unquantized network are needed too."""
         return self.shift > 0 or self.behind > 0
 
 
 def shrunk(moment: Floats, share: float) -> Floats:
-    """`moment` (n, n) with `share` of all that is off its diagonal taken away."""
-    found = moment * np.float32(1 - share)
-    found[np.diag_indices_from(found)] = np.diagonal(moment)
-    return found
+    """`moment` (n, n) with everything off its diagonal reduced by `share`."""
+    smaller = moment * np.float32(1 - share)
+    smaller[np.diag_indices_from(smaller)] = np.diagonal(moment)
+    return smaller
 
 
 class Rounder:
@@ -141,7 +141,7 @@ class Rounder:
         return parts
 
     def _aimed(self, weight: Floats, first: int) -> Floats:
-        """What the rows from `first` on are to be, were there no grid."""
+        """What the rows from `first` on should become if every value could be stored."""
         aimed = weight
         if self._correction is not None:
             aimed = np.empty(weight.shape, np.float32)

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.grid import Codes, Floats
 
-Steps = tuple[Floats, Floats, npt.NDArray[np.intp], np.float32, np.float32]
+StepLevels = tuple[Floats, Floats, npt.NDArray[np.intp], np.float32, np.float32]
 """Scale and offset (rows, groups), each column's group, the least and the greatest code."""
 
 
@@ -33,8 +33,8 @@ Steps = tuple[Floats, Floats, npt.NDArray[np.intp], np.float32, np.float32]
 class RowFeedback:
     """The outputs' moment of rows that are rounded together.
 
-    `order` (n,) are the rows as they are rounded; `factors` (n, n) is R and `moment` (n, n) is G,
-    damped and of mean diagonal 1, both in that order.
+    `order` (n,) are the rows in the order in which they are rounded; `factors` (n, n) is R and
+    `moment` (n, n) is G, damped and of mean diagonal 1, both in that order.
     """
 
     order: npt.NDArray[np.intp]
@@ -54,12 +54,12 @@ class RowFeedback:
         return cls(order, factors, damped.astype(np.float32))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+@kernel(error_model="numpy", fastmath={"contract", "nsz"})
 def two_sided_kernel(
     weights: Floats,
     due: Floats,
     factors: tuple[Floats, Floats],
-    levels: Steps,
+    levels: StepLevels,
     out: tuple[Codes, Floats],
 ) -> None:
     """`columns.feedback_kernel` with errors passed on within each column from row to row.
@@ -92,22 +92,22 @@ def two_sided_kernel(
                 due[row, k] += error * along[j, k]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract", "nsz", "reassoc"})
+@kernel(fastmath={"contract", "nsz", "reassoc"})
 def _dot(left: Floats, right: Floats) -> np.float32:
-    """In whatever order is fast; apart, so that no other sum is reordered."""
+    """The dot product, summed in any order: a kernel of its own, so that no other sum is."""
     total = np.float32(0)
     for k in range(left.size):
         total += left[k] * right[k]
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+@kernel(error_model="numpy", fastmath={"contract", "nsz"})
 def two_sided_descent_kernel(
     codes: Codes,
     errors: Floats,
     slopes: Floats,
     moments: tuple[Floats, Floats],
-    levels: Steps,
+    levels: StepLevels,
 ) -> None:
     """`descent.descent_kernel` for rows that are not independent; `slopes` are E H there.
 

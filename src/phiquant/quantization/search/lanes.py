@@ -25,6 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.floats import bits_float, float_bits
 from phiquant.quantization.grid import Floats
 from phiquant.quantization.search.transposition import SIDE, transpose_block
@@ -32,6 +33,8 @@ from phiquant.quantization.search.transposition import SIDE, transpose_block
 LANES = 32
 TILE = 8
 """Weights of a group that one unrolled step takes; every group is a multiple of it."""
+STEP = TILE * LANES
+"""Weights of a tile of all lanes."""
 
 STRICT = {"contract", "nsz", "nnan"}
 """Liberties that compilers may take: fused multiply-add; never another order of a sum."""
@@ -42,10 +45,14 @@ INNER = {
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
 }
-"""For kernels that only kernels call: they are compiled and cached as part of these."""
+"""For kernels that only kernels call: they are compiled and cached with their callers."""
+
+INLINED = {**INNER, "forceinline": True}
+"""For steps of a search. A call hands over every array with its sizes, which would take about as
+long as the step's own work on a group of 32 weights; so these become part of their caller."""
 
 EXACT = {"nsz", "nnan"}
-"""Where even a fused multiply-add would not be what the runtime computes."""
+"""For arithmetic that must be the runtime's to the bit: no fused multiply-add either."""
 
 # Rows of the parameter array: where row r of lane l lies is r + l.
 INVERSE = 0 * LANES  # 1 / scale, 0 where the scale is 0
@@ -122,6 +129,8 @@ class Rules(NamedTuple):
     """Whether the offset is 0."""
     zeroed: bool
     """Whether 0 must be a level, as far as the stored type allows: offset = -scale * code."""
+    zero_point: bool
+    """Whether the code z of 0 is stored in place of the offset, which is then -scale * z."""
     ceiling: Real
     """The greatest offset."""
     magic: Real
@@ -137,7 +146,7 @@ class Rules(NamedTuple):
     refits: int
     """Least-squares refits after the best start."""
     scanned: bool
-    """Whether the starts are only scanned (`scan`); `scale_and_offset` says when that will do."""
+    """Whether the starts are only scanned: see `scan`."""
 
 
 @njit(**INNER, fastmath=EXACT)
@@ -155,7 +164,14 @@ def inverse(scale: Real) -> Real:
     return ONE / scale if abs(scale) > TINY else ZERO
 
 
-@njit(**INNER, fastmath=STRICT, forceinline=True)
+@njit(**INLINED, fastmath=STRICT)
+def tile_at(lanes: Lanes, at: int) -> Lanes:
+    """The tile of all lanes whose first weight lies at `at`."""
+    x, w, p, m, u = lanes
+    return Lanes(x[at : at + STEP], w[at : at + STEP], p, m, u)
+
+
+@njit(**INLINED, fastmath=STRICT)
 def accumulate_tile(tile: Lanes, rules: Rules) -> None:
     """Add the moments of TILE weights of every lane."""
     x, w, p, m, _ = tile
@@ -189,9 +205,9 @@ def accumulate_tile(tile: Lanes, rules: Rules) -> None:
         m[E + lane] = e2
 
 
-@njit(**INNER, fastmath=STRICT, forceinline=True)
+@njit(**INLINED, fastmath=STRICT)
 def accumulate_symmetric_tile(tile: Lanes, rules: Rules) -> None:
-    """`accumulate_tile` where the offset is 0: C2, R1 and E alone."""
+    """`accumulate_tile` where the offset is 0: only C2, R1 and E are added to."""
     x, w, p, m, _ = tile
     low = rules.low
     high = rules.high
@@ -215,9 +231,9 @@ def accumulate_symmetric_tile(tile: Lanes, rules: Rules) -> None:
         m[E + lane] = e2
 
 
-@njit(**INNER, fastmath=EXACT, forceinline=True)
+@njit(**INLINED, fastmath=EXACT)
 def accumulate_decoded_tile(tile: Lanes, rules: Rules) -> None:
-    """E alone, of the values that a runtime decodes which rounds product and sum as stored."""
+    """Add to E alone, as a runtime decodes that rounds product and sum to the stored type."""
     x, w, p, m, u = tile
     low = rules.low
     high = rules.high
@@ -241,30 +257,26 @@ def accumulate_decoded_tile(tile: Lanes, rules: Rules) -> None:
 @njit(**INNER, fastmath=EXACT)
 def accumulate_decoded(lanes: Lanes, rules: Rules) -> None:
     """E of every lane at its present levels, as `accumulate_decoded_tile` counts it."""
-    x, w, p, m, u = lanes
     for lane in range(LANES):
-        m[E + lane] = ZERO
-    step = TILE * LANES
-    for at in range(0, x.size, step):
-        accumulate_decoded_tile(Lanes(x[at : at + step], w[at : at + step], p, m, u), rules)
+        lanes.m[E + lane] = ZERO
+    for at in range(0, lanes.x.size, STEP):
+        accumulate_decoded_tile(tile_at(lanes, at), rules)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=STRICT)
+@kernel(error_model="numpy", fastmath=STRICT)
 def accumulate(lanes: Lanes, rules: Rules) -> None:
     """The moments of every lane at its present INVERSE, SCALE and OFFSET."""
-    x, w, p, m, u = lanes
     for i in range(MOMENTS):
-        m[i] = ZERO
-    step = TILE * LANES
+        lanes.m[i] = ZERO
     if rules.symmetric:
-        for at in range(0, x.size, step):
-            accumulate_symmetric_tile(Lanes(x[at : at + step], w[at : at + step], p, m, u), rules)
+        for at in range(0, lanes.x.size, STEP):
+            accumulate_symmetric_tile(tile_at(lanes, at), rules)
     else:
-        for at in range(0, x.size, step):
-            accumulate_tile(Lanes(x[at : at + step], w[at : at + step], p, m, u), rules)
+        for at in range(0, lanes.x.size, STEP):
+            accumulate_tile(tile_at(lanes, at), rules)
 
 
-@njit(**INNER, fastmath=STRICT, forceinline=True)
+@njit(**INLINED, fastmath=STRICT)
 def shrink_tile(x: Floats, u: Floats) -> None:
     """Bring TILE weights of every lane to the lane's unit."""
     for lane in range(LANES):
@@ -296,9 +308,8 @@ def load(source: Floats, first: int, lanes: Lanes, rules: Rules) -> None:
     for lane in range(0, LANES, SIDE):
         for j in range(0, size, SIDE):
             transpose_block(runs, lane * size + j, size, x, j * LANES + lane, LANES)
-    step = TILE * LANES
-    for at in range(0, x.size, step):
-        shrink_tile(x[at : at + step], u)
+    for at in range(0, x.size, STEP):
+        shrink_tile(x[at : at + STEP], u)
 
 
 @njit(**INNER, fastmath=STRICT)
@@ -313,7 +324,7 @@ def load_importance(importance: Floats, first: int, w: Floats) -> None:
             w[j * LANES + lane] = run[j]
 
 
-@njit(**INNER, fastmath=STRICT, forceinline=True)
+@njit(**INLINED, fastmath=STRICT)
 def measure_tile(x: Floats, w: Floats, p: Floats) -> None:
     """Extend LEAST, GREATEST and MASS by TILE weights of every lane."""
     for lane in range(LANES):
@@ -344,6 +355,5 @@ def measure(lanes: Lanes) -> None:
         p[NEXT_SCALE + lane] = ZERO
         p[NEXT_OFFSET + lane] = ZERO
         p[NEXT_ERROR + lane] = FAR
-    step = TILE * LANES
-    for at in range(0, x.size, step):
-        measure_tile(x[at : at + step], w[at : at + step], p)
+    for at in range(0, x.size, STEP):
+        measure_tile(x[at : at + STEP], w[at : at + STEP], p)

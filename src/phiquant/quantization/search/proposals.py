@@ -5,6 +5,7 @@ format stores it, has an error that is known without a second pass: what `lanes.
 in the moments is all that it takes.
 """
 
+import numpy as np
 from numba import njit
 
 from phiquant.quantization.grid import Floats
@@ -16,6 +17,7 @@ from phiquant.quantization.search.lanes import (
     C2,
     FAR,
     FINEST,
+    INLINED,
     INNER,
     INVERSE,
     LANES,
@@ -34,6 +36,7 @@ from phiquant.quantization.search.lanes import (
     ZERO,
     E,
     Lanes,
+    Real,
     Rules,
     inverse,
     rounded,
@@ -41,20 +44,46 @@ from phiquant.quantization.search.lanes import (
 from phiquant.quantization.search.starts import zero_code
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def keep(lanes: Lanes) -> None:
     """Remember the present levels of the lanes where they are the best so far."""
+    keep_pair(lanes, (SCALE, BEST_SCALE), (OFFSET, BEST_OFFSET))
+
+
+@njit(**INLINED, fastmath=STRICT)
+def keep_pair(lanes: Lanes, first: tuple[int, int], second: tuple[int, int]) -> None:
+    """Where the present error is the best so far, remember it and two present parameters.
+
+    `first` and `second` are the rows of the present parameter and of the best one.
+    """
     p, m = lanes.p, lanes.m
     for lane in range(LANES):
         better = m[E + lane] < p[BEST_ERROR + lane]
         p[BEST_ERROR + lane] = m[E + lane] if better else p[BEST_ERROR + lane]
-        p[BEST_SCALE + lane] = p[SCALE + lane] if better else p[BEST_SCALE + lane]
-        p[BEST_OFFSET + lane] = p[OFFSET + lane] if better else p[BEST_OFFSET + lane]
+        for present, best in (first, second):
+            p[best + lane] = p[present + lane] if better else p[best + lane]
+
+
+@njit(**INLINED, fastmath=STRICT)
+def offer(lanes: Lanes, lane: int, error: Real, scale: Real, offset: Real) -> None:
+    """Propose levels for a lane, if their `error` with the codes held is the least proposed.
+
+    Rounding as stored may undo what the step gained: then the present levels are proposed.
+    """
+    p, m = lanes.p, lanes.m
+    stay = m[E + lane] < error
+    error = m[E + lane] if stay else error
+    scale = p[SCALE + lane] if stay else scale
+    offset = p[OFFSET + lane] if stay else offset
+    better = error < p[NEXT_ERROR + lane]
+    p[NEXT_ERROR + lane] = error if better else p[NEXT_ERROR + lane]
+    p[NEXT_SCALE + lane] = scale if better else p[NEXT_SCALE + lane]
+    p[NEXT_OFFSET + lane] = offset if better else p[NEXT_OFFSET + lane]
 
 
 @njit(**INNER, fastmath=STRICT)
 def propose(lanes: Lanes, rules: Rules) -> None:
-    """Where the least-squares step leads, if its error (codes held) is the least proposed."""
+    """Propose the levels to which the least-squares step leads."""
     p, m, u = lanes.p, lanes.m, lanes.u
     magic = rules.magic
     for lane in range(LANES):
@@ -78,19 +107,12 @@ def propose(lanes: Lanes, rules: Rules) -> None:
         new_scale = bound if free > rules.ceiling and c2 > TINY else new_scale
         a = new_scale - scale
         error = m[E + lane] + a * (a * c2 - r1 - r1) + b * (b * n - r0 - r0 + TWO * a * c1)
-        stay = m[E + lane] < error  # rounding as stored may undo the step's gain
-        error = m[E + lane] if stay else error
-        new_scale = scale if stay else new_scale
-        new_offset = offset if stay else new_offset
-        better = error < p[NEXT_ERROR + lane]
-        p[NEXT_ERROR + lane] = error if better else p[NEXT_ERROR + lane]
-        p[NEXT_SCALE + lane] = new_scale if better else p[NEXT_SCALE + lane]
-        p[NEXT_OFFSET + lane] = new_offset if better else p[NEXT_OFFSET + lane]
+        offer(lanes, lane, error, new_scale, new_offset)
 
 
 @njit(**INNER, fastmath=STRICT)
 def propose_zeroed(lanes: Lanes, rules: Rules) -> None:
-    """`propose` for levels one of which is 0: the offset follows the scale."""
+    """`propose` where 0 must be a level: the offset follows the scale."""
     p, m, u = lanes.p, lanes.m, lanes.u
     magic = rules.magic
     for lane in range(LANES):
@@ -111,19 +133,12 @@ def propose_zeroed(lanes: Lanes, rules: Rules) -> None:
         a = new_scale - scale
         b = new_offset - offset
         error = m[E + lane] + a * (a * c2 - r1 - r1) + b * (b * n - r0 - r0 + TWO * a * c1)
-        stay = m[E + lane] < error
-        error = m[E + lane] if stay else error
-        new_scale = scale if stay else new_scale
-        new_offset = offset if stay else new_offset
-        better = error < p[NEXT_ERROR + lane]
-        p[NEXT_ERROR + lane] = error if better else p[NEXT_ERROR + lane]
-        p[NEXT_SCALE + lane] = new_scale if better else p[NEXT_SCALE + lane]
-        p[NEXT_OFFSET + lane] = new_offset if better else p[NEXT_OFFSET + lane]
+        offer(lanes, lane, error, new_scale, new_offset)
 
 
 @njit(**INNER, fastmath=STRICT)
 def propose_symmetric(lanes: Lanes, rules: Rules) -> None:
-    """`propose` for levels whose offset is 0."""
+    """`propose` where the offset is 0."""
     p, m, u = lanes.p, lanes.m, lanes.u
     for lane in range(LANES):
         c2 = m[C2 + lane]
@@ -133,26 +148,47 @@ def propose_symmetric(lanes: Lanes, rules: Rules) -> None:
         new_scale = rounded(scale + step, rules.magic, u[FINEST + lane], u[LIMIT + lane])
         a = new_scale - scale
         error = m[E + lane] + a * (a * c2 - r1 - r1)
-        stay = m[E + lane] < error
-        error = m[E + lane] if stay else error
-        new_scale = scale if stay else new_scale
-        better = error < p[NEXT_ERROR + lane]
-        p[NEXT_ERROR + lane] = error if better else p[NEXT_ERROR + lane]
-        p[NEXT_SCALE + lane] = new_scale if better else p[NEXT_SCALE + lane]
+        offer(lanes, lane, error, new_scale, ZERO)
 
 
 @njit(**INNER, fastmath=STRICT)
+def propose_zero_point(lanes: Lanes, rules: Rules) -> None:
+    """`propose` for a zero point z, which is held with the codes q.
+
+    The offset is -s z, and the squared error is then least for the scale
+
+        s + Σ w e (q - z) / Σ w (q - z)²
+
+    whose sums follow from the moments: Σ w e (q - z) = R1 - z R0 and Σ w (q - z)² =
+    C2 - 2 z C1 + z² N.
+    """
+    p, m, u = lanes.p, lanes.m, lanes.u
+    for lane in range(LANES):
+        scale = p[SCALE + lane]
+        zero = np.rint(-p[OFFSET + lane] * p[INVERSE + lane])
+        slope = m[R1 + lane] - zero * m[R0 + lane]
+        mass = m[C2 + lane] - TWO * zero * m[C1 + lane] + zero * zero * p[MASS + lane]
+        step = slope / mass if mass > TINY else ZERO
+        new_scale = rounded(scale + step, rules.magic, u[FINEST + lane], u[LIMIT + lane])
+        a = new_scale - scale
+        error = m[E + lane] + a * (a * mass - slope - slope)
+        offer(lanes, lane, error, new_scale, -new_scale * zero)
+
+
+@njit(**INLINED, fastmath=STRICT)
 def propose_by_kind(lanes: Lanes, rules: Rules) -> None:
-    """The proposal of the present levels, by what may be stored."""
+    """Propose from the present levels, by what the format stores."""
     if rules.symmetric:
         propose_symmetric(lanes, rules)
+    elif rules.zero_point:
+        propose_zero_point(lanes, rules)
     elif rules.zeroed:
         propose_zeroed(lanes, rules)
     else:
         propose(lanes, rules)
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def follow(p: Floats) -> None:
     """Make the best proposal the present levels."""
     for lane in range(LANES):
@@ -162,8 +198,8 @@ def follow(p: Floats) -> None:
 
 
 @njit(**INNER, fastmath=STRICT)
-def set_best(p: Floats) -> None:
-    """Make the best levels the present ones, and let any others be better."""
+def restore(p: Floats) -> None:
+    """Make the best levels the present ones, and forget their error: the next look sets it."""
     for lane in range(LANES):
         p[SCALE + lane] = p[BEST_SCALE + lane]
         p[OFFSET + lane] = p[BEST_OFFSET + lane]

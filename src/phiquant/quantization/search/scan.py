@@ -5,8 +5,7 @@ decode to, s d. With Σ d² and Σ x d the squared error is Σ x² - 2 s Σ x d 
 s = Σ x d / Σ d²: a third of the arithmetic of the residual moments in `lanes`, and Σ x² is the
 same for all starts. The difference of large sums is off by about 10⁻⁶ Σ x²: next to the error of
 4-bit codes, a hundredth of Σ x², that does not matter; next to that of 8-bit codes it would. So
-this only proposes where to begin; what is kept is judged by residuals (`scale_and_offset`,
-`zero_point`).
+this only proposes where to begin; what is kept is judged by residuals (`one_level.refit`).
 """
 
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from phiquant.quantization.grid import Floats
 from phiquant.quantization.search.lanes import (
     FAR,
     FINEST,
+    INLINED,
     INNER,
     INVERSE,
     LANES,
@@ -26,6 +26,7 @@ from phiquant.quantization.search.lanes import (
     NEXT_OFFSET,
     NEXT_SCALE,
     OFFSET,
+    STEP,
     STRICT,
     TILE,
     TINY,
@@ -35,11 +36,12 @@ from phiquant.quantization.search.lanes import (
     Rules,
     rounded,
 )
+from phiquant.quantization.search.starts import start_by_kind
 
 BINARY_POINT = np.float32(1.5 * 2**23)
-"""Added to a float32 of magnitude below 2²², it leaves no bits for a fraction: ties to even."""
+"""Added to a float32 of magnitude below 2²², it rounds that to a whole number, ties to even."""
 
-# Rows of what is known of one start, as in `lanes`.
+# Rows of the array of one start, as in `lanes`.
 RECIPROCAL = 0 * LANES
 LOW = 1 * LANES  # BINARY_POINT more than the least d, and than the greatest
 HIGH = 2 * LANES
@@ -49,10 +51,10 @@ ZERO_CODE = 5 * LANES
 ROWS = 6 * LANES
 
 NARROW = 16
-"""Codes at most, for this to tell starts apart."""
+"""The most codes with which a scan can tell starts apart."""
 
 
-class Pair(NamedTuple):
+class StartPair(NamedTuple):
     """Two starts, of ROWS each."""
 
     a: Floats
@@ -73,8 +75,8 @@ def take_start(lanes: Lanes, rules: Rules, start: Floats) -> None:
         start[ZERO_CODE + lane] = zero
 
 
-@njit(**INNER, fastmath=STRICT, forceinline=True)
-def scan_tile(x: Floats, pair: Pair) -> None:
+@njit(**INLINED, fastmath=STRICT)
+def scan_tile(x: Floats, pair: StartPair) -> None:
     """Add the sums of TILE weights of every lane."""
     a, b = pair
     for lane in range(LANES):
@@ -106,9 +108,9 @@ def scan_tile(x: Floats, pair: Pair) -> None:
 
 @njit(**INNER, fastmath=STRICT)
 def propose_scanned(lanes: Lanes, rules: Rules, start: Floats) -> None:
-    """The best scale for the codes of a start, if its error is the least proposed.
+    """Propose the best scale for the codes of a start, if its error is the least so far.
 
-    The error is less by Σ x² than what `lanes` calls one.
+    The error leaves out Σ x², which `lanes` has in it.
     """
     p, u = lanes.p, lanes.u
     for lane in range(LANES):
@@ -126,17 +128,29 @@ def propose_scanned(lanes: Lanes, rules: Rules, start: Floats) -> None:
 
 @njit(**INNER, fastmath=STRICT)
 def forget_proposal(lanes: Lanes) -> None:
-    """Let the refits, whose errors are whole, begin anew."""
+    """Forget the proposed error, which leaves out Σ x²; the refits' errors have it."""
     for lane in range(LANES):
         lanes.p[NEXT_ERROR + lane] = FAR
 
 
 @njit(**INNER, fastmath=STRICT)
-def scan(lanes: Lanes, rules: Rules, pair: Pair) -> None:
+def scan(lanes: Lanes, rules: Rules, pair: StartPair) -> None:
     """Gather the sums of two starts, and propose where they lead."""
     x = lanes.x
-    step = TILE * LANES
-    for at in range(0, x.size, step):
-        scan_tile(x[at : at + step], pair)
+    for at in range(0, x.size, STEP):
+        scan_tile(x[at : at + STEP], pair)
     propose_scanned(lanes, rules, pair.a)
     propose_scanned(lanes, rules, pair.b)
+
+
+@njit(**INLINED, fastmath=STRICT)
+def scan_starts(lanes: Lanes, rules: Rules, pair: StartPair) -> None:
+    """The best proposal of all starts, two at a time."""
+    count = rules.starts.shape[0]
+    for k in range(0, count, 2):
+        start_by_kind(lanes, rules, k)
+        take_start(lanes, rules, pair.a)
+        start_by_kind(lanes, rules, min(k + 1, count - 1))
+        take_start(lanes, rules, pair.b)
+        scan(lanes, rules, pair)
+    forget_proposal(lanes)

@@ -10,6 +10,7 @@ from numba import njit
 from phiquant.quantization.search.lanes import (
     FINEST,
     GREATEST,
+    INLINED,
     INNER,
     INVERSE,
     LANES,
@@ -35,7 +36,7 @@ def zero_code(offset: Real, inverse: Real, rules: Rules) -> Real:
 
 @njit(**INNER, fastmath=STRICT)
 def start(lanes: Lanes, rules: Rules, steps: Real, cut: Real) -> None:
-    """Levels in which the group's range spans `steps` scales; `cut` says where it is cut.
+    """Set levels in which the group's range spans `steps` scales; `cut` says where it is cut.
 
     With 0 the lowest level is the least weight, with 1 the highest level the greatest.
     """
@@ -54,11 +55,28 @@ def start(lanes: Lanes, rules: Rules, steps: Real, cut: Real) -> None:
 
 
 @njit(**INNER, fastmath=STRICT)
-def start_aligned(lanes: Lanes, rules: Rules) -> None:
-    """Levels one of which is 0 and one the weight of greatest magnitude, as mx.quantize sets them.
+def start_zero_point(lanes: Lanes, rules: Rules, steps: Real, cut: Real) -> None:
+    """`start` with the range widened to hold 0, and with a code that decodes to 0 exactly."""
+    p, u = lanes.p, lanes.u
+    top = rules.high
+    for lane in range(LANES):
+        least = min(p[LEAST + lane], ZERO)
+        span = max(p[GREATEST + lane], ZERO) - least
+        scale = rounded(span / steps, rules.magic, u[FINEST + lane], u[LIMIT + lane])
+        reciprocal = inverse(scale)
+        lowest = least + cut * (span - scale * top)
+        zero = min(max(np.rint(-lowest * reciprocal), ZERO), top)
+        p[SCALE + lane] = scale
+        p[OFFSET + lane] = -scale * zero
+        p[INVERSE + lane] = reciprocal
 
-    Groups of zeros and a few outliers want these. The offset is that extreme weight, so the
-    scale is negative where it is the greatest one.
+
+@njit(**INNER, fastmath=STRICT)
+def start_aligned(lanes: Lanes, rules: Rules) -> None:
+    """Set levels that include 0 and the weight of greatest magnitude, as mx.quantize does.
+
+    They suit groups of zeros with a few outliers. The offset is the weight of greatest magnitude;
+    the scale is negative where that weight is positive.
     """
     p, u = lanes.p, lanes.u
     for lane in range(LANES):
@@ -81,7 +99,7 @@ def start_aligned(lanes: Lanes, rules: Rules) -> None:
 
 @njit(**INNER, fastmath=STRICT)
 def start_symmetric(lanes: Lanes, rules: Rules, steps: Real) -> None:
-    """Levels without an offset that reach the extreme weight with code `steps`."""
+    """Set levels without an offset, so that code `steps` is the weight of greatest magnitude."""
     p, u = lanes.p, lanes.u
     for lane in range(LANES):
         low = p[LEAST + lane]
@@ -91,3 +109,15 @@ def start_symmetric(lanes: Lanes, rules: Rules, steps: Real) -> None:
         p[SCALE + lane] = scale
         p[OFFSET + lane] = ZERO
         p[INVERSE + lane] = inverse(scale)
+
+
+@njit(**INLINED, fastmath=STRICT)
+def start_by_kind(lanes: Lanes, rules: Rules, k: int) -> None:
+    """Set the levels of start `k` of the table, by what the format stores."""
+    steps, cut = rules.starts[k, 0], rules.starts[k, 1]
+    if rules.symmetric:
+        start_symmetric(lanes, rules, steps)
+    elif rules.zero_point:
+        start_zero_point(lanes, rules, steps, cut)
+    else:
+        start(lanes, rules, steps, cut)

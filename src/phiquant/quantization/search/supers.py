@@ -23,7 +23,7 @@ from phiquant.quantization.search.lanes import (
     GREATEST,
     IDEAL_OFFSET,
     IDEAL_SCALE,
-    INNER,
+    INLINED,
     KEPT_MINIMUM,
     KEPT_SUB,
     LANES,
@@ -85,7 +85,7 @@ class SuperLanes(NamedTuple):
     q: Floats
     """Super-blocks: the rows from UNIT to SUPERS."""
     pairs: Floats
-    """Pairs of units under trial, five rows of lanes each: see `scan`."""
+    """Pairs of units under trial, five rows of lanes each: see `choose_units`."""
 
 
 class SuperRules(NamedTuple):
@@ -105,7 +105,7 @@ class SuperRules(NamedTuple):
     """Rounds of choosing integers."""
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def group_lanes(lanes: SuperLanes, k: int, moments: Floats) -> Lanes:
     """Group `k` of every super-block, with room for its moments."""
     groups = lanes.p.size // PARAMETERS
@@ -119,15 +119,15 @@ def group_lanes(lanes: SuperLanes, k: int, moments: Floats) -> Lanes:
     )
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def group_moments(lanes: SuperLanes, k: int) -> Floats:
     """The moments of group `k` at its ideal levels."""
     return lanes.m[k * MOMENTS : (k + 1) * MOMENTS]
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def mirror(lanes: SuperLanes) -> None:
-    """Negate the lanes in which some group lies above 0 by more than any lies below."""
+    """Negate the super-blocks with a group that lies further above 0 than any lies below."""
     x, p, q = lanes.x, lanes.p, lanes.q
     groups = p.size // PARAMETERS
     for lane in range(LANES):
@@ -147,9 +147,9 @@ def mirror(lanes: SuperLanes) -> None:
                 p[at + GREATEST] = -least
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def set_ideal(p: Floats, m: Floats, symmetric: bool) -> None:
-    """The least-squares levels of every lane for the codes behind `m`, not rounded.
+    """Set the ideal levels: the least-squares ones for the codes behind `m`, not rounded.
 
     Afterwards E in `m` is their error, so that levels (a, b) away from them have the error
     E + a² C2 + 2 a b C1 + b² N or less.
@@ -172,9 +172,9 @@ def set_ideal(p: Floats, m: Floats, symmetric: bool) -> None:
         m[E + lane] += a * (a * c2 - r1 - r1) + b * (b * n - r0 - r0 + TWO * a * c1)
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def find_extremes(p: Floats, q: Floats) -> None:
-    """EXTREME and LOWEST over the groups of every super-block."""
+    """Set EXTREME and LOWEST of every super-block from its groups."""
     for lane in range(LANES):
         q[EXTREME + lane] = ZERO
         q[LOWEST + lane] = ZERO
@@ -187,9 +187,9 @@ def find_extremes(p: Floats, q: Floats) -> None:
             q[LOWEST + lane] = max(q[LOWEST + lane], -group[IDEAL_OFFSET + lane])
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def add_bound(p: Floats, m: Floats, pair: Floats, rules: SuperRules) -> None:
-    """Add to the total of `pair` the bound of a group's error on its units: see `scan`."""
+    """Add to the total of `pair` the bound of a group's error on its units: see `choose_units`."""
     low, high, most = rules.low, rules.high, rules.most
     for lane in range(LANES):
         unit = pair[lane]
@@ -207,18 +207,18 @@ def add_bound(p: Floats, m: Floats, pair: Floats, rules: SuperRules) -> None:
         pair[4 * LANES + lane] += m[E + lane] + a * (a * m[C2 + lane] + TWO * b * c1) + b * b * n
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def add_bounds(p: Floats, m: Floats, pairs: Floats, rules: SuperRules) -> None:
     """`add_bound` for every pair of units."""
     for i in range(pairs.size // (5 * LANES)):
         add_bound(p, m, pairs[i * 5 * LANES : (i + 1) * 5 * LANES], rules)
 
 
-@njit(**INNER, fastmath=STRICT)
-def scan(lanes: SuperLanes, rules: SuperRules) -> None:
+@njit(**INLINED, fastmath=STRICT)
+def choose_units(lanes: SuperLanes, rules: SuperRules) -> None:
     """Set SUPER and SUPER_MINIMUM to the units with the least bound over the divisors.
 
-    Of a pair are held in turn: the two units, their inverses and the total of the bounds.
+    A pair holds, in turn, the two units, their inverses and the total of the bounds.
     """
     p, q, pairs = lanes.p, lanes.q, lanes.pairs
     divisors = rules.divisors
@@ -253,9 +253,9 @@ def scan(lanes: SuperLanes, rules: SuperRules) -> None:
             q[SUPER_MINIMUM + lane] = here[LANES + lane] if better else q[SUPER_MINIMUM + lane]
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def refit_super(lanes: SuperLanes, rules: Rules, supers: SuperRules) -> None:
-    """The least-squares step in both units, integers and codes held, rounded as stored."""
+    """Take the least-squares step in both units, integers and codes held; round as stored."""
     p, q = lanes.p, lanes.q
     symmetric = rules.symmetric
     magic = supers.magic
@@ -288,7 +288,7 @@ def refit_super(lanes: SuperLanes, rules: Rules, supers: SuperRules) -> None:
         q[SUPER_MINIMUM + lane] = rounded(q[SUPER_MINIMUM + lane] + b, magic, finest, limit)
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def keep_super(p: Floats, q: Floats) -> None:
     """Remember the best integers and units of the super-blocks that have become better."""
     for k in range(p.size // PARAMETERS):

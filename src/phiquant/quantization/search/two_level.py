@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.bands import in_bands
 from phiquant.quantization.floats import FloatType
 from phiquant.quantization.grid import Codes, Floats
@@ -29,7 +30,7 @@ from phiquant.quantization.search.lanes import (
     FAR,
     IDEAL_OFFSET,
     IDEAL_SCALE,
-    INNER,
+    INLINED,
     INVERSE,
     KEPT_MINIMUM,
     KEPT_SUB,
@@ -44,7 +45,6 @@ from phiquant.quantization.search.lanes import (
     SUB,
     UNIT,
     ZERO,
-    E,
     Lanes,
     Real,
     Rules,
@@ -54,7 +54,8 @@ from phiquant.quantization.search.lanes import (
     load_importance,
     measure,
 )
-from phiquant.quantization.search.scale_and_offset import Search, search_lanes
+from phiquant.quantization.search.one_level import Search, search_lanes
+from phiquant.quantization.search.proposals import keep_pair
 from phiquant.quantization.search.supers import (
     KEPT_SUPER,
     KEPT_SUPER_MINIMUM,
@@ -65,18 +66,18 @@ from phiquant.quantization.search.supers import (
     TOTAL,
     SuperLanes,
     SuperRules,
+    choose_units,
     group_lanes,
     group_moments,
     keep_super,
     mirror,
     refit_super,
-    scan,
     set_ideal,
 )
 
 
 class SuperLevels(NamedTuple):
-    """What is stored: flat arrays, an item a group or a super-block."""
+    """What is stored, flat: an integer scale and minimum a group, two units a super-block."""
 
     subs: Codes
     minima: Codes
@@ -84,9 +85,9 @@ class SuperLevels(NamedTuple):
     minimum_units: Floats
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def choose_sub(group: Lanes, ideal: Floats, rules: SuperRules, delta: Real) -> None:
-    """The integers nearest the ideal levels, the scale's moved by `delta`, the offset's fitted."""
+    """Set the integer scale nearest to the ideal, moved by `delta`, and the minimum for it."""
     p, q = group.p, group.u
     low, high, most = rules.low, rules.high, rules.most
     for lane in range(LANES):
@@ -104,20 +105,15 @@ def choose_sub(group: Lanes, ideal: Floats, rules: SuperRules, delta: Real) -> N
         p[INVERSE + lane] = inverse(scale)
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def keep_sub(group: Lanes) -> None:
     """Remember the present integers of the lanes where they are the best so far."""
-    p, m = group.p, group.m
-    for lane in range(LANES):
-        better = m[E + lane] < p[BEST_ERROR + lane]
-        p[BEST_ERROR + lane] = m[E + lane] if better else p[BEST_ERROR + lane]
-        p[BEST_SUB + lane] = p[SUB + lane] if better else p[BEST_SUB + lane]
-        p[BEST_MINIMUM + lane] = p[MINIMUM + lane] if better else p[BEST_MINIMUM + lane]
+    keep_pair(group, (SUB, BEST_SUB), (MINIMUM, BEST_MINIMUM))
 
 
-@njit(**INNER, fastmath=STRICT)
-def set_best(group: Lanes, rules: SuperRules, shift: Real) -> None:
-    """Make the best integers the present ones, the offset's moved by `shift`."""
+@njit(**INLINED, fastmath=STRICT)
+def restore_sub(group: Lanes, rules: SuperRules, shift: Real) -> None:
+    """Make the best integers the present ones, with the minimum moved by `shift`."""
     p, q = group.p, group.u
     for lane in range(LANES):
         sub = p[BEST_SUB + lane]
@@ -130,9 +126,9 @@ def set_best(group: Lanes, rules: SuperRules, shift: Real) -> None:
         p[INVERSE + lane] = inverse(scale)
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def choose_group(group: Lanes, ideal: Floats, rules: Rules, supers: SuperRules) -> None:
-    """The best integers of a group on the present units; adds its error to TOTAL.
+    """Find the best integers of a group on the present units, and add its error to TOTAL.
 
     `ideal` holds the moments of the ideal levels.
     """
@@ -145,17 +141,17 @@ def choose_group(group: Lanes, ideal: Floats, rules: Rules, supers: SuperRules) 
         keep_sub(group)
     if not rules.symmetric:
         for shift in range(-1, 2, 2):
-            set_best(group, supers, np.float32(shift))
+            restore_sub(group, supers, np.float32(shift))
             accumulate(group, rules)
             keep_sub(group)
-    set_best(group, supers, ZERO)
+    restore_sub(group, supers, ZERO)
     for lane in range(LANES):
         q[TOTAL + lane] += p[BEST_ERROR + lane]
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def settle(lanes: SuperLanes, rules: Rules, supers: SuperRules) -> None:
-    """From the groups' present free levels to the best integers and units found."""
+    """Go from the groups' free levels to integers and units, and keep the best of all rounds."""
     p, q = lanes.p, lanes.q
     groups = p.size // PARAMETERS
     for lane in range(LANES):
@@ -169,7 +165,7 @@ def settle(lanes: SuperLanes, rules: Rules, supers: SuperRules) -> None:
             group = p[k * PARAMETERS : (k + 1) * PARAMETERS]
             set_ideal(group, group_moments(lanes, k), rules.symmetric)
         if turn == 0:
-            scan(lanes, supers)
+            choose_units(lanes, supers)
         for lane in range(LANES):
             q[TOTAL + lane] = ZERO
         for k in range(groups):
@@ -178,9 +174,9 @@ def settle(lanes: SuperLanes, rules: Rules, supers: SuperRules) -> None:
         keep_super(p, q)
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def search_groups(lanes: SuperLanes, rules: Rules, symmetric: bool) -> None:
-    """Free levels of every group, made the present ones."""
+    """Search the free levels of every group, and make them the present ones."""
     groups = lanes.p.size // PARAMETERS
     for k in range(groups):
         measure(group_lanes(lanes, k, lanes.trial))
@@ -196,7 +192,7 @@ def search_groups(lanes: SuperLanes, rules: Rules, symmetric: bool) -> None:
             p[INVERSE + lane] = inverse(p[BEST_SCALE + lane])
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def store(lanes: SuperLanes, first: int, stored: SuperLevels) -> None:
     """Copy the kept levels to those of the super-blocks from `first` on."""
     p, q = lanes.p, lanes.q
@@ -211,7 +207,7 @@ def store(lanes: SuperLanes, first: int, stored: SuperLevels) -> None:
             stored.minima[at] = np.int16(p[k * PARAMETERS + KEPT_MINIMUM + lane])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=STRICT)
+@kernel(error_model="numpy", fastmath=STRICT)
 def search_two_level(
     weights: Floats, importance: Floats, rules: Rules, supers: SuperRules, stored: SuperLevels
 ) -> None:
@@ -237,7 +233,7 @@ def search_two_level(
 
 @dataclass(frozen=True, slots=True)
 class SuperSearch:
-    """How the levels of one format's super-blocks are searched."""
+    """What the search for one format's super-blocks needs to know."""
 
     groups: Search
     """How a group's free levels are searched."""
@@ -248,12 +244,12 @@ class SuperSearch:
     most: int
     """The greatest integer minimum."""
     divisors: tuple[tuple[float, float], ...]
-    """What to divide the extreme scale and offset by for the units to try."""
+    """The divisors of the extreme scale and offset that give the units to try."""
     rounds: int = 2
     """Rounds of choosing integers and refitting units."""
 
     def rules(self, kind: FloatType) -> tuple[Rules, SuperRules]:
-        """For the kernels, with units stored as `kind`; the groups' levels are not rounded."""
+        """The rules that the kernels take, with units stored as `kind`, groups' levels free."""
         free = self.groups.rules(kind)._replace(ceiling=ZERO, magic=ZERO)
         supers = SuperRules(
             np.float32(self.subs[0]),
@@ -272,7 +268,7 @@ def search_super_levels(
     """Integer scales and minima (rows, groups), and their units (rows, super-blocks)."""
     rows, columns = weights.shape
     groups = columns // plan.groups.size
-    found = SuperLevels(
+    stored = SuperLevels(
         np.empty((rows, groups), np.int16),
         np.empty((rows, groups), np.int16),
         np.empty((rows, groups // plan.span), np.float32),
@@ -287,12 +283,12 @@ def search_super_levels(
             free,
             supers,
             SuperLevels(
-                found.subs[first:last].reshape(-1),
-                found.minima[first:last].reshape(-1),
-                found.units[first:last].reshape(-1),
-                found.minimum_units[first:last].reshape(-1),
+                stored.subs[first:last].reshape(-1),
+                stored.minima[first:last].reshape(-1),
+                stored.units[first:last].reshape(-1),
+                stored.minimum_units[first:last].reshape(-1),
             ),
         )
 
     in_bands(rows, columns, work)
-    return found
+    return stored

@@ -6,7 +6,6 @@ entered when it is first used.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from shlex import quote
 
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
@@ -93,21 +92,23 @@ def _read_importance(path: Path, architecture: Architecture) -> Importance:
 
 
 def _write_importance(
-    path: Path, entries: Mapping[str, ImatrixEntry], text: ImatrixDataset
+    path: Path, entries: Mapping[str, ImatrixEntry], text: ImatrixDataset, suffix: str
 ) -> None:
     from phiquant.targets.gguf.importance import write_importance
 
-    write_importance(path, entries, text)
+    write_importance(path, entries, text, suffix)
 
 
 def _command(path: Path) -> str:
-    from phiquant.targets.gguf.locate import gguf_files
+    from phiquant.targets.gguf.command import command
 
-    # llama.cpp picks LongRoPE's factors by the context that it is given.
-    long = _open(path).architecture.rope.long
-    context = f" -c {long.original_positions}" if long else ""
-    name = quote(gguf_files(path)[0].name)
-    return f'llama-cli -m {name}{context} -cnv -p "You are a helpful assistant."'
+    return command(path)
+
+
+def _command_here(path: Path) -> str | None:
+    from phiquant.targets.gguf.command import command_here
+
+    return command_here(path)
 
 
 TARGET = Target(
@@ -129,6 +130,7 @@ TARGET = Target(
     render=_render,
     library="gguf",
     command=_command,
+    command_here=_command_here,
     prepare=_prepare,
     importance=ImportanceFiles(_read_importance, _write_importance),
 )

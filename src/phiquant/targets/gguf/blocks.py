@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.grid import Codes
 
 Run = tuple[int, int, int, int, int, int, int]
@@ -193,7 +193,7 @@ LAYOUTS: dict[str, BlockLayout] = {
 }
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def place_run(
     values: Codes,
     count: int,
@@ -221,7 +221,7 @@ def place_run(
                 blocks[block, to + i] |= np.uint8((number & mask) << left)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def place(
     values: Codes,
     count: int,
@@ -235,7 +235,7 @@ def place(
         place_run(values, count, shift, (first, step, to, length, right, mask, left), blocks)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def collect_run(blocks: npt.NDArray[np.uint8], run: Run, count: int, values: Codes) -> None:
     """Add one run of bits of `blocks` (blocks, bytes) to flat `values`, `count` a block."""
     first, step, to, length, right, mask, left = run
@@ -256,7 +256,7 @@ def collect_run(blocks: npt.NDArray[np.uint8], run: Run, count: int, values: Cod
                 spread[block * count] |= np.int16(number << right)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def collect(
     blocks: npt.NDArray[np.uint8],
     runs: npt.NDArray[np.int32],

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import PlanRow
+from phiquant.quantization.grid import stored_bytes
 from phiquant.targets.gguf.form import GgufForm
 from phiquant.targets.gguf.grids import GRIDS
 from phiquant.targets.gguf.mixtures import BLOCK, FLOATS, MIXTURES
@@ -24,7 +25,9 @@ def choices(row: PlanRow, form: GgufForm, survey: Survey) -> tuple[PlanRow, ...]
     names = [name for name in BLOCK if name not in FLOATS and row.shape[-1] % BLOCK[name] == 0]
     # BF16 has the range that F16 lacks, but no kernels of its own on most processors.
     names.append("F16" if survey.fits_fp16(row.source) else "BF16")
-    return tuple(replace(row, grid=name, nbytes=_nbytes(name, row)) for name in names)
+    return tuple(
+        replace(row, grid=name, nbytes=stored_bytes(GRIDS[name], row.shape)) for name in names
+    )
 
 
 def type_of(rows: Sequence[PlanRow]) -> str:
@@ -34,7 +37,3 @@ def type_of(rows: Sequence[PlanRow]) -> str:
         weights[row.grid] += row.weights
     most = weights.most_common(1)[0][0]
     return most if most in MIXTURES else f"{most}_M"
-
-
-def _nbytes(grid: str, row: PlanRow) -> int:
-    return sum(part.nbytes for part in GRIDS[grid].layout(row.shape).values())

@@ -19,9 +19,10 @@ from phiquant.quantization.affine import (
     encode_nearest,
 )
 from phiquant.quantization.bands import in_bands
-from phiquant.quantization.floats import FLOAT_TYPES, FloatType, cast, nearest, widen
+from phiquant.quantization.float_grid import FloatGrid
+from phiquant.quantization.floats import FLOAT_TYPES, cast, nearest, widen
 from phiquant.quantization.grid import Codes, Floats, Grid, Levels, PartLayout, Parts
-from phiquant.quantization.search.scale_and_offset import Search, search_levels
+from phiquant.quantization.search.one_level import Search, search_levels
 from phiquant.quantization.search.two_level import SuperSearch, search_super_levels
 from phiquant.targets.gguf.blocks import LAYOUTS, pack_blocks, unpack_blocks
 
@@ -33,20 +34,8 @@ NO_OFFSET = np.float32(-0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class FloatBytesGrid:
-    """F32, F16 or BF16: one cast a weight."""
-
-    kind: FloatType
-
-    @property
-    def name(self) -> str:
-        """The name in ggml."""
-        return self.kind.name
-
-    @property
-    def block(self) -> int:
-        """Any row length will do."""
-        return 1
+class FloatBytesGrid(FloatGrid):
+    """F32, F16 or BF16, by ggml's name, as the bytes of a row."""
 
     def layout(self, shape: tuple[int, ...]) -> dict[str, PartLayout]:
         """One part, "data": the bytes of a row."""
@@ -65,16 +54,48 @@ class FloatBytesGrid:
 
 
 @dataclass(frozen=True, slots=True)
-class LegacyBlockGrid:
-    """A legacy format: 32 weights with a FP16 scale `d`, and a FP16 offset `m` where not None."""
+class _BlockBytes:
+    """What ggml's blocks of codes have in common: their bytes, by the layout of that name."""
 
     name: str
-    search: Search
 
     @property
     def block(self) -> int:
-        """32."""
+        """Weights in a block."""
         return LAYOUTS[self.name].weights
+
+    def layout(self, shape: tuple[int, ...]) -> dict[str, PartLayout]:
+        """One part, "data": the bytes of a row."""
+        width = shape[-1] // self.block * LAYOUTS[self.name].nbytes
+        return {DATA: PartLayout(np.dtype(np.uint8), (*shape[:-1], width))}
+
+    def pack(self, codes: Codes, levels: Levels) -> dict[str, npt.NDArray[np.generic]]:
+        """The bytes of `codes` (rows, columns) on `levels`."""
+        fields = {name: part.view(np.int16) for name, part in levels.stored.items()}
+        return {DATA: pack_blocks(LAYOUTS[self.name], len(codes), {"codes": codes, **fields})}
+
+    def _fields(self, parts: Parts) -> tuple[Codes, dict[str, Codes]]:
+        """The codes (rows, columns), and every other field (rows, count), from the bytes."""
+        data = np.asarray(parts[DATA], np.uint8)
+        layout = LAYOUTS[self.name]
+        fields: dict[str, Codes] = {
+            field: np.empty((len(data), data.shape[1] // layout.nbytes * part.count), np.int16)
+            for field, part in layout.fields.items()
+        }
+
+        def work(first: int, last: int) -> None:
+            for field, values in unpack_blocks(layout, data[first:last]).items():
+                fields[field][first:last] = values
+
+        in_bands(len(data), data.shape[1] // layout.nbytes * layout.weights, work)
+        return fields.pop("codes"), fields
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyBlockGrid(_BlockBytes):
+    """A legacy format: 32 weights, a FP16 scale `d` and, unless symmetric, a FP16 offset `m`."""
+
+    search: Search
 
     @property
     def group(self) -> int:
@@ -85,10 +106,6 @@ class LegacyBlockGrid:
     def code_range(self) -> tuple[int, int]:
         """The least and the greatest code."""
         return self.search.codes
-
-    def layout(self, shape: tuple[int, ...]) -> dict[str, PartLayout]:
-        """One part, "data": the bytes of a row."""
-        return _layout(self.name, shape)
 
     def fit(self, weights: Floats, importance: Floats | None = None) -> Levels:
         """The levels of every block with the least (weighted) squared error found."""
@@ -104,15 +121,9 @@ class LegacyBlockGrid:
             stored["m"] = cast(offset, F16)
         return Levels(scale, offset, stored)
 
-    def pack(self, codes: Codes, levels: Levels) -> dict[str, npt.NDArray[np.generic]]:
-        """The bytes of `codes` (rows, columns) on `levels`."""
-        fields = {name: part.view(np.int16) for name, part in levels.stored.items()}
-        return {DATA: pack_blocks(LAYOUTS[self.name], len(codes), {"codes": codes, **fields})}
-
     def unpack(self, parts: Parts, columns: int) -> tuple[Codes, Levels]:
         """The inverse of `pack`."""
-        fields = _fields(self.name, parts)
-        codes = fields.pop("codes")
+        codes, fields = self._fields(parts)
         stored = {name: part.view(np.float16) for name, part in fields.items()}
         scale = widen(stored["d"], F16)
         offset = np.full_like(scale, NO_OFFSET)
@@ -152,16 +163,10 @@ class LegacyBlockGrid:
 
 
 @dataclass(frozen=True, slots=True)
-class SuperBlockGrid:
+class SuperBlockGrid(_BlockBytes):
     """A K-quant: 256 weights in groups whose scale and minimum are integers times FP16 units."""
 
-    name: str
     search: SuperSearch
-
-    @property
-    def block(self) -> int:
-        """256."""
-        return LAYOUTS[self.name].weights
 
     @property
     def group(self) -> int:
@@ -172,10 +177,6 @@ class SuperBlockGrid:
     def code_range(self) -> tuple[int, int]:
         """The least and the greatest code."""
         return self.search.groups.codes
-
-    def layout(self, shape: tuple[int, ...]) -> dict[str, PartLayout]:
-        """One part, "data": the bytes of a row."""
-        return _layout(self.name, shape)
 
     def fit(self, weights: Floats, importance: Floats | None = None) -> Levels:
         """The levels of every super-block with the least (weighted) squared error found."""
@@ -194,15 +195,9 @@ class SuperBlockGrid:
             stored |= {"dmin": cast(found.minimum_units, F16), "mins": found.minima}
         return _super_levels(stored)
 
-    def pack(self, codes: Codes, levels: Levels) -> dict[str, npt.NDArray[np.generic]]:
-        """The bytes of `codes` (rows, columns) on `levels`."""
-        fields = {name: part.view(np.int16) for name, part in levels.stored.items()}
-        return {DATA: pack_blocks(LAYOUTS[self.name], len(codes), {"codes": codes, **fields})}
-
     def unpack(self, parts: Parts, columns: int) -> tuple[Codes, Levels]:
         """The inverse of `pack`."""
-        fields = _fields(self.name, parts)
-        codes = fields.pop("codes")
+        codes, fields = self._fields(parts)
         stored: dict[str, npt.NDArray[np.generic]] = {
             name: part.view(np.float16) if name in ("d", "dmin") else part
             for name, part in fields.items()
@@ -239,28 +234,6 @@ class SuperBlockGrid:
         """The weights (rows, columns) as llama.cpp sees them."""
         codes, levels = self.unpack(parts, columns)
         return decode_codes(codes, levels, F32)
-
-
-def _layout(name: str, shape: tuple[int, ...]) -> dict[str, PartLayout]:
-    layout = LAYOUTS[name]
-    width = shape[-1] // layout.weights * layout.nbytes
-    return {DATA: PartLayout(np.dtype(np.uint8), (*shape[:-1], width))}
-
-
-def _fields(name: str, parts: Parts) -> dict[str, Codes]:
-    data = np.asarray(parts[DATA], np.uint8)
-    layout = LAYOUTS[name]
-    fields: dict[str, Codes] = {
-        field: np.empty((len(data), data.shape[1] // layout.nbytes * part.count), np.int16)
-        for field, part in layout.fields.items()
-    }
-
-    def work(first: int, last: int) -> None:
-        for field, values in unpack_blocks(layout, data[first:last]).items():
-            fields[field][first:last] = values
-
-    in_bands(len(data), data.shape[1] // layout.nbytes * layout.weights, work)
-    return fields
 
 
 def _super_levels(stored: dict[str, npt.NDArray[np.generic]]) -> Levels:

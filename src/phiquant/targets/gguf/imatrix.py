@@ -60,11 +60,19 @@ def read_imatrix(path: Path) -> dict[str, ImatrixEntry]:
         raise InputError(f"cannot read the importance matrix {path}: {error}") from error
 
 
-def write_imatrix(path: Path, entries: Mapping[str, ImatrixEntry], text: ImatrixDataset) -> None:
-    """Write `entries` by llama.cpp's tensor names, whole or not at all; the suffix `.dat` asks
-    for the older encoding.
+def write_imatrix(
+    path: Path,
+    entries: Mapping[str, ImatrixEntry],
+    text: ImatrixDataset,
+    suffix: str | None = None,
+) -> None:
+    """Write `entries` by llama.cpp's tensor names, whole or not at all.
+
+    `suffix` is that of the name under which the file will be read, by default the path's own;
+    `.dat` asks for the older encoding.
     """
-    data = _legacy_bytes(entries, text) if path.suffix == LEGACY else _gguf_bytes(entries, text)
+    older = (path.suffix if suffix is None else suffix) == LEGACY
+    data = _legacy_bytes(entries, text) if older else _gguf_bytes(entries, text)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, data)
 

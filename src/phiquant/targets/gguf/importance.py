@@ -52,14 +52,16 @@ def read_importance(path: Path, architecture: Architecture) -> Importance:
     return Importance(path.name, inputs, tuple(absent))
 
 
-def write_importance(path: Path, entries: Mapping[str, ImatrixEntry], text: ImatrixDataset) -> None:
+def write_importance(
+    path: Path, entries: Mapping[str, ImatrixEntry], text: ImatrixDataset, suffix: str
+) -> None:
     """Write `entries` by checkpoint name to `path` for llama.cpp; see `write_imatrix`."""
     named: dict[str, ImatrixEntry] = {}
     for name, entry in entries.items():
         stored = tensor_name_of(name)
         assert stored is not None
         named[stored] = entry
-    write_imatrix(path, named, text)
+    write_imatrix(path, named, text, suffix)
 
 
 def _has_inputs(weight: Weight, architecture: Architecture) -> bool:

@@ -3,9 +3,10 @@
 An int is stored as uint32, a float as float32. Keys and meanings: llama.cpp's loader of the
 architecture `phi3`. Two things it does are worth knowing:
 
-- `phi3.attention.sliding_window` is read and then ignored: attention is full. Within the window
-  (2047 tokens for Phi-3-mini-4k) that is the model as published; beyond it every token still sees
-  all earlier ones. The published value is stored, 0 for none.
+- `phi3.attention.sliding_window` is read and then ignored: attention is full (src/models/phi3.cpp,
+  as of b11549). Within the window (2047 tokens for Phi-3-mini-4k) that is the model as published;
+  beyond it every token still sees all earlier ones. The published value is stored, 0 for none, and
+  an architecture that is read back has none, for that is what will be computed.
 - LongRoPE's short or long factors are chosen by the size of the context that is allocated, and
   `phi3.rope.scaling.attn_factor` multiplies cos and sin on both sides of the boundary.
 """
@@ -83,6 +84,7 @@ def read_dimensions(
     if layers > MOST_LAYERS:
         raise ArtifactError(f"expected at most {MOST_LAYERS} layers in {BLOCK_COUNT}: {layers}")
     positions = _count(fields, CONTEXT_LENGTH)
+    _check_window(fields)
     long = None
     if factors is not None:
         original = _count(fields, ORIGINAL_CONTEXT, lambda: positions)
@@ -98,7 +100,7 @@ def read_dimensions(
         norm_epsilon=_number(fields, NORM_EPSILON, None),
         tied_head=tied_head,
         max_positions=positions,
-        sliding_window=_window(fields),
+        sliding_window=None,
         rope=Rope(
             _number(fields, ROPE_BASE, 10000.0),
             _count(fields, ROPE_DIMENSIONS, lambda: head_size),
@@ -123,8 +125,7 @@ def _number(fields: Mapping[str, object], key: str, absent: float | None) -> flo
     return float(value)
 
 
-def _window(fields: Mapping[str, object]) -> int | None:
+def _check_window(fields: Mapping[str, object]) -> None:
     value = fields.get(SLIDING_WINDOW, 0)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ArtifactError(f"expected tokens in the field {SLIDING_WINDOW}, found {value!r}")
-    return value or None

@@ -1,11 +1,10 @@
 """The plan of a GGUF file: every tensor's type, bytes and reason."""
 
-from math import prod
-
 from phiquant.errors import ConfigError
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
+from phiquant.quantization.grid import stored_bytes
 from phiquant.targets.gguf.form import GgufForm
 from phiquant.targets.gguf.grids import GRIDS
 from phiquant.targets.gguf.mixtures import MIXTURES, Choice, Mixture, Place, choose
@@ -52,7 +51,7 @@ def _factor_rows(architecture: Architecture) -> list[PlanRow]:
     shape = (architecture.rope.dimensions // 2,)
     reason = "LongRoPE's factors, computed from the configuration: F32, as llama.cpp reads them"
     return [
-        PlanRow(None, name, None, None, shape, "F32", _nbytes("F32", shape), reason)
+        PlanRow(None, name, None, None, shape, "F32", stored_bytes(GRIDS["F32"], shape), reason)
         for name in (LONG_FACTORS, SHORT_FACTORS)
     ]
 
@@ -66,7 +65,7 @@ def _row(weight: Weight, architecture: Architecture, survey: Survey, mixture: Mi
         layer=weight.layer,
         shape=weight.shape,
         grid=choice.type,
-        nbytes=_nbytes(choice.type, weight.shape),
+        nbytes=stored_bytes(GRIDS[choice.type], weight.shape),
         reason=choice.reason,
     )
 
@@ -97,8 +96,3 @@ def _within_range(choice: Choice, weight: Weight, survey: Survey) -> Choice:
         "F32",
         f"largest magnitude {survey.largest[weight.name]:g} is beyond FP16's 65504: kept in F32",
     )
-
-
-def _nbytes(grid: str, shape: tuple[int, ...]) -> int:
-    assert prod(shape) > 0
-    return sum(part.nbytes for part in GRIDS[grid].layout(shape).values())

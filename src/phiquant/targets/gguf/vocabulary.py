@@ -69,7 +69,7 @@ def vocabulary(tokenizer: Tokenizer, vocabulary_size: int) -> Vocabulary:
     kinds += [TOKEN_TYPES[PieceKind.UNUSED]] * (vocabulary_size - len(kinds))
     entries: list[tuple[str, Value]] = [("model", MODELS[definition.kind])]
     if definition.kind is TokenizerKind.BYTE_LEVEL:
-        entries.append(("pre", pre_tokenizer_name(definition)))
+        entries.append(("pre", pre_tokenizer_name(tokenizer)))
     else:
         entries.append(("pre", "default"))
     entries += [("tokens", texts), ("token_type", tuple(kinds))]

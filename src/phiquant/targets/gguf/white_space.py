@@ -24,12 +24,13 @@ NEEDED = NOT_STRIPPING | {"</s>"}
 def fitted_name(name: str, tokenizer: Tokenizer) -> str:
     """`name` for `general.name`, changed as little as llama.cpp's rule for it demands.
 
-    "my-model" with Phi-3's tokenizer becomes "my-model (Phi-3)"; "phi3-like" with a tokenizer
-    that does not strip, or that lacks the tokens that the rule needs, becomes "phi 3-like".
+    With Phi-3's tokenizer, "Phi 3 Mini" becomes "Phi-3 Mini" and "My Model" "My Model (Phi-3)";
+    "phi3-like" with a tokenizer that does not strip, or that lacks the tokens that the rule needs,
+    becomes "phi 3-like".
     """
-    named = STRIPPING_NAME.search(name) is not None
     if _strips(tokenizer):
-        return name if named else f"{name} (Phi-3)"
+        hyphened = re.sub(r"\b(phi) (?=3)", r"\1-", name, flags=re.IGNORECASE)
+        return hyphened if STRIPPING_NAME.search(hyphened) else f"{name} (Phi-3)"
     return STRIPPING_NAME.sub(lambda match: f"{match[0][:3]} 3", name)
 
 

@@ -19,6 +19,7 @@ from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.grid import Floats, Parts
+from phiquant.targets.gguf.authorship import general_fields, model_title
 from phiquant.targets.gguf.file import ALIGNMENT
 from phiquant.targets.gguf.metadata import ARCHITECTURE, dimension_fields
 from phiquant.targets.gguf.mixtures import MIXTURES
@@ -42,7 +43,8 @@ def open_writer(plan: Plan, checkpoint: Checkpoint, directory: Path) -> "GgufWri
     words = checkpoint.once(vocabulary_of)
     fields: dict[str, object] = {
         "general.type": "model",
-        "general.name": fitted_name(checkpoint.name, tokenizer),
+        "general.name": fitted_name(model_title(checkpoint), tokenizer),
+        **general_fields(checkpoint),
         "general.file_type": MIXTURES[plan.type].file_type,
         **dimension_fields(architecture),
         **dict(words.entries),

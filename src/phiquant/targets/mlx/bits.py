@@ -7,12 +7,12 @@ words exactly, so groups of 32 and more never share a word.
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.grid import Codes
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def pack_kernel(codes: Codes, bits: int, words: npt.NDArray[np.uint32]) -> None:
     """Fill `words` with flat `codes`, a multiple of 32."""
     if bits == 4:
@@ -44,7 +44,7 @@ def pack_kernel(codes: Codes, bits: int, words: npt.NDArray[np.uint32]) -> None:
             at += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def unpack_kernel(words: npt.NDArray[np.uint32], bits: int, codes: Codes) -> None:
     """The inverse of `pack_kernel`."""
     mask = np.uint64((1 << bits) - 1)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import PlanRow
+from phiquant.quantization.grid import stored_bytes
 from phiquant.targets.mlx.formats import AFFINE_GRIDS, FLOATS, GRIDS, Affine, MlxForm
 from phiquant.targets.mlx.grids import BITS, GROUPS
 
@@ -21,7 +22,8 @@ def choices(row: PlanRow, form: MlxForm, survey: Survey) -> tuple[PlanRow, ...]:
     groups = [group for group in GROUPS if row.shape[-1] % group == 0]
     names = [Affine(bits, group).grid_name(survey.dtype) for bits in BITS for group in groups]
     return tuple(
-        replace(row, grid=name, nbytes=_nbytes(name, row)) for name in (*names, survey.dtype)
+        replace(row, grid=name, nbytes=stored_bytes(GRIDS[name], row.shape))
+        for name in (*names, survey.dtype)
     )
 
 
@@ -34,7 +36,3 @@ def type_of(rows: Sequence[PlanRow]) -> str:
     if weights:
         return weights.most_common(1)[0][0]
     return next(name for name, dtype in FLOATS.items() if dtype == rows[0].grid)
-
-
-def _nbytes(grid: str, row: PlanRow) -> int:
-    return sum(part.nbytes for part in GRIDS[grid].layout(row.shape).values())

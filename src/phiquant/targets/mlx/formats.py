@@ -28,6 +28,12 @@ DEFAULTS: Mapping[Precision, str] = {
     "fp32": "fp32",
 }
 
+CHOICE = (
+    f"bits among {', '.join(map(str, BITS))} and a group of {', '.join(map(str, GROUPS))} "
+    f"(as in 4bit-g64), or one of {', '.join(FLOATS)}"
+)
+"""The types in words."""
+
 TYPES: Mapping[str, str] = {
     f"{bits}bit-g{group}": f"{bits}-bit codes, a scale and an offset for every {group} weights"
     for bits in BITS
@@ -88,19 +94,10 @@ class MlxForm:
 
 def read_form(request: Request) -> MlxForm:
     """The form that is asked for; RequestError for a type that MLX does not have."""
-    choose = (
-        f"bits among {', '.join(map(str, BITS))} and a group of "
-        f"{', '.join(map(str, GROUPS))} (as in 4bit-g64), or one of {', '.join(FLOATS)}"
-    )
-    return MlxForm(request.type_among(TYPES, DEFAULTS, "MLX", choose), request.context)
+    return MlxForm(request.type_among(TYPES, DEFAULTS, "MLX", CHOICE), request.context)
 
 
 def affine_type(name: str) -> Affine | None:
     """The bits and group of a quantized type, None for a float type."""
     match = re.fullmatch(r"(\d)bit-g(\d+)", name)
     return Affine(int(match[1]), int(match[2])) if match else None
-
-
-def fitting_group(columns: int, group: int) -> int | None:
-    """The largest group up to `group` that divides rows of `columns` weights."""
-    return max((size for size in GROUPS if size <= group and columns % size == 0), default=None)

@@ -23,10 +23,9 @@ from phiquant.quantization.affine import (
     encode_nearest,
 )
 from phiquant.quantization.bands import in_bands
-from phiquant.quantization.float_grid import FloatGrid
-from phiquant.quantization.floats import FLOAT_TYPES, FloatType, cast, nearest, widen
+from phiquant.quantization.floats import FloatType, cast, nearest, widen
 from phiquant.quantization.grid import Codes, Floats, Levels, PartLayout, Parts
-from phiquant.quantization.search.scale_and_offset import Search, search_levels
+from phiquant.quantization.search.one_level import Search, search_levels
 from phiquant.targets.mlx.bits import pack_bits, unpack_bits
 
 BITS = (2, 3, 4, 5, 6, 8)
@@ -139,15 +138,3 @@ class GroupedAffineGrid:
         extra, cuts = _STARTS[self.bits]
         starts = tuple((top + more, cut) for more in extra for cut in cuts)
         return Search(self.group, self.code_range, starts, 2, False, zeroed=True, decoded=True)
-
-
-def grids(parameters: FloatType) -> dict[str, FloatGrid | GroupedAffineGrid]:
-    """All grids of a model whose scales and biases are `parameters`, by name."""
-    found: dict[str, FloatGrid | GroupedAffineGrid] = {
-        name: FloatGrid(kind) for name, kind in FLOAT_TYPES.items()
-    }
-    for bits in BITS:
-        for group in GROUPS:
-            grid = GroupedAffineGrid(bits, group, parameters)
-            found[grid.name] = grid
-    return found

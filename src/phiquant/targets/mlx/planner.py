@@ -10,6 +10,7 @@ from phiquant.errors import RequestError
 from phiquant.phi.architecture import Architecture, Weight
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
+from phiquant.quantization.grid import fitting_group, stored_bytes
 from phiquant.targets.mlx.formats import (
     AFFINE_GRIDS,
     FLOATS,
@@ -17,8 +18,8 @@ from phiquant.targets.mlx.formats import (
     Affine,
     MlxForm,
     affine_type,
-    fitting_group,
 )
+from phiquant.targets.mlx.grids import GROUPS
 from phiquant.targets.mlx.longrope import rope_fields, served_lengths
 from phiquant.targets.mlx.model_config import check_supported
 
@@ -48,7 +49,7 @@ def plan(architecture: Architecture, survey: Survey, form: MlxForm) -> Plan:
 
 def _row(weight: Weight, name: str, own_dtype: str) -> PlanRow:
     grid, reason = _choose(weight, name, own_dtype)
-    nbytes = sum(part.nbytes for part in GRIDS[grid].layout(weight.shape).values())
+    nbytes = stored_bytes(GRIDS[grid], weight.shape)
     output = weight.name.removesuffix(".weight")
     return PlanRow(
         weight.name, output, weight.role, weight.layer, weight.shape, grid, nbytes, reason
@@ -63,7 +64,7 @@ def _choose(weight: Weight, name: str, own_dtype: str) -> tuple[str, str]:
     if weight.role.is_norm:
         return own_dtype, f"norm gains are not quantized; {own_dtype} as in the checkpoint"
     columns = weight.shape[-1]
-    group = fitting_group(columns, kind.group)
+    group = fitting_group(columns, kind.group, GROUPS)
     if group is None:
         return own_dtype, (
             f"rows of {columns} weights divide into groups of neither 32, 64 nor 128; "

@@ -17,6 +17,7 @@ from dataclasses import replace
 from phiquant.phi.architecture import Role
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import PlanRow
+from phiquant.quantization.grid import stored_bytes
 from phiquant.targets.onnx.formats import GRIDS, ON_CPU, Blocks, OnnxForm
 from phiquant.targets.onnx.grids import BITS, BLOCKS, BlockwiseGrid
 
@@ -32,7 +33,9 @@ def choices(row: PlanRow, form: OnnxForm, survey: Survey) -> tuple[PlanRow, ...]
         if row.shape[1] % block == 0
         for symmetric in (False, True)
     ]
-    return tuple(replace(row, grid=name, nbytes=_nbytes(name, row)) for name in names)
+    return tuple(
+        replace(row, grid=name, nbytes=stored_bytes(GRIDS[name], row.shape)) for name in names
+    )
 
 
 def type_of(rows: Sequence[PlanRow]) -> str:
@@ -54,7 +57,3 @@ def _bits(row: PlanRow, form: OnnxForm) -> tuple[int, ...]:
     if row.role is Role.EMBEDDING and form.embedding_bits == 8:
         return (8,)
     return BITS
-
-
-def _nbytes(grid: str, row: PlanRow) -> int:
-    return sum(part.nbytes for part in GRIDS[grid].layout(row.shape).values())

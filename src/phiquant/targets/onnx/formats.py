@@ -29,6 +29,12 @@ DEFAULTS: Mapping[Precision, str] = {
     "fp32": "fp32",
 }
 
+CHOICE = (
+    f"int4 or int8 with a block of {', '.join(map(str, BLOCKS))} (int4-b32, int4-b32-sym), or one "
+    f"of {', '.join(FLOATS)}"
+)
+"""The types in words."""
+
 TYPES: Mapping[str, str] = {
     f"int{bits}-b{block}{'-sym' if symmetric else ''}": (
         f"{bits}-bit codes, a scale{'' if symmetric else ' and a zero point'} for every "
@@ -135,13 +141,7 @@ def read_form(request: Request) -> OnnxForm:
     """The form that is asked for; RequestError for what ONNX Runtime does not have."""
     provider = request.choice("provider", PROVIDERS, PROVIDERS[0])
     form = OnnxForm(
-        type=request.type_among(
-            TYPES,
-            DEFAULTS,
-            "ONNX",
-            f"int4 or int8 with a block of {', '.join(map(str, BLOCKS))} (int4-b32, "
-            f"int4-b32-sym), or one of {', '.join(FLOATS)}",
-        ),
+        type=request.type_among(TYPES, DEFAULTS, "ONNX", CHOICE),
         provider=provider,
         accuracy_level=int(
             request.choice("accuracy_level", ("0", "1", "2", "3", "4"), _usual_level(provider))
@@ -161,8 +161,3 @@ def read_form(request: Request) -> OnnxForm:
 
 def _usual_level(provider: str) -> str:
     return "4" if provider in ON_CPU else "0"
-
-
-def fitting_block(columns: int, block: int) -> int | None:
-    """The largest block up to `block` that divides rows of `columns` weights."""
-    return max((size for size in BLOCKS if size <= block and columns % size == 0), default=None)

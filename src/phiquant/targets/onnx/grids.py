@@ -28,8 +28,7 @@ from phiquant.quantization.float_grid import FloatGrid
 from phiquant.quantization.floats import FLOAT_TYPES, FloatType, cast, nearest, widen
 from phiquant.quantization.grid import Codes, Floats, Levels, PartLayout, Parts
 from phiquant.quantization.nibbles import pack
-from phiquant.quantization.search.scale_and_offset import Search, search_levels
-from phiquant.quantization.search.zero_point import search_zero_points
+from phiquant.quantization.search.one_level import Search, search_levels, search_zero_points
 
 BITS = (4, 8)
 BLOCKS = (16, 32, 64, 128, 256)

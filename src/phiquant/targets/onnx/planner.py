@@ -12,14 +12,15 @@ from phiquant.phi.survey import Survey
 from phiquant.planning.footprint import cached_values
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.floats import FLOAT_TYPES
+from phiquant.quantization.grid import fitting_group, stored_bytes
 from phiquant.targets.form import check_context
 from phiquant.targets.onnx.formats import (
     FLOATS,
     GRIDS,
     Blocks,
     OnnxForm,
-    fitting_block,
 )
+from phiquant.targets.onnx.grids import BLOCKS
 from phiquant.targets.onnx.rotary import cache_rows
 
 GPU_NOTE = (
@@ -64,7 +65,7 @@ def _notes(form: OnnxForm, architecture: Architecture) -> Iterator[str]:
 
 def _row(weight: Weight, form: OnnxForm, architecture: Architecture) -> PlanRow:
     grid, reason = _choose(weight, form, architecture)
-    nbytes = sum(part.nbytes for part in GRIDS[grid].layout(weight.shape).values())
+    nbytes = stored_bytes(GRIDS[grid], weight.shape)
     output = weight.name.removesuffix(".weight")
     return PlanRow(
         weight.name, output, weight.role, weight.layer, weight.shape, grid, nbytes, reason
@@ -79,7 +80,7 @@ def _choose(weight: Weight, form: OnnxForm, architecture: Architecture) -> tuple
     if blocks is None:
         return FLOATS[form.type], f"{form.type}: every matrix is stored as {FLOATS[form.type]}"
     columns = weight.shape[1]
-    block = fitting_block(columns, blocks.block)
+    block = fitting_group(columns, blocks.block, BLOCKS)
     if block is None:
         return form.activations, (
             f"rows of {columns} weights do not divide into blocks of 16; {form.activations} as "

@@ -17,8 +17,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from phiquant.errors import ArtifactError, MissingDependency
-from phiquant.phi.tokenizer.special_tokens import read_document
+from phiquant.errors import ArtifactError, MissingDependency, TokenizerError
+from phiquant.phi.tokenizer.documents import read_document
 from phiquant.quantization.grid import Floats
 from phiquant.targets.onnx.admission import check_artifact
 from phiquant.targets.target import Generation
@@ -77,12 +77,18 @@ class OnnxRunner:
 
     @property
     def chat_template(self) -> str | None:
-        """The template where genai looks for it: tokenizer_config.json, then a file of its own."""
-        config = read_document(self._path / "tokenizer_config.json")
-        file = self._path / "chat_template.jinja"
+        """The template where genai looks for it: tokenizer_config.json, then a file of its own.
+
+        Raises ArtifactError for a tokenizer_config.json that is malformed.
+        """
+        try:
+            config = read_document(self._path / "tokenizer_config.json")
+        except TokenizerError as error:
+            raise ArtifactError(str(error)) from error
         if isinstance(config.get("chat_template"), str):
             return str(config["chat_template"])
-        return file.read_text(encoding="utf-8") if file.is_file() else None
+        file = self._path / "chat_template.jinja"
+        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str | None:
         """The prompt for `messages` by genai's own template engine.

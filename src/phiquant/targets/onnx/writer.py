@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.tokenizer.special_tokens import read_document
+from phiquant.phi.tokenizer.documents import read_document
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.floats import FLOAT_TYPES, cast
 from phiquant.quantization.grid import Grid, Parts

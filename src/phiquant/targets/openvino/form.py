@@ -12,13 +12,12 @@ from phiquant.errors import RequestError
 from phiquant.planning.precision import Precision
 from phiquant.targets.form import Request
 from phiquant.targets.openvino.formats import (
+    CHOICE,
     DEFAULTS,
-    FLOATS,
     TYPES,
     Compressed,
     compressed_type,
 )
-from phiquant.targets.openvino.grids import GROUPS
 
 DEVICES = ("CPU", "GPU", "NPU")
 OPTIONS: Mapping[str, str] = {
@@ -83,12 +82,8 @@ class OpenVinoForm:
 def read_form(request: Request) -> OpenVinoForm:
     """The form that is asked for; RequestError for what OpenVINO or the device does not have."""
     device = request.choice("ov_device", DEVICES, DEVICES[0])
-    choose = (
-        f"int4 or int8, sym or asym, and a group of {', '.join(map(str, GROUPS))} or "
-        f"channel (as in int4-sym-g64), or one of {', '.join(FLOATS)}"
-    )
     defaults = {**DEFAULTS, **NPU_DEFAULTS} if device == "NPU" else DEFAULTS
-    name = request.type_among(TYPES, defaults, "OpenVINO", choose)
+    name = request.type_among(TYPES, defaults, "OpenVINO", CHOICE)
     kind = compressed_type(name)
     if device == "NPU" and (kind is None or not kind.symmetric or kind.group not in (0, 128)):
         raise RequestError(

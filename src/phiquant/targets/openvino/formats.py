@@ -40,6 +40,11 @@ DEFAULTS: Mapping[Precision, str] = {
     "fp16": "fp16",
     "fp32": "fp32",
 }
+CHOICE = (
+    f"int4 or int8, sym or asym, and a group of {', '.join(map(str, GROUPS))} or channel (as in "
+    f"int4-sym-g64), or one of {', '.join(FLOATS)}"
+)
+"""The types in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +96,3 @@ def named_grid(name: str) -> IntegerGrid | None:
     """The integer grid called `name` ("i4 g64"), also one with a group that is not made here."""
     match = re.fullmatch(r"([iu])([48]) (?:g(\d+)|channel)", name)
     return IntegerGrid(int(match[2]), match[1] == "i", int(match[3] or 0)) if match else None
-
-
-def fitting_group(columns: int, group: int) -> int | None:
-    """The largest group up to `group` that divides rows of `columns` weights."""
-    return max((size for size in GROUPS if size <= group and columns % size == 0), default=None)

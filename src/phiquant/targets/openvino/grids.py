@@ -28,8 +28,7 @@ from phiquant.quantization.floats import FLOAT_TYPES, cast, nearest, widen
 from phiquant.quantization.grid import Codes, Floats, Levels, PartLayout, Parts
 from phiquant.quantization.nibbles import pack, unpack
 from phiquant.quantization.search.lanes import TILE
-from phiquant.quantization.search.scale_and_offset import Search, search_levels
-from phiquant.quantization.search.zero_point import search_zero_points
+from phiquant.quantization.search.one_level import Search, search_levels, search_zero_points
 
 GROUPS = (32, 64, 128)
 SCALES = FLOAT_TYPES["F16"]

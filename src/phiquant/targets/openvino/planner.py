@@ -13,9 +13,11 @@ from math import prod
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
+from phiquant.quantization.grid import fitting_group
 from phiquant.targets.form import check_context
 from phiquant.targets.openvino.form import OpenVinoForm
-from phiquant.targets.openvino.formats import FLOATS, Compressed, fitting_group
+from phiquant.targets.openvino.formats import FLOATS, Compressed
+from phiquant.targets.openvino.grids import GROUPS
 from phiquant.targets.openvino.parts import stored_constants
 from phiquant.targets.openvino.running import SINGLE_PRECISION
 
@@ -103,7 +105,8 @@ def _fitted(weight: Weight, kind: Compressed, reason: str) -> tuple[str, str]:
         return "f16", f"rows of {columns} weights are no multiple of 8: not quantized"
     if not kind.group or columns % kind.group == 0:
         return kind.grid.name, reason
-    group = fitting_group(columns, kind.group) if kind.group != 128 or not kind.symmetric else None
+    for_npu = kind.group == 128 and kind.symmetric  # the only groups that an NPU takes
+    group = None if for_npu else fitting_group(columns, kind.group, GROUPS)
     if group is None:
         eight = Compressed(8, kind.symmetric, 0)
         return eight.grid.name, (

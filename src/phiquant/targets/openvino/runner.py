@@ -92,14 +92,6 @@ class OpenVinoRunner:
         """Never: the CPU is what the plugin is made for."""
         return False
 
-    def operations(self) -> list[dict[str, str]]:
-        """The compiled model's nodes, with the plugin's own description of each and its `shape`."""
-        return [
-            {name: value.astype(str) for name, value in node.get_rt_info().items()}
-            | {"shape": str(node.get_output_partial_shape(0)) if node.get_output_size() else ""}
-            for node in self._compiled.get_runtime_model().get_ordered_ops()
-        ]
-
     def tokenize(self, text: str) -> list[int]:
         """The runtime's tokens of `text`, special tokens parsed, none added."""
         encoded = self._tokenizer.encode(text, add_special_tokens=False)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from phiquant.errors import MissingDependency, TokenizerError
+from phiquant.errors import MissingDependency, PhiquantError, TokenizerError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.tokenizer.byte_letters import piece_bytes
 from phiquant.phi.tokenizer.splitting import SPACE, SpacePrefix, flat
@@ -62,8 +62,18 @@ def proved_tokenizer(checkpoint: Checkpoint) -> TokenizerModels:
 
     Raises TokenizerError or MissingDependency.
     """
-    models = build_tokenizer(checkpoint.tokenizer)
-    check_parity(models, checkpoint.tokenizer)
+    _blocks()
+    try:
+        models = build_tokenizer(checkpoint.tokenizer)
+        check_parity(models, checkpoint.tokenizer)
+    except PhiquantError:
+        raise
+    except Exception as error:  # OpenVINO raises nothing more specific for a step that will not do
+        words = str(error).strip().splitlines()[-1:]
+        raise TokenizerError(
+            f"openvino_tokenizers cannot make a model of tokenizer.json ({words}); choose another "
+            "target"
+        ) from error
     return models
 
 

@@ -1,4 +1,4 @@
-"""Searched rounding of groups that store their own scale and offset.
+"""Searched rounding of groups that store their own scale and offset, or scale and zero point.
 
 The least (weighted) squared error of a group over (scale, offset) has many local minima: with
 codes held it is a parabola, and the codes jump as the levels move. So a table of starts is
@@ -13,6 +13,10 @@ of a group the same way, and these errors add up over a row instead of cancellin
 where small weights meet large activations. Where a format can store it, `zeroed` therefore keeps
 0 among the levels: the squared error is a little greater, the divergence of the network less.
 
+A format with zero points stores the code z of 0 in place of the offset, which is then -s z: a
+whole number of scales, so that 0 is always a level. All of this serves both; starts, proposals
+and what is written out in the end differ. README.md follows one group through it.
+
 Compared with llama.cpp's make_qx_quants and make_qkx2_quants, which inspired the starts, the
 cut at either end and the choice by proposal are new, and parameters are rounded before they are
 judged, not after.
@@ -23,6 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from phiquant.host.kernel import kernel
 from phiquant.quantization.bands import in_bands
 from phiquant.quantization.floats import FloatType
 from phiquant.quantization.grid import Floats
@@ -30,6 +35,7 @@ from phiquant.quantization.search.lanes import (
     BEST_OFFSET,
     BEST_SCALE,
     FAR,
+    INLINED,
     INNER,
     LANES,
     MOMENTS,
@@ -42,46 +48,32 @@ from phiquant.quantization.search.lanes import (
     Rules,
     accumulate,
     accumulate_decoded,
+    inverse,
     load,
     load_importance,
     measure,
 )
-from phiquant.quantization.search.proposals import follow, keep, propose_by_kind, set_best
-from phiquant.quantization.search.scan import NARROW, ROWS, Pair, forget_proposal, scan, take_start
-from phiquant.quantization.search.starts import start, start_aligned, start_symmetric
+from phiquant.quantization.search.proposals import follow, keep, propose_by_kind, restore
+from phiquant.quantization.search.scan import NARROW, ROWS, StartPair, scan_starts
+from phiquant.quantization.search.starts import start_aligned, start_by_kind
 
 
-@njit(**INNER, fastmath=STRICT)
-def scan_symmetric(lanes: Lanes, rules: Rules, pair: Pair) -> None:
-    """The best proposal of all starts, by a scan of them two at a time."""
-    count = rules.starts.shape[0]
-    for k in range(0, count, 2):
-        start_symmetric(lanes, rules, rules.starts[k, 0])
-        take_start(lanes, rules, pair.a)
-        start_symmetric(lanes, rules, rules.starts[min(k + 1, count - 1), 0])
-        take_start(lanes, rules, pair.b)
-        scan(lanes, rules, pair)
-    forget_proposal(lanes)
-
-
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def try_starts(lanes: Lanes, rules: Rules) -> None:
-    """The best proposal of all starts."""
-    aligned = rules.ceiling > ZERO and not rules.symmetric
+    """Look at every start, so that NEXT holds the best proposal of all."""
+    aligned = rules.ceiling > ZERO and not rules.symmetric and not rules.zero_point
     for k in range(-1 if aligned else 0, rules.starts.shape[0]):
         if k < 0:
             start_aligned(lanes, rules)
-        elif rules.symmetric:
-            start_symmetric(lanes, rules, rules.starts[k, 0])
         else:
-            start(lanes, rules, rules.starts[k, 0], rules.starts[k, 1])
+            start_by_kind(lanes, rules, k)
         accumulate(lanes, rules)
         propose_by_kind(lanes, rules)
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def refit(lanes: Lanes, rules: Rules) -> None:
-    """Follow the best proposal some times, and keep the best levels met."""
+    """Follow the best proposal `rules.refits` times, and keep the best levels seen."""
     for _ in range(rules.refits):
         follow(lanes.p)
         accumulate(lanes, rules)
@@ -89,9 +81,9 @@ def refit(lanes: Lanes, rules: Rules) -> None:
         propose_by_kind(lanes, rules)
 
 
-@njit(**INNER, fastmath=STRICT)
+@njit(**INLINED, fastmath=STRICT)
 def search_lanes(lanes: Lanes, rules: Rules) -> None:
-    """The best levels of every lane: the best proposal of all starts, refitted some times."""
+    """Search the best levels of every lane: try all starts, then refit the best proposal."""
     try_starts(lanes, rules)
     refit(lanes, rules)
 
@@ -99,7 +91,7 @@ def search_lanes(lanes: Lanes, rules: Rules) -> None:
 @njit(**INNER, fastmath=STRICT)
 def compare_decoded(lanes: Lanes, rules: Rules) -> None:
     """Take the aligned levels where they beat the best ones in the runtime's own arithmetic."""
-    set_best(lanes.p)
+    restore(lanes.p)
     accumulate_decoded(lanes, rules)
     keep(lanes)
     start_aligned(lanes, rules)
@@ -107,13 +99,14 @@ def compare_decoded(lanes: Lanes, rules: Rules) -> None:
     keep(lanes)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=STRICT)
+@kernel(error_model="numpy", fastmath=STRICT)
 def search(
     weights: Floats, importance: Floats, rules: Rules, scales: Floats, offsets: Floats
 ) -> None:
     """Fill `scales` and `offsets`, one a group, for flat `weights`.
 
-    `importance` covers one row, or is empty for ones.
+    `importance` covers one row, or is empty for ones. With `rules.zero_point`, `offsets` are zero
+    points.
     """
     size = weights.size // scales.size
     x = np.empty(size * LANES, np.float32)
@@ -122,28 +115,30 @@ def search(
     m = np.zeros(MOMENTS, np.float32)
     u = np.zeros(UNITS, np.float32)
     lanes = Lanes(x, w, p, m, u)
-    pair = Pair(np.zeros(ROWS, np.float32), np.zeros(ROWS, np.float32))
+    pair = StartPair(np.zeros(ROWS, np.float32), np.zeros(ROWS, np.float32))
     for first in range(0, scales.size, LANES):
         load(weights, first, lanes, rules)
         if importance.size > 0:
             load_importance(importance, first, w)
         measure(lanes)
         if rules.scanned:
-            scan_symmetric(lanes, rules, pair)
+            scan_starts(lanes, rules, pair)
             refit(lanes, rules)
         else:
             search_lanes(lanes, rules)
         if rules.decoded:
             compare_decoded(lanes, rules)
         for lane in range(min(LANES, scales.size - first)):
-            unit = u[UNIT + lane]
-            scales[first + lane] = p[BEST_SCALE + lane] * unit
-            offsets[first + lane] = p[BEST_OFFSET + lane] * unit
+            scale = p[BEST_SCALE + lane]
+            offset = p[BEST_OFFSET + lane]
+            scales[first + lane] = scale * u[UNIT + lane]
+            zero = min(max(np.rint(-offset * inverse(scale)), ZERO), rules.high)
+            offsets[first + lane] = zero if rules.zero_point else offset * u[UNIT + lane]
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How the levels of one format's groups are searched."""
+    """What the search for one format's levels needs to know."""
 
     size: int
     """Weights a group."""
@@ -160,13 +155,19 @@ class Search:
     decoded: bool = False
     """Whether the runtime rounds product and sum to the type of the parameters."""
 
-    def rules(self, kind: FloatType) -> Rules:
-        """For the kernels, with scale and offset stored as `kind`."""
+    def rules(self, kind: FloatType, *, zero_point: bool = False, alike: bool = False) -> Rules:
+        """The rules that the kernels take, with scale and offset stored as `kind`.
+
+        With `zero_point`, that is stored in place of the offset. `alike` says that all weights
+        are of one importance; the starts are then scanned where `scan` can tell them apart.
+        """
+        narrow = self.codes[1] - self.codes[0] < NARROW
         return Rules(
             np.float32(self.codes[0]),
             np.float32(self.codes[1]),
             self.symmetric,
             self.zeroed,
+            zero_point,
             FAR,
             np.float32(kind.magic),
             np.float32(kind.smallest_normal),
@@ -174,33 +175,47 @@ class Search:
             self.decoded,
             np.array(self.starts, np.float32),
             self.refits,
-            False,
+            alike and narrow and (self.symmetric or zero_point),
         )
-
-    @property
-    def narrow(self) -> bool:
-        """Whether the starts may be scanned: see `scan`."""
-        return self.codes[1] - self.codes[0] < NARROW
 
 
 def search_levels(
     weights: Floats, importance: Floats, plan: Search, kind: FloatType
 ) -> tuple[Floats, Floats]:
-    """Scales and offsets (rows, groups) of `weights`, representable in `kind`."""
+    """Scales and offsets (rows, groups) of `weights` (rows, columns), representable in `kind`.
+
+    `importance` is (columns,), or empty for ones.
+    """
+    return _search_rows(weights, importance, plan.rules(kind, alike=not importance.size), plan.size)
+
+
+def search_zero_points(
+    weights: Floats, importance: Floats, plan: Search, kind: FloatType
+) -> tuple[Floats, Floats]:
+    """Scales and zero points (rows, groups) of `weights`; codes are 0 to `plan.codes[1]`.
+
+    A weight decodes to scale * (code - zero point); scales are representable in `kind`.
+    """
+    rules = plan.rules(kind, zero_point=True, alike=not importance.size)
+    return _search_rows(weights, importance, rules, plan.size)
+
+
+def _search_rows(
+    weights: Floats, importance: Floats, rules: Rules, size: int
+) -> tuple[Floats, Floats]:
+    """Run `search` over bands of rows; its two results, (rows, groups) each."""
     rows, columns = weights.shape
-    scale = np.empty((rows, columns // plan.size), np.float32)
-    offset = np.empty_like(scale)
-    scanned = plan.symmetric and plan.narrow and importance.size == 0
-    rules = plan.rules(kind)._replace(scanned=scanned)
+    scales = np.empty((rows, columns // size), np.float32)
+    offsets = np.empty_like(scales)
 
     def work(first: int, last: int) -> None:
         search(
             np.ascontiguousarray(weights[first:last], np.float32).reshape(-1),
             importance,
             rules,
-            scale[first:last].reshape(-1),
-            offset[first:last].reshape(-1),
+            scales[first:last].reshape(-1),
+            offsets[first:last].reshape(-1),
         )
 
     in_bands(rows, columns, work)
-    return scale, offset
+    return scales, offsets
