@@ -23,6 +23,7 @@ from phiquant.targets.limits import Limits, limits_for
 from phiquant.targets.table import target
 from phiquant.targets.target import Generation
 from processes import alive, assert_ends
+from sentinels import Sentinel
 from tiny_models import tiny_config
 
 POSIX = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
@@ -35,7 +36,7 @@ import os, signal, sys, time
 import numpy as np
 from types import SimpleNamespace
 import phiquant.targets.table as table
-from phiquant.errors import ArtifactError, MissingDependency, ResourceError
+from phiquant.errors import ArtifactError, ConfigError, MissingDependency, ResourceError
 from phiquant.targets.serving import serve
 
 class Runner:
@@ -106,6 +107,7 @@ def test_a_template_engine_that_is_a_process_of_its_own_is_asked_from_here(monke
         ("ArtifactError('in words')", ArtifactError),
         ("ResourceError('in words')", ResourceError),
         ("MissingDependency('a-package', 'in words')", MissingDependency),
+        ("ConfigError('in words')", ArtifactError),
         ("IndexError('in words')", ArtifactError),
         ("BaseException('in words')", ArtifactError),
     ],
@@ -220,6 +222,30 @@ Runner.tokenize = lambda self, text: list(attempt(self, text))
     if not expected:
         pytest.skip("this kernel does not do it all")
     assert done == [1, 0, 0, 0, 0]
+
+
+@LINUX
+def test_native_code_that_gets_in_leaves_no_trace(monkeypatch, tmp_path):
+    """What the lists should have kept out: here the runtime loads a library of the artifact's."""
+    (tmp_path / "artifact").mkdir()
+    sentinel = Sentinel(tmp_path)
+    library = sentinel.library(tmp_path / "artifact" / "own.so")
+    load = f"import ctypes\nctypes.CDLL({str(library)!r})\n"
+    subprocess.run([sys.executable, "-c", load], check=True)
+    assert sentinel.fired, "anywhere else it leaves one"
+    sentinel.mark.unlink()
+    changes = f"""
+import ctypes
+def load(self, text):
+    ctypes.CDLL({str(library)!r})
+    return [1]
+Runner.tokenize = load
+"""
+    with runner(monkeypatch, tmp_path / "artifact", changes) as there:
+        if "files" not in there.confined:
+            pytest.skip("this kernel has no Landlock")
+        assert there.tokenize("x") == [1]
+    assert not sentinel.fired
 
 
 LIES = {

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant import errors
-from phiquant.errors import ArtifactError, PhiquantError, ResourceError
+from phiquant.errors import ArtifactError, InputError, PhiquantError, ResourceError
 from phiquant.quantization.grid import Floats
 from phiquant.targets.frames import Document
 from phiquant.targets.limits import Limits
@@ -223,8 +223,9 @@ class IsolatedRunner:
         kind, message = str(answer["error"]), str(answer.get("message"))
         known = getattr(errors, kind, None)
         if isinstance(known, type) and issubclass(known, PhiquantError):
-            error = known.__new__(known, message)
-            assert isinstance(error, PhiquantError)
+            if issubclass(known, InputError):  # it is handed nothing but the artifact
+                return ArtifactError(message)
+            error: PhiquantError = known.__new__(known, message)
             return error
         if NO_MEMORY.search(message):
             return self._short_of_memory(doing)

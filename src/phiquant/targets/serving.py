@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from traceback import format_exc
 from typing import Any, BinaryIO
 
 from phiquant.host.confinement import confine
@@ -130,5 +131,6 @@ def _answer(served: Served, question: dict[str, Any]) -> dict[str, Any]:
     except PhiquantError as error:
         return {"error": type(error).__name__, "message": str(error)[:LONGEST]}
     except BaseException as error:  # a panic inside a Rust library is no Exception
-        message = f"{type(error).__name__}: {error}"
+        asked = os.environ.get("PHIQUANT_TRACEBACK")
+        message = format_exc() if asked else f"{type(error).__name__}: {error}"
         return {"error": "Exception", "message": message[:LONGEST]}
