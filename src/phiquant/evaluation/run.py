@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,8 @@ from phiquant.phi.tokenizer.chat import chat_prompt
 from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from phiquant.phi.weights import Tokens
 from phiquant.progress import OnProgress, Progress
-from phiquant.targets.target import Artifact, Generation, Runner
+from phiquant.targets.limits import Limits, limits_for
+from phiquant.targets.target import Artifact, Generation, Runner, Target
 
 QUESTION = "Explain in one sentence why the sky is blue."
 DECODED = "the reference forward over the decoded weights"
@@ -94,6 +96,17 @@ def run(
         prompt=prompt,
         answer=answer,
     )
+
+
+def limits_of_run(target: Target[Any], truth: ReferenceFigures, settings: Settings) -> Limits:
+    """What the runtime may take for all of it, in memory and time."""
+    architecture = truth.checkpoint.architecture
+    long, sliding = architecture.rope.long, architecture.sliding_window
+    lengths = [len(truth.windows[0]) + settings.answer] * (len(truth.windows) + len(STRESS))
+    if settings.boundary:  # two sequences across LongRoPE's, one across the window's
+        lengths += [long.original_positions + 1] * 2 if long else []
+        lengths += [2 * sliding] if sliding else []
+    return limits_for(target, architecture, max(lengths), sum(lengths))
 
 
 def _check_tokens(

@@ -7,10 +7,14 @@ which marks text and changes none.
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+
+from phiquant.host.confinement import confine
+from phiquant.host.limits import die_with, limit_resources
 
 MEMORY = 1 << 30
 """Bytes that the process may have, where the system can limit them."""
@@ -23,7 +27,9 @@ class _TooLongError(Exception):
 def main() -> None:
     """Read the request, render, print the answer."""
     request = json.load(sys.stdin)
-    _limit_memory()
+    die_with(os.getppid())
+    limit_resources(MEMORY, None)
+    confine(())
     try:
         answer = {"text": _render(request)}
     except MemoryError:
@@ -31,16 +37,6 @@ def main() -> None:
     except Exception as error:  # whatever a program by another hand raises
         answer = {"obstacle": f"{type(error).__name__}: {error}"[:300]}
     json.dump(answer, sys.stdout)
-
-
-def _limit_memory() -> None:
-    try:
-        import resource
-    except ImportError:  # Windows: the time limit holds there too
-        return
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 def _render(request: Mapping[str, Any]) -> str:

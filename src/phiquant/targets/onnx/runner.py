@@ -2,7 +2,8 @@
 
 onnxruntime runs the graph for full logits; onnxruntime-genai loads the directory for
 tokenization and generation. Both run on the CPU here, whatever provider the artifact is for:
-operators without an FP16 kernel compute in FP32 there.
+operators without an FP16 kernel compute in FP32 there. Neither is given anything that `admission`
+does not know.
 """
 
 import json
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from phiquant.errors import ArtifactError, MissingDependency, TokenizerError
 from phiquant.phi.tokenizer.documents import read_document
 from phiquant.quantization.grid import Floats
+from phiquant.targets.onnx.admission import check_artifact
 from phiquant.targets.target import Generation
 
 NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -36,9 +38,10 @@ class OnnxRunner:
             raise MissingDependency("onnxruntime-genai", "running an ONNX artifact") from error
         if not (path / "genai_config.json").is_file():
             raise ArtifactError(f"expected an ONNX artifact's directory, found none at {path}")
+        graph = check_artifact(path)
         self._path = path
         self._genai: Any = onnxruntime_genai
-        self._session: Any = _session(onnxruntime, path)
+        self._session: Any = _session(onnxruntime, graph)
         self._model: Any = None
         self._tokenizer: Any = None
         self._runtime = (
@@ -160,7 +163,9 @@ class OnnxRunner:
         if self._tokenizer is not None:
             return
         try:
-            self._model = self._genai.Model(str(self._path))
+            settings = self._genai.Config(str(self._path))
+            settings.clear_providers()
+            self._model = self._genai.Model(settings)
             self._tokenizer = self._genai.Tokenizer(self._model)
         except Exception as error:  # genai raises whatever it meets
             raise ArtifactError(
@@ -169,14 +174,12 @@ class OnnxRunner:
             ) from error
 
 
-def _session(onnxruntime: Any, path: Path) -> Any:  # noqa: ANN401
+def _session(onnxruntime: Any, graph: Path) -> Any:  # noqa: ANN401
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(
-            str(path / "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises whatever it meets
         raise ArtifactError(
-            f"onnxruntime {onnxruntime.__version__} does not load {path}: {error}"
+            f"onnxruntime {onnxruntime.__version__} does not load {graph}: {error}"
         ) from error
