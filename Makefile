@@ -11,8 +11,9 @@ RUNS ?= 10
 PEERS := .venv-peers
 PEERS_OPENVINO := $(PEERS)-openvino
 PEERS_AUTOROUND := $(PEERS)-autoround
+EXECUTIONS ?= 10000000
 
-.PHONY: demo test test-long test-under-load lint types dist speed accuracy calibration peers clean
+.PHONY: demo test test-long test-under-load fuzz lint types dist speed accuracy calibration peers clean
 
 demo: $(STAMP)
 	rm -rf demo-output
@@ -28,6 +29,11 @@ test-long: $(STAMP)
 # The tests ten times in new orders, on two cores beside four busy loops: more than an hour.
 test-under-load: $(STAMP)
 	$(BIN)/python tests/under_load.py --runs $(RUNS)
+
+# Ten million files by other hands, as mutations of sound ones, on all cores: an hour or more.
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzzing/fuzz.py --executions $(EXECUTIONS) \
+	  --record benchmarks/results/fuzzing.md
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

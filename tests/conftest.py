@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from types import SimpleNamespace
 
 # A BLAS library that splits small products over cores waits actively for all of them: on a machine
 # that is busy, or runs several tests at a time, that takes twenty times the arithmetic. The
@@ -19,6 +20,8 @@ import numpy as np  # noqa: F401 (loads the BLAS library)
 import pytest
 from threadpoolctl import threadpool_limits
 
+import phiquant.targets.gguf.runner as gguf_runner
+import phiquant.targets.onnx.runner as onnx_runner
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
 
 threadpool_limits(1, user_api="blas")
@@ -29,6 +32,29 @@ hypothesis.settings.register_profile(
     "same-examples", hypothesis.settings.get_profile("new-examples"), derandomize=True
 )
 hypothesis.settings.load_profile("same-examples")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtimes_use_one_thread():
+    """Those whose threads wait for each other actively: llama.cpp's then take five times as long.
+
+    Commands that tests start use as many threads as users' do.
+    """
+
+    def session(onnxruntime, path):
+        def options():
+            made = onnxruntime.SessionOptions()
+            made.intra_op_num_threads = 1
+            return made
+
+        names = {name: getattr(onnxruntime, name) for name in ("InferenceSession", "__version__")}
+        return open_session(SimpleNamespace(SessionOptions=options, **names), path)
+
+    open_session = onnx_runner._session
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_runner, "_session", session)
+        patch.setattr(gguf_runner, "cores", lambda: 1)
+        yield
 
 
 def pytest_collection_finish(session):

@@ -38,15 +38,20 @@ class Attack:
 
 
 def content(name, data):
-    """The file `name` with `data`, bytes or text, in place of its own."""
+    """The file `name` with `data`, bytes or text or what makes some, in place of its own."""
 
     def write(directory):
         path = directory / name
         path.unlink(missing_ok=True)
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(data.encode() if isinstance(data, str) else data)
+        path.write_bytes(encoded(data() if callable(data) else data))
 
     return write
+
+
+def encoded(data):
+    """Text or bytes as bytes."""
+    return data.encode() if isinstance(data, str) else data
 
 
 def edited(name, change):

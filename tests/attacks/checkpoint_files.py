@@ -206,7 +206,7 @@ ATTACKS = [
     Attack(
         "a header of 90 MB of blanks",
         "checkpoint",
-        content(WEIGHTS, struct.pack("<Q", 90 << 20) + b"{}" + b" " * ((90 << 20) - 2)),
+        content(WEIGHTS, lambda: struct.pack("<Q", 90 << 20) + b"{}".ljust(90 << 20)),
         (WEIGHTS, "header"),
     ),
     Attack(
@@ -230,19 +230,19 @@ ATTACKS = [
     Attack(
         "1.5 million empty tensors",
         "checkpoint",
-        content(WEIGHTS, many_empty(1_500_000)),
+        content(WEIGHTS, lambda: many_empty(1_500_000)),
         (WEIGHTS,),
     ),
     Attack(
         "100,000 empty tensors",
         "checkpoint",
-        content(WEIGHTS, many_empty(100_000)),
+        content(WEIGHTS, lambda: many_empty(100_000)),
         ("99997 more",),
     ),
     Attack(
         "20,000 empty tensors",
         "checkpoint",
-        content(WEIGHTS, many_empty(20_000)),
+        content(WEIGHTS, lambda: many_empty(20_000)),
         ("not part of the architecture",),
     ),
     Attack(

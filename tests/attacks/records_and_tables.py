@@ -202,7 +202,7 @@ ATTACKS = [
     text("of a pipe", os.mkfifo, "--calibration"),
     text("of nothing", "", "found 0"),
     text("of 2 GB of nothing", huge(2 << 30), "2,147,483,648 bytes"),
-    text("of 30 MB of zeros", bytes(30 << 20), "line 1"),
+    text("of 30 MB of zeros", lambda place: place.write_bytes(bytes(30 << 20)), "line 1"),
     text("of bytes", b'{"text": "\xff"}', "UTF-8"),
     text("of no JSON", "x\n", "line 1"),
     text("of a list", '{"text": "a"}\n[]\n', "line 2"),
@@ -217,8 +217,14 @@ ATTACKS = [
     text("of messages without a role", '{"messages": [{"content": "a"}]}', "role"),
     text("of messages of a role of a list", '{"messages": [{"role": ["a"]}]}', "role"),
     text("of a content of a list", '{"messages": [{"role": "user", "content": ["a"]}]}', "content"),
-    text("of ten million line ends", "\n" * 10_000_000, "found 0"),
-    text("of millions of empty objects", "{}\n" * 2_000_000, "line 1"),
+    text(
+        "of ten million line ends", lambda place: place.write_bytes(b"\n" * 10_000_000), "found 0"
+    ),
+    text(
+        "of millions of empty objects",
+        lambda place: place.write_bytes(b"{}\n" * 2_000_000),
+        "line 1",
+    ),
     Attack(
         "a text to measure on that is a pipe",
         "gguf",

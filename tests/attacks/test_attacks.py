@@ -1,6 +1,5 @@
 """Files by attackers, one a row: each is refused in one sentence, soon, and in little memory."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -48,7 +47,7 @@ ROWS = [
 SECONDS = 5.0
 """Of the processor: what a refusal may take at most."""
 MEMORY = 300 << 20
-"""Bytes that it may take at most, beyond what the process has."""
+"""Bytes that it may take at most: here beyond what this process has, alone in all."""
 
 
 @pytest.fixture(scope="session")
@@ -168,32 +167,30 @@ ALONE = (
 """Rows of each format, the ones that took most or never ended among them."""
 
 
+LIMITED = Path(__file__).with_name("limited.py")
+
+
 def alone(place, words):
-    """How `phiquant words...` ended in a process of its own, and the bytes that it took at most."""
-    out, err = place / "stdout", place / "stderr"
-    with out.open("w") as to_out, err.open("w") as to_err:
-        process = subprocess.Popen(
-            [*COMMAND, *words], stdout=to_out, stderr=to_err, env=environment()
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return Ended(process.returncode, out.read_text(), err.read_text()), usage.ru_maxrss << 10
-
-
-@pytest.fixture(scope="session")
-def usual(sound, tmp_path_factory):
-    """Bytes that a command takes at most for a model that is sound."""
-    place = tmp_path_factory.mktemp("usual")
-    ended, most = alone(place, ["plan", str(sound / "checkpoint"), "-q"])
-    assert ended.code == 0, ended.err
-    return most
+    """How `phiquant words...` ended in a process of its own, limited to SECONDS of the processor,
+    and the most bytes that it had in memory.
+    """
+    report = place / "bytes"
+    limited = [sys.executable, LIMITED, str(int(SECONDS)), report]
+    done = subprocess.run(
+        [*limited, *COMMAND, *words],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr), int(report.read_text())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system tells a process's memory otherwise")
 @pytest.mark.parametrize("name", ALONE)
-def test_an_attack_in_a_process_of_its_own(name, sound, usual, tmp_path):
+def test_an_attack_in_a_process_of_its_own(name, sound, tmp_path):
     row = BY_NAME[name]
     ended, most = alone(tmp_path, damaged(row, sound, tmp_path / "here"))
     assert_refused(ended, row.code, *row.words)
     assert ended.err.count("\n") == 1
-    assert most - usual < MEMORY
+    assert most < MEMORY, f"{most >> 20} MiB"

@@ -314,7 +314,7 @@ def test_a_slow_runtime_is_measured_by_the_reference_over_its_weights(case):
     assert slow.parity.tokens == SLOW_RUN == runs[0]
     assert max(runs[1:]) < 48, "what follows is the answer; no window goes through the runtime"
     assert quick.parity.tokens == 48
-    assert len(slow.answer.tokens) <= SETTINGS.answer // 2
+    assert len(slow.answer.tokens) <= SETTINGS.answer // 4
     assert slow.figures.mean.value == pytest.approx(quick.figures.mean.value, rel=1e-3)
     assert slow.parity.mean_kl < 1e-9
 
@@ -327,6 +327,18 @@ def test_the_first_windows_give_the_figures_that_they_alone_give(case):
     figures = [verify(case.path, truth, SETTINGS).figures for truth in (first, alone)]
     assert figures[0] == figures[1]
     assert figures[0].positions == 2 * 48
+
+
+def test_kept_logits_are_those_that_are_computed_anew(case):
+    kept = case.truth.with_logits()
+    assert len(kept.kept) == len(kept.windows)
+    for window in range(len(kept.windows)):
+        np.testing.assert_array_equal(kept.logits(window), case.truth.logits(window))
+    first = kept.first(2)
+    assert len(first.kept) == 2
+    case.verify()
+    figures = [verify(case.path, truth, SETTINGS).figures for truth in (kept, case.truth)]
+    assert figures[0] == figures[1]
 
 
 def test_a_generation_is_watched_after_the_shortest_prompt_that_clearly_ends():

@@ -1,191 +1,166 @@
-"""Fuzzing: every parser reads sound files that are changed at random.
+"""Fuzzing: every parser reads sound files that are changed at random (`turns.py`).
 
-    python tests/fuzzing/fuzz.py --seconds 60
-    python tests/fuzzing/fuzz.py --parser "onnx graph" --executions 1000000 --seed 7
+    python tests/fuzzing/fuzz.py
+    python tests/fuzzing/fuzz.py --parser "onnx graph" --seconds 600 --seed 7
+    python tests/fuzzing/fuzz.py --executions 10000000 --record benchmarks/results/fuzzing.md
 
-A finding is an exception that is no PhiquantError, a reading that takes longer than SECONDS or more
-memory than MEMORY, and one in which a library warns or logs, which would stand on stderr beside the
-one sentence. Its bytes are left in the directory `--findings`. A reading that ends the whole
-process leaves its bytes in the working directory, below /dev/shm where there is that.
+The parsers take turns of some seconds, in several processes, until each had `--seconds`, or until
+there were `--executions` of all together: so a parser that is fast has more executions, and no
+parser has less time. The bytes of findings are left in `--findings`.
 """
 
 import argparse
-import logging
 import os
+import platform
 import re
-import signal
+import subprocess
 import sys
 import tempfile
 import time
-import traceback
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
-from random import Random
-
-from phiquant.errors import PhiquantError
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from fuzzing.parsers import PARSERS, Parser, copy_for, prepare, write_sound  # noqa: E402
+from fuzzing.parsers import PARSERS, prepare, write_sound  # noqa: E402
+from fuzzing.turns import Outcome, fuzz, in_memory  # noqa: E402
 
-SECONDS = 5
-MEMORY = 300 << 20
-STATUS = Path("/proc/self/status")
-LOOKS = 200
-"""Readings between two looks at the memory."""
-CHAIN = 8
-"""Changes that go one upon another before the sound file is taken anew."""
+TURN, SLOW_TURN = 10.0, 2.0
+"""Seconds; the second for parsers that start a process for each reading."""
+HEAD = "| parser | executions | a second, on one core | refused | findings |"
 
 
-class TooSlow(BaseException):
-    """A reading took longer than it may."""
-
-
-@dataclass
-class Outcome:
-    """What became of a parser."""
+@dataclass(frozen=True)
+class Turn:
+    """What a process is asked for."""
 
     parser: str
-    executions: int = 0
-    refused: int = 0
-    seconds: float = 0.0
-    findings: dict[str, bytes] = field(default_factory=dict)
-    """Where it was raised and what, and the first bytes that do."""
-
-    def __str__(self) -> str:
-        rate = self.executions / max(self.seconds, 1e-9)
-        share = 100 * self.refused / max(self.executions, 1)
-        return (
-            f"{self.parser:20} {self.executions:9,} executions  {rate:7,.0f} a second  "
-            f"{share:3.0f}% refused  {len(self.findings)} findings"
-        )
+    seed: str
+    seconds: float
 
 
-def fuzz(parser: Parser, sound: Path, seed: int, executions: int, seconds: float) -> Outcome:
-    """Read at most so many changed files, at most so long."""
-    random, found = Random(f"{seed} {parser.name}"), Outcome(parser.name)
-    said = _Said()
-    with said, warnings.catch_warnings(), tempfile.TemporaryDirectory(dir=_fast()) as scratch:
-        warnings.simplefilter("error")
-        path = copy_for(parser, sound, Path(scratch, "copy"))
-        first = path.read_bytes()
-        data, base = first, memory()
-        began = time.monotonic()
-        while found.executions < executions and time.monotonic() - began < seconds:
-            data = random.choice(parser.mutations)(random, data)
+def turns(names: list[str], seed: int, seconds: float) -> Iterator[Turn]:
+    """One turn of each parser, and again, until each had so many seconds."""
+    for number in count():
+        begun = number * TURN
+        if begun >= seconds:
+            return
+        for name in names:
+            most = SLOW_TURN if PARSERS[name].slow else TURN
+            yield Turn(name, f"{seed}.{number}", min(most, seconds - begun))
+
+
+def take(turn: Turn, sound: Path) -> Outcome:
+    """In a process of its own: one turn."""
+    return fuzz(PARSERS[turn.parser], sound, turn.seed, sys.maxsize, turn.seconds)
+
+
+def run(given: argparse.Namespace, sound: Path) -> dict[str, Outcome]:
+    """Take turns in all processes until there were enough; the outcomes by parser."""
+    names = given.parser or list(PARSERS)
+    outcomes = {name: Outcome(name) for name in names}
+    waiting = turns(names, given.seed, given.seconds)
+    running: dict[Future[Outcome], Turn] = {}
+    context = get_context("spawn")
+    with ProcessPoolExecutor(given.processes, context, prepare, (sound,)) as pool:
+        while True:
+            executions = sum(outcome.executions for outcome in outcomes.values())
+            while len(running) < given.processes and executions < given.executions:
+                turn = next(waiting, None)
+                if turn is None:
+                    break
+                running[pool.submit(take, turn, sound)] = turn
+            if not running:
+                return outcomes
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                turn = running.pop(future)
+                try:
+                    outcomes[turn.parser].add(future.result())
+                except BrokenProcessPool:
+                    outcomes[turn.parser].findings["the process, or one beside it, ended"] = b""
+                    return outcomes
+
+
+def table(outcomes: dict[str, Outcome]) -> str:
+    """The outcomes in Markdown, with all of them in the last row."""
+    whole = Outcome("all")
+    rows = [HEAD, "| --- | ---: | ---: | ---: | ---: |"]
+    for outcome in outcomes.values():
+        whole.add(outcome)
+        rows.append(_row(outcome, len(outcome.findings)))
+    rows.append(_row(whole, sum(len(outcome.findings) for outcome in outcomes.values())))
+    return "\n".join(rows)
+
+
+def _row(outcome: Outcome, findings: int) -> str:
+    rate = outcome.executions / max(outcome.seconds, 1e-9)
+    share = 100 * outcome.refused / max(outcome.executions, 1)
+    return (
+        f"| {outcome.parser} | {outcome.executions:,} | {rate:,.0f} | {share:.0f}% | {findings} |"
+    )
+
+
+def record(path: Path, command: list[str], outcomes: dict[str, Outcome], seconds: float) -> None:
+    """Write the table to `path`, with what it was measured on."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    commit = described.stdout.strip() or "unknown"
+    path.write_text(
+        "# Fuzzing\n\n"
+        f"As `python {' '.join(command)}` found it at the commit {commit}, in "
+        f"{seconds / 60:.0f} minutes on {os.cpu_count()} cores, {platform.system()} "
+        f"{platform.machine()}, Python {platform.python_version()}.\n\n"
+        "An execution is one file, changed at random, that a parser reads or refuses. A finding\n"
+        "is anything else: another exception, more than 5 s or 300 MB, a warning, a message.\n\n"
+        f"{table(outcomes)}\n",
+        encoding="utf-8",
+    )
+
+
+def save(outcomes: dict[str, Outcome], directory: Path) -> None:
+    """Leave the bytes of every finding in `directory`, and print what was found."""
+    for outcome in outcomes.values():
+        for place, data in outcome.findings.items():
+            directory.mkdir(parents=True, exist_ok=True)
+            path = directory / re.sub(r"\W+", "-", f"{outcome.parser} {place}")
             path.write_bytes(data)
-            _read(parser, path.parent, data, found)
-            if said.words:
-                found.findings.setdefault(f"said {said.words[:80]}", data)
-                said.words = ""
-            if found.executions % LOOKS == 0 and memory() - base > MEMORY:
-                found.findings.setdefault("memory", data)
-                base = memory()
-            if random.randrange(CHAIN) == 0:
-                data = first
-        found.seconds = time.monotonic() - began
-    return found
-
-
-class _Said(logging.Handler):
-    """What libraries log, which would stand on stderr beside the one sentence."""
-
-    words = ""
-
-    def emit(self, record):
-        self.words = record.getMessage()
-
-    def __enter__(self):
-        logging.getLogger().addHandler(self)
-
-    def __exit__(self, *ended):
-        logging.getLogger().removeHandler(self)
-
-
-def _read(parser: Parser, directory: Path, data: bytes, found: Outcome) -> None:
-    found.executions += 1
-    try:
-        with _within(SECONDS):
-            parser.read(directory)
-    except PhiquantError:
-        found.refused += 1
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt | SystemExit):
-            raise
-        found.findings.setdefault(_place(error), data)
-
-
-@contextmanager
-def _within(seconds: float) -> Iterator[None]:
-    if not hasattr(signal, "setitimer"):
-        yield
-        return
-    signal.signal(signal.SIGALRM, _slow)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def _slow(*_: object) -> None:
-    raise TooSlow
-
-
-def _place(error: BaseException) -> str:
-    """Type and origin of an exception: two that agree are one finding."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "phiquant" in frame.filename] or list(frames)
-    last = own[-1]
-    return f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno} {last.name}"
-
-
-def memory() -> int:
-    """Bytes that the process has, 0 where the system does not tell."""
-    if not STATUS.exists():
-        return 0
-    return int(re.search(r"VmRSS:\s+(\d+) kB", STATUS.read_text())[1]) << 10
-
-
-def _fast() -> str | None:
-    """A directory in memory, if there is one."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-
-
-def save(outcome: Outcome, directory: Path) -> None:
-    """Leave the bytes of every finding in `directory`."""
-    directory.mkdir(parents=True, exist_ok=True)
-    for place, data in outcome.findings.items():
-        name = re.sub(r"\W+", "-", f"{outcome.parser} {place}")
-        (directory / name).write_bytes(data)
+            print(f"{outcome.parser}: {place}, in {path}", flush=True)
 
 
 def main() -> int:
     form = argparse.RawDescriptionHelpFormatter
     options = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     options.add_argument("--parser", action="append", choices=PARSERS, help="default: all")
-    options.add_argument("--executions", type=int, default=sys.maxsize, help="of each, at most")
-    options.add_argument("--seconds", type=float, default=60.0, help="for each, at most")
+    options.add_argument("--executions", type=int, help="of all together, at least")
+    options.add_argument("--seconds", type=float, help="of each, at most (60, or no end)")
+    options.add_argument("--processes", type=int, default=os.cpu_count())
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--findings", type=Path, default=Path("fuzz-findings"))
+    options.add_argument("--record", type=Path, help="a file for the table")
     given = options.parse_args()
-    with tempfile.TemporaryDirectory(dir=_fast()) as place:
+    if given.seconds is None:
+        given.seconds = 60.0 if given.executions is None else float("inf")
+    given.executions = given.executions or sys.maxsize
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=in_memory()) as place:
         sound = Path(place)
         write_sound(sound)
-        prepare(sound)
-        worst = 0
-        for name in given.parser or PARSERS:
-            outcome = fuzz(PARSERS[name], sound, given.seed, given.executions, given.seconds)
-            print(outcome, flush=True)
-            for finding in outcome.findings:
-                print(f"    {finding}", flush=True)
-            if outcome.findings:
-                save(outcome, given.findings / str(given.seed))
-            worst |= bool(outcome.findings)
-    return int(worst)
+        outcomes = run(given, sound)
+    print(table(outcomes))
+    save(outcomes, given.findings)
+    if given.record is not None:
+        record(given.record, sys.argv, outcomes, time.monotonic() - began)
+    return int(any(outcome.findings for outcome in outcomes.values()))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ from random import Random
 
 import pytest
 
-from fuzzing.fuzz import fuzz
 from fuzzing.parsers import PARSERS, prepare, write_sound
+from fuzzing.turns import fuzz
 
 EXECUTIONS, SLOW = 150, 3
 SEED = 20260728

@@ -215,10 +215,11 @@ def test_an_unknown_weight_is_refused(written):
         TARGET.open(written[1]).weight("model.layers.9.mlp.down_proj.weight")
 
 
-def test_the_last_logits_are_those_of_the_whole(mixed):
+def test_the_last_logits_are_those_of_the_whole(mixed, monkeypatch):
     """Also where they reach across the pieces in which a long sequence is run."""
-    tokens = some_tokens(530)
+    monkeypatch.setattr("phiquant.targets.mlx.runner.PIECE", 64)
+    tokens = some_tokens(82)
     with TARGET.runner(mixed[1]) as runner:
         whole = runner.logits(tokens)
-        for last in (1, 18, 40, 530):
+        for last in (1, 18, 40, 82):
             np.testing.assert_array_equal(runner.logits(tokens, last=last), whole[-last:])

@@ -15,6 +15,7 @@ import typer
 from phiquant.cli import options
 from phiquant.cli.ending import Ended, ending, report
 from phiquant.cli.options import takes_request
+from phiquant.host.telemetry import no_telemetry
 
 SWITCH = 0.0005
 """Seconds for which a thread may keep the interpreter from the others. Preparing a tokenizer
@@ -235,6 +236,7 @@ def demo(
 
 def main() -> None:
     """The entry point of the `phiquant` command."""
+    no_telemetry()
     sys.setswitchinterval(SWITCH)
     gc.set_threshold(OBJECTS)
     if isinstance(sys.stdout, TextIOWrapper):

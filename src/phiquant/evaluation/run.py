@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,8 @@ from phiquant.phi.tokenizer.chat import chat_prompt
 from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from phiquant.phi.weights import Tokens
 from phiquant.progress import OnProgress, Progress
-from phiquant.targets.target import Artifact, Generation, Runner
+from phiquant.targets.limits import Limits, limits_for
+from phiquant.targets.target import Artifact, Generation, Runner, Target
 
 QUESTION = "Explain in one sentence why the sky is blue."
 DECODED = "the reference forward over the decoded weights"
@@ -76,7 +78,7 @@ def run(
     measured = _measure(runner, decoded, truth, on_progress)
     checks.append(_check_divergence(measured.figures, limit, settings))
     prompt = chat_prompt(QUESTION, special.values())
-    limit_of_answer = max(1, settings.answer // 2) if runner.slow else settings.answer
+    limit_of_answer = max(1, settings.answer // 4) if runner.slow else settings.answer
     answer = runner.generate(_prompt_tokens(prompt, tokenizer), limit_of_answer)
     ends = {end: tokenizer.definition.pieces[end] for end in tokenizer.special.ends}
     checks.append(check_generation(runner, measured.likely_ends, ends, answer))
@@ -94,6 +96,17 @@ def run(
         prompt=prompt,
         answer=answer,
     )
+
+
+def limits_of_run(target: Target[Any], truth: ReferenceFigures, settings: Settings) -> Limits:
+    """What the runtime may take for all of it, in memory and time."""
+    architecture = truth.checkpoint.architecture
+    long, sliding = architecture.rope.long, architecture.sliding_window
+    lengths = [len(truth.windows[0]) + settings.answer] * (len(truth.windows) + len(STRESS))
+    if settings.boundary:  # two sequences across LongRoPE's, one across the window's
+        lengths += [long.original_positions + 1] * 2 if long else []
+        lengths += [2 * sliding] if sliding else []
+    return limits_for(target, architecture, max(lengths), sum(lengths))
 
 
 def _check_tokens(

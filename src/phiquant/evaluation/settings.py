@@ -24,7 +24,7 @@ class Settings:
     boundary: bool = True
     """Whether prompts cross LongRoPE's boundary: four more passes over that many tokens."""
     answer: int = 32
-    """Tokens that the answer to a chat prompt may take; half of them in a slow runtime."""
+    """Tokens that the answer to a chat prompt may take; a quarter of them in a slow runtime."""
 
     def __post_init__(self) -> None:
         counts = (

@@ -7,10 +7,14 @@ which marks text and changes none.
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
+
+from phiquant.host.confinement import confine
+from phiquant.host.limits import die_with, limit_resources
 
 MEMORY = 1 << 28
 """Bytes that the process may have, where the system can limit them."""
@@ -25,7 +29,9 @@ class _TooLongError(Exception):
 def main() -> None:
     """Read the request, render, print the answer."""
     request = json.load(sys.stdin)
-    _limit()
+    die_with(os.getppid())
+    limit_resources(MEMORY, SECONDS)
+    confine(())
     try:
         answer = {"text": _render(request)}
     except MemoryError:
@@ -33,17 +39,6 @@ def main() -> None:
     except Exception as error:  # whatever a program by another hand raises
         answer = {"obstacle": f"{type(error).__name__}: {error}"[:300]}
     json.dump(answer, sys.stdout)
-
-
-def _limit() -> None:
-    try:
-        import resource
-    except ImportError:  # Windows: the limit of waiting holds there too
-        return
-    for what, most in ((resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CPU, SECONDS)):
-        _, hard = resource.getrlimit(what)
-        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (limit, hard))
 
 
 def _render(request: Mapping[str, Any]) -> str:

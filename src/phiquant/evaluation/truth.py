@@ -2,7 +2,8 @@
 
 Kept are not the logits (800 kB a token with Phi-4-mini's vocabulary) but what goes into the
 head (12 kB a token). The logits of one window are made from them whenever they are asked for,
-for the price of one matrix product, and nothing needs to be spilled to the disk.
+for the price of one matrix product, and nothing needs to be spilled to the disk. Where the
+vocabulary is small and artifacts are many, `with_logits` keeps them all the same.
 """
 
 import os
@@ -34,6 +35,8 @@ class ReferenceFigures:
     windows: tuple[Tokens, ...]
     hidden: tuple[Floats, ...]
     forward: Reference
+    kept: tuple[Floats, ...] = ()
+    """The logits of every window, where they are kept."""
 
     @classmethod
     def measure(
@@ -66,14 +69,25 @@ class ReferenceFigures:
 
     def logits(self, window: int) -> Floats:
         """The reference's logits (tokens, vocabulary) of a window."""
-        return self.forward.head(self.hidden[window])
+        return self.kept[window] if self.kept else self.forward.head(self.hidden[window])
+
+    def with_logits(self) -> "ReferenceFigures":
+        """The same with the logits of every window kept: four bytes for each token of the text and
+        each of the vocabulary.
+        """
+        return replace(self, kept=tuple(map(self.forward.head, self.hidden)))
 
     def first(self, windows: int) -> "ReferenceFigures":
         """The same over the first `windows` of the windows: what they hold is not computed anew."""
-        kept = self.windows[:windows]
-        positions = sum(len(window) - 1 for window in kept)
-        sample = replace(self.sample, windows=len(kept), positions=positions)
-        return replace(self, sample=sample, windows=kept, hidden=self.hidden[:windows])
+        first = self.windows[:windows]
+        positions = sum(len(window) - 1 for window in first)
+        return replace(
+            self,
+            sample=replace(self.sample, windows=len(first), positions=positions),
+            windows=first,
+            hidden=self.hidden[:windows],
+            kept=self.kept[:windows],
+        )
 
     def with_long_factors(self, on_progress: OnProgress = ignore) -> "ReferenceFigures":
         """The figures with LongRoPE's long factors at every length, for artifacts that serve long
@@ -85,7 +99,7 @@ class ReferenceFigures:
         rope = replace(architecture.rope, long=replace(long, short_factors=long.long_factors))
         forward = Reference(Reconfigured(self.checkpoint, replace(architecture, rope=rope)))
         hidden = tuple(hidden_states(forward, self.windows, on_progress))
-        return replace(self, hidden=hidden, forward=forward)
+        return replace(self, hidden=hidden, forward=forward, kept=())
 
 
 def hidden_states(

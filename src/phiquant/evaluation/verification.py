@@ -8,7 +8,9 @@ and the verdict lists all reasons.
 
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from phiquant.evaluation.check import Check, Outcome, failed
 from phiquant.evaluation.integrity import check_files
 from phiquant.evaluation.metrics import Divergence
 from phiquant.evaluation.opening import target_of
-from phiquant.evaluation.run import Run, run
+from phiquant.evaluation.run import Run, limits_of_run, run
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.size import Size, measure_size
 from phiquant.evaluation.structure import (
@@ -32,6 +34,7 @@ from phiquant.evaluation.text import EvaluationSample
 from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.progress import OnProgress, Progress, ignore
+from phiquant.targets.isolated import Launched, launch
 from phiquant.targets.target import Artifact, Generation, Target
 
 
@@ -155,12 +158,14 @@ class _Task:
 
 def _verify(artifact: Artifact, metadata: Check, task: _Task) -> Verification:
     checkpoint = task.truth.checkpoint
-    checks = [*check_files(task.path)]
-    errors, found = _weights(artifact, task)
-    checks += found
-    checks.append(check_extra(artifact, task.target, checkpoint))
-    checks.append(metadata)
-    ran = Run((), None) if found[0].failed else _run(artifact, task)
+    limits = partial(limits_of_run, task.target, task.truth, task.settings)
+    with closing(launch(task.target, task.path, limits)) as launched:
+        checks = [*check_files(task.path)]
+        errors, found = _weights(artifact, task)
+        checks += found
+        checks.append(check_extra(artifact, task.target, checkpoint))
+        checks.append(metadata)
+        ran = Run((), None) if found[0].failed else _run(launched, artifact, task)
     return Verification(
         path=task.path,
         target=task.target.name,
@@ -191,9 +196,9 @@ def _weights(artifact: Artifact, task: _Task) -> tuple[WeightErrors, tuple[Check
     return check_weights(artifact, task.truth.checkpoint, advance)
 
 
-def _run(artifact: Artifact, task: _Task) -> Run:
+def _run(launched: Launched, artifact: Artifact, task: _Task) -> Run:
     try:
-        with task.target.runner(task.path) as runner:
+        with launched as runner:
             return run(runner, artifact, task.truth, task.settings, task.on_progress)
     except ArtifactError as error:
         return Run((failed("runtime", f"the runtime cannot run the artifact: {error}"),), None)

@@ -3,7 +3,8 @@
 A chat template is a program by another hand, and a template engine runs it to the end. In a child
 it can take neither more time than it is given, nor this process down with it.
 
-The program is a Python file that reads one JSON document from stdin and prints one to stdout.
+The program is a Python file that reads one JSON document from stdin and prints one to stdout. It is
+run to the end at once, after it has shut itself in (`confinement`, `limits`).
 """
 
 import json
@@ -13,6 +14,23 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parents[2]
+"""The folder that holds this package."""
+
+
+def python(statements: str) -> list[str]:
+    """The command that runs `statements` in a Python like this one, with this very phiquant.
+
+    Nothing is imported from the folder that it is started in, nor from the package's own folders
+    with their short names.
+    """
+    # Its modules are found through the package; its root may hold namesakes of Python's own.
+    first = (
+        f"import importlib, sys, typing; sys.path.insert(0, {str(ROOT)!r}); import phiquant; "
+        "del sys.path[0]; "
+    )
+    return [sys.executable, "-P", "-c", first + statements]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +53,10 @@ def ask(program: Path, request: object, seconds: float) -> Answer:
     """Run `program` with `request` (any JSON value), at most so many seconds."""
     if not sys.executable:  # Python is embedded in another program
         return Answer(None, "this Python cannot start another")
-    # -P: the program's own folder, full of modules with short names, is no place to import from.
-    command = [sys.executable, "-P", str(program)]
+    run = f"import runpy; runpy.run_path({str(program)!r}, run_name='__main__')"
     try:
         ended = subprocess.run(
-            command,
+            python(run),
             input=json.dumps(request).encode(),
             capture_output=True,
             timeout=seconds,

@@ -91,6 +91,14 @@ def is_plain_name(word: str) -> bool:
     return Path(word).name == word and word not in ("", ".", "..") and "\0" not in word
 
 
+def is_within(path: Path, home: Path) -> bool:
+    """Whether `path`, links followed, lies in `home`, or is one of the hub cache's blobs for it."""
+    place, inside = Path(os.path.realpath(path)), Path(os.path.realpath(home))
+    return place.is_relative_to(inside) or any(
+        place.is_relative_to(blobs) for blobs in _blobs(inside)
+    )
+
+
 @contextmanager
 def opened(path: Path, kind: FileKind, home: Path | None = None) -> Iterator[BinaryIO]:
     """The file at `path`, for reading. Raises the kind's error if it is not to be read.
@@ -101,7 +109,7 @@ def opened(path: Path, kind: FileKind, home: Path | None = None) -> Iterator[Bin
     if "\0" in str(path):
         raise kind.error(f"there can be no file {str(path)!r}: a null character is in its name")
     with _reported(path, kind):
-        if home is not None and not _is_within(path, home):
+        if home is not None and not is_within(path, home):
             raise kind.error(_leads_out(path))
         handle = os.open(path, FLAGS)
     try:
@@ -132,17 +140,19 @@ def check_directory(home: Path, error: type[InputError]) -> None:
     """Raise `error` for a directory in which anything but files and directories lies, or a link
     that leads out of it: for a runtime that is to open whatever it likes there.
     """
-    seen = 0
+    for count, path in enumerate(entries(home), 1):
+        if count > MOST_ENTRIES:
+            raise error(f"{home} holds more than {MOST_ENTRIES} files; it is no artifact")
+        if path.is_symlink() and not is_within(path, home):
+            raise error(_leads_out(path))
+        if not (path.is_file() or path.is_dir()):
+            raise error(f"expected files alone in {home}, found {_found_at(path)} at {path}")
+
+
+def entries(home: Path) -> Iterator[Path]:
+    """Everything in a directory and its folders; links are not followed."""
     for folder, folders, files in os.walk(home):
-        for name in (*folders, *files):
-            seen += 1
-            if seen > MOST_ENTRIES:
-                raise error(f"{home} holds more than {MOST_ENTRIES} files; it is no artifact")
-            path = Path(folder, name)
-            if path.is_symlink() and not _is_within(path, home):
-                raise error(_leads_out(path))
-            if not (path.is_file() or path.is_dir()):
-                raise error(f"expected files alone in {home}, found {_found_at(path)} at {path}")
+        yield from (Path(folder, name) for name in (*folders, *files))
 
 
 def read_bytes(path: Path, kind: FileKind, home: Path | None = None) -> bytes:
@@ -210,14 +220,6 @@ def _found_at(path: Path) -> str:
         return _what(path.stat().st_mode)
     except OSError:
         return "a link to nothing"
-
-
-def _is_within(path: Path, home: Path) -> bool:
-    """Whether `path`, links followed, lies in `home`, or is one of the hub cache's blobs for it."""
-    place, inside = Path(os.path.realpath(path)), Path(os.path.realpath(home))
-    return place.is_relative_to(inside) or any(
-        place.is_relative_to(blobs) for blobs in _blobs(inside)
-    )
 
 
 def _blobs(home: Path) -> Iterator[Path]:

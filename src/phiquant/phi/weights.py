@@ -70,8 +70,8 @@ def rows_from(
         start += count
 
 
-def row_bands(rows: int, columns: int, most: int = BAND_WEIGHTS) -> Iterator[tuple[int, int]]:
-    """Row ranges of a (rows, columns) weight with at most `most` weights each."""
-    step = max(1, most // columns)
+def row_bands(rows: int, columns: int, most: int | None = None) -> Iterator[tuple[int, int]]:
+    """Row ranges of a (rows, columns) weight with at most `most` (BAND_WEIGHTS) weights each."""
+    step = max(1, (most or BAND_WEIGHTS) // columns)
     for first in range(0, rows, step):
         yield first, min(first + step, rows)

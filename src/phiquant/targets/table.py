@@ -30,6 +30,11 @@ def targets() -> tuple[Target[Any], ...]:
     return tuple(target(name) for name in MODULES)
 
 
+def is_listed(one: Target[Any]) -> bool:
+    """Whether it is a target of this table, which another process finds by its name."""
+    return one.name in MODULES and target(one.name) is one
+
+
 def importance_files() -> ImportanceFiles:
     """How importance matrices are read and written: by the target whose runtime has them."""
     return next(one.importance for one in targets() if one.importance is not None)

@@ -187,6 +187,9 @@ class Target(Generic[FormT]):
     `planning.parts` names them."""
     importance: ImportanceFiles | None = None
     """For a runtime that has files of importance matrices."""
+    render: Callable[[Path, Sequence[Mapping[str, str]]], str | None] | None = None
+    """`Runner.render` of an artifact, where the runtime's template engine is a process of its own
+    and needs no runner."""
     options: Mapping[str, str] = field(default_factory=dict)
     """Names that `Recipe.options` may hold, each with a sentence; `read` checks the values."""
 

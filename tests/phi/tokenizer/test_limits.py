@@ -43,7 +43,7 @@ def test_a_panic_of_the_library_is_an_error_like_another(tmp_path):
     step = document["pre_tokenizer"]["pretokenizers"][0]
     step["pattern"]["Regex"] = "(x+x+)+y"  # never read from a file: see `limits`
     encoder = Encoder(document, [tuple(pair) for pair in document["model"]["merges"]])
-    with pytest.raises(TokenizerError, match="refuses a text: .*retry-limit"):
+    with pytest.raises(TokenizerError, match=r"refuses a text: .*retry-limit"):
         encoder.encode("x" * 40)
 
 

@@ -78,6 +78,13 @@ def _runner(path: Path) -> Runner:
     return GgufRunner(path)
 
 
+def _render(path: Path, messages: Sequence[Mapping[str, str]]) -> str | None:
+    from phiquant.targets.gguf.locate import gguf_files
+    from phiquant.targets.gguf.template_engine import render
+
+    return render(gguf_files(path)[0], messages)
+
+
 def _read_importance(path: Path, architecture: Architecture) -> Importance:
     from phiquant.targets.gguf.importance import read_importance
 
@@ -120,6 +127,7 @@ TARGET = Target(
     recognises=is_gguf,
     open=_open,
     runner=_runner,
+    render=_render,
     library="gguf",
     command=_command,
     command_here=_command_here,

@@ -3,6 +3,7 @@
 llama.cpp picks LongRoPE's factors by the context that it is given, so both name one.
 """
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,9 +18,7 @@ def command(path: Path) -> str:
     """The line for llama-cli, which talks with the user, typed in the directory `path`."""
     long = GgufArtifact(path).architecture.rope.long
     context = f" -c {long.original_positions}" if long else ""
-    return (
-        f'llama-cli -m {gguf_files(path)[0].name}{context} -cnv -p "You are a helpful assistant."'
-    )
+    return f'llama-cli -m {_name(path)}{context} -cnv -p "You are a helpful assistant."'
 
 
 def command_here(path: Path) -> str | None:
@@ -32,8 +31,14 @@ def command_here(path: Path) -> str | None:
         context = min(context, architecture.rope.long.original_positions)
     return (
         'python -c "import xllamacpp as x; p = x.CommonParams(); p.verbosity = 0; '
-        f"p.n_ctx = {context}; p.model.path = '{gguf_files(path)[0].name}'; "
+        f"p.n_ctx = {context}; p.model.path = '{_name(path)}'; "
         "print(x.Server(p).handle_chat_completions({'max_tokens': 200, 'messages': "
         "[{'role': 'user', 'content': 'Why is the sky blue?'}]})['choices'][0]['message']"
         "['content'])\""
     )
+
+
+def _name(path: Path) -> str:
+    """The file's name, if it can be typed as it is; a stranger may have called it anything."""
+    name = gguf_files(path)[0].name
+    return name if re.fullmatch(r"\w[\w.+-]*", name) else "MODEL.gguf"

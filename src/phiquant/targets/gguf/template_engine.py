@@ -13,6 +13,7 @@ from pathlib import Path
 
 from phiquant.errors import ArtifactError
 from phiquant.host.child import Answer, ask
+from phiquant.targets.links import places_of
 
 PROGRAM = Path(__file__).with_name("template_program.py")
 SECONDS = 120.0
@@ -31,7 +32,12 @@ def render(file: Path, messages: Sequence[Mapping[str, str]]) -> str | None:
     if find_spec("xllamacpp") is None:
         return None
     turns = [dict(message) for message in messages]
-    request = {"file": str(file.resolve()), "messages": turns, "key": secrets.token_hex(16)}
+    request = {
+        "file": str(file.absolute()),
+        "readable": [str(place) for place in places_of(file)],
+        "messages": turns,
+        "key": secrets.token_hex(16),
+    }
     answer = ask(PROGRAM, request, SECONDS)
     if answer.document is None or "prompt" not in answer.document:
         raise ArtifactError(f"llama.cpp does not render it: {_cause(answer)}")

@@ -1,6 +1,7 @@
 """`MlxRunner`: an artifact in unmodified mlx_lm, tokens in, logits out.
 
-mlx_lm loads the directory as it would for anyone: no custom code, weights read on first use.
+mlx_lm loads the directory as it would for anyone: no custom code, weights read on first use. It is
+given nothing that `admission` does not know.
 On a machine without a GPU that MLX knows, everything runs on its CPU backend, which is right and
 slow. A long sequence goes through the KV cache in pieces, as mlx_lm's own prefill does.
 """
@@ -19,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.errors import ArtifactError, MissingDependency
-from phiquant.phi.config import read_config
 from phiquant.quantization.grid import Floats
+from phiquant.targets.mlx.admission import TRUST, check_artifact
 from phiquant.targets.target import Generation
 
 PIECE = 512
@@ -53,14 +54,11 @@ class MlxRunner:
             raise MissingDependency("mlx-lm[cpu]", "running an MLX artifact") from error
         if not path.is_dir():  # mlx_lm would take it for the name of a model to download
             raise ArtifactError(f"expected an MLX artifact's directory, found none at {path}")
-        if (path / "config.json").is_file() and "model_file" in read_config(path):
-            raise ArtifactError(
-                f"{path / 'config.json'} has mlx_lm run code that comes with the artifact "
-                "(model_file), which is never done here"
-            )
+        check_artifact(path)
+        trust = {TRUST: False}  # None would have transformers ask whoever sits at the terminal
         try:
             with _quiet():
-                model, tokenizer = load(str(path), lazy=True)[:2]
+                model, tokenizer = load(str(path), tokenizer_config=dict(trust), lazy=True)[:2]
         except Exception as error:  # mlx_lm raises whatever it meets
             raise ArtifactError(
                 f"mlx_lm {mlx_lm.__version__} does not load {path}: {error}"

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import onnx_ir as ir
 
 from phiquant.errors import ArtifactError
 from phiquant.host import foreign
 from phiquant.host.shown import shown
-from phiquant.targets.onnx.graph_size import check_size
+from phiquant.targets.onnx.message import read_message
 
 FOLDERS = 8
 """Slashes of a node's name by which it is found."""
@@ -92,14 +91,11 @@ class ModelFile:
     """The graph in `path`. Raises ArtifactError for a file that is no ONNX model."""
 
     def __init__(self, path: Path) -> None:
-        if not foreign.present(path):
-            raise ArtifactError(f"expected an ONNX graph at {path}, found none")
-        data = foreign.read_bytes(path, foreign.ONNX_GRAPH, path.parent)
+        message = read_message(path)
         try:
-            check_size(memoryview(data))
             with _no_warnings():
-                self.model = ir.serde.deserialize_model(onnx.ModelProto.FromString(data))
-        except Exception as error:  # protobuf and onnx_ir raise whatever they meet
+                self.model = ir.serde.deserialize_model(message)
+        except Exception as error:  # onnx_ir raises whatever it meets
             raise ArtifactError(f"{path.name} is no ONNX model ({str(error)[:200]})") from error
         self.path = path
         self._sizes: dict[str, int] = {}

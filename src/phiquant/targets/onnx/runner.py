@@ -2,7 +2,8 @@
 
 onnxruntime runs the graph for full logits; onnxruntime-genai loads the directory for
 tokenization and generation. Both run on the CPU here, whatever provider the artifact is for:
-operators without an FP16 kernel compute in FP32 there.
+operators without an FP16 kernel compute in FP32 there. Neither is given anything that `admission`
+does not know.
 """
 
 import json
@@ -17,8 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.errors import ArtifactError, MissingDependency, TokenizerError
+from phiquant.host import foreign
 from phiquant.phi.tokenizer.documents import read_document
 from phiquant.quantization.grid import Floats
+from phiquant.targets.admission import read_settings
+from phiquant.targets.onnx.admission import check_artifact
 from phiquant.targets.target import Generation
 
 NUMPY_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -36,9 +40,10 @@ class OnnxRunner:
             raise MissingDependency("onnxruntime-genai", "running an ONNX artifact") from error
         if not (path / "genai_config.json").is_file():
             raise ArtifactError(f"expected an ONNX artifact's directory, found none at {path}")
+        graph = check_artifact(path)
         self._path = path
         self._genai: Any = onnxruntime_genai
-        self._session: Any = _session(onnxruntime, path)
+        self._session: Any = _session(onnxruntime, graph)
         self._model: Any = None
         self._tokenizer: Any = None
         self._runtime = (
@@ -78,14 +83,16 @@ class OnnxRunner:
 
         Raises ArtifactError for a tokenizer_config.json that is malformed.
         """
+        file = self._path / "chat_template.jinja"
         try:
             config = read_document(self._path / "tokenizer_config.json")
+            if isinstance(config.get("chat_template"), str):
+                return str(config["chat_template"])
+            if not foreign.present(file):
+                return None
+            return foreign.read_text(file, foreign.TEMPLATE, self._path)
         except TokenizerError as error:
             raise ArtifactError(str(error)) from error
-        if isinstance(config.get("chat_template"), str):
-            return str(config["chat_template"])
-        file = self._path / "chat_template.jinja"
-        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str | None:
         """The prompt for `messages` by genai's own template engine.
@@ -153,14 +160,16 @@ class OnnxRunner:
         size = given.shape[3]
         if isinstance(size, int):
             return size
-        config = json.loads((self._path / "genai_config.json").read_text(encoding="utf-8"))
+        config = read_settings(self._path / "genai_config.json")
         return int(config["model"]["decoder"]["head_size"])
 
     def _load(self) -> None:
         if self._tokenizer is not None:
             return
         try:
-            self._model = self._genai.Model(str(self._path))
+            settings = self._genai.Config(str(self._path))
+            settings.clear_providers()
+            self._model = self._genai.Model(settings)
             self._tokenizer = self._genai.Tokenizer(self._model)
         except Exception as error:  # genai raises whatever it meets
             raise ArtifactError(
@@ -169,14 +178,12 @@ class OnnxRunner:
             ) from error
 
 
-def _session(onnxruntime: Any, path: Path) -> Any:  # noqa: ANN401
+def _session(onnxruntime: Any, graph: Path) -> Any:  # noqa: ANN401
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(
-            str(path / "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises whatever it meets
         raise ArtifactError(
-            f"onnxruntime {onnxruntime.__version__} does not load {path}: {error}"
+            f"onnxruntime {onnxruntime.__version__} does not load {graph}: {error}"
         ) from error

@@ -3,7 +3,7 @@
 Logits are computed with float32 activations (INFERENCE_PRECISION_HINT): on a processor with
 bfloat16 arithmetic the plugin would round to that, whatever the artifact. Generation takes
 openvino_genai's pipeline. Both are given the properties that the artifact is to be run with
-(`running`); all else is as the artifact's own `rt_info` has it.
+(`running`); all else is as the artifact's own `rt_info` has it, as far as `admission` lets it.
 """
 
 import os
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from phiquant.errors import ArtifactError, MissingDependency
 from phiquant.phi.config import read_architecture, read_config
 from phiquant.quantization.grid import Floats
+from phiquant.targets.openvino.admission import check_artifact
 from phiquant.targets.openvino.running import properties
 from phiquant.targets.openvino.signal_stack import kept_signal_stack
 from phiquant.targets.openvino.xml_reader import MODEL
@@ -58,6 +59,7 @@ class OpenVinoRunner:
         except ImportError as error:
             raise MissingDependency("openvino-genai", "running an OpenVINO artifact") from error
         self._path = path if path.is_dir() else path.parent
+        check_artifact(self._path)
         self._runtime = f"openvino {openvino.__version__} on a CPU"
         try:
             with kept_signal_stack():

@@ -10,6 +10,7 @@ in bfloat16 on such a processor.
 from collections.abc import Mapping
 from pathlib import Path
 
+from phiquant.targets.openvino.form import DEVICES
 from phiquant.targets.openvino.xml_reader import MODEL, read_rt_info
 
 MAKER = "phiquant"
@@ -31,7 +32,9 @@ def properties(path: Path) -> Mapping[str, str]:
 
 def command(path: Path) -> str:
     """The line that runs the artifact in `path` on the device it was made for, typed there."""
-    device = _made_as(path).get("device", "CPU")
+    device = _made_as(path).get("device", DEVICES[0])
+    if device not in DEVICES:  # whatever a stranger wrote there is not to be typed
+        device = DEVICES[0]
     given = properties(path) if device == "CPU" else {}
     words = ["'.'", f"'{device}'", *(f"{name}='{value}'" for name, value in given.items())]
     return (

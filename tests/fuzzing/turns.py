@@ -1,0 +1,146 @@
+"""One parser reads a sound file that is changed at random, again and again.
+
+A finding is an exception that is no PhiquantError, a reading that takes longer than SECONDS or more
+memory than MEMORY, and one in which a library warns or logs, which would stand on stderr beside the
+one sentence. A reading that ends the whole process leaves its bytes in a directory below /dev/shm,
+where the system has that, or in the usual one for temporary files.
+"""
+
+import logging
+import os
+import re
+import signal
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from fuzzing.parsers import Parser, copy_for
+from phiquant.errors import PhiquantError
+
+SECONDS = 5
+MEMORY = 300 << 20
+STATUS = Path("/proc/self/status")
+LOOKS = 200
+"""Readings between two looks at the memory."""
+CHAIN = 8
+"""Changes that go one upon another before the sound file is taken anew."""
+
+
+class TooSlow(BaseException):
+    """A reading took longer than it may."""
+
+
+@dataclass
+class Outcome:
+    """What became of a parser."""
+
+    parser: str
+    executions: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+    findings: dict[str, bytes] = field(default_factory=dict)
+    """Where it was raised and what, and the first bytes that do."""
+
+    def add(self, other: "Outcome") -> None:
+        """Take in what became of the same parser in another turn."""
+        self.executions += other.executions
+        self.refused += other.refused
+        self.seconds += other.seconds
+        self.findings = other.findings | self.findings
+
+
+def fuzz(parser: Parser, sound: Path, seed: object, executions: int, seconds: float) -> Outcome:
+    """Read at most so many changed files, at most so long."""
+    random, found = Random(f"{seed} {parser.name}"), Outcome(parser.name)
+    said = _Said()
+    with said, warnings.catch_warnings(), tempfile.TemporaryDirectory(dir=in_memory()) as scratch:
+        warnings.simplefilter("error")
+        path = copy_for(parser, sound, Path(scratch, "copy"))
+        first = path.read_bytes()
+        data, base = first, memory()
+        began = time.monotonic()
+        while found.executions < executions and time.monotonic() - began < seconds:
+            data = random.choice(parser.mutations)(random, data)
+            path.write_bytes(data)
+            _read(parser, path.parent, data, found)
+            if said.words:
+                found.findings.setdefault(f"said {said.words[:80]}", data)
+                said.words = ""
+            if found.executions % LOOKS == 0 and memory() - base > MEMORY:
+                found.findings.setdefault("memory", data)
+                base = memory()
+            if random.randrange(CHAIN) == 0:
+                data = first
+        found.seconds = time.monotonic() - began
+    return found
+
+
+class _Said(logging.Handler):
+    """What libraries log, which would stand on stderr beside the one sentence."""
+
+    words = ""
+
+    def emit(self, record):
+        self.words = record.getMessage()
+
+    def __enter__(self):
+        logging.getLogger().addHandler(self)
+
+    def __exit__(self, *ended):
+        logging.getLogger().removeHandler(self)
+
+
+def _read(parser: Parser, directory: Path, data: bytes, found: Outcome) -> None:
+    found.executions += 1
+    try:
+        with _within(SECONDS):
+            parser.read(directory)
+    except PhiquantError:
+        found.refused += 1
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        found.findings.setdefault(_place(error), data)
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    signal.signal(signal.SIGALRM, _slow)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _slow(*_: object) -> None:
+    raise TooSlow
+
+
+def _place(error: BaseException) -> str:
+    """Type and origin of an exception: two that agree are one finding."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "phiquant" in frame.filename] or list(frames)
+    last = own[-1]
+    return f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno} {last.name}"
+
+
+def memory() -> int:
+    """Bytes that the process has, 0 where the system does not tell."""
+    if not STATUS.exists():
+        return 0
+    return int(re.search(r"VmRSS:\s+(\d+) kB", STATUS.read_text())[1]) << 10
+
+
+def in_memory() -> str | None:
+    """A directory in memory, if there is one."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
