@@ -182,7 +182,7 @@ class _Run:
             path = journal.directory / name
             return HiddenStates(self._architecture, sequences, path, journal.blocks)
 
-        networks = [_Network(one, states(one.name), method, journal) for one in wanted]
+        networks = [_Network(recipe, states(recipe.name), method, journal) for recipe in wanted]
         self.sides = Sides(states("original") if method.looks_at_original else None, networks)
         self._networks = networks
 
@@ -190,7 +190,8 @@ class _Run:
         """The sample's states in every network: what the next block begins with."""
         streams = [network.states for network in self._networks]
         return [
-            one.region for one in ([self.sides.original] if self.sides.original else []) + streams
+            stream.region
+            for stream in ([self.sides.original] if self.sides.original else []) + streams
         ]
 
     def begin(self) -> None:
@@ -231,4 +232,4 @@ class _Run:
         return moments
 
     def _weight(self, role: Role) -> Weight:
-        return next(one for one in self._architecture.weights() if one.role is role)
+        return next(weight for weight in self._architecture.weights() if weight.role is role)

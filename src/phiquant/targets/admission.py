@@ -100,11 +100,11 @@ def admit(document: object, schema: Schema, file: str, within: str = "") -> None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
         raise ValueError(f"{twice!r:.60} stands twice in one object")
-    return found
+    return members
 
 
 def _refused(file: str, key: str, why: str) -> ArtifactError:

@@ -65,12 +65,12 @@ class Layout:
         types = {"weight": codes, "scales": scales, "zero_points": codes}
         rows, columns = row.shape
         transposed = self.transposed(row)
-        found = []
+        tensors = []
         for part in grid.layout(row.shape):
             width = columns if part == "weight" else columns // grid.block
             shape = (width, rows) if transposed else (rows, width)
-            found.append(Wanted(f"{row.output}.{part}", types[part], shape, transposed))
-        return found
+            tensors.append(Wanted(f"{row.output}.{part}", types[part], shape, transposed))
+        return tensors
 
 
 def _code_type(grid: BlockwiseGrid) -> ir.DataType:

@@ -50,7 +50,7 @@ class OnnxWriter:
         self._activations = form.activations
         tokenizer = onnx_tokenizer_files(checkpoint)
         self._layout = Layout(form, self._architecture.tied_head)
-        wanted = [one for row in plan.rows for one in self._layout.wanted(row)]
+        wanted = [tensor for row in plan.rows for tensor in self._layout.wanted(row)]
         self._entries, self._size = arrange(wanted)
         builder = GraphBuilder(self._entries, DATA_TYPES[form.activations])
         build(builder, plan, self._architecture, form)

@@ -139,9 +139,9 @@ def _mask(build: Operators, inputs: Inputs, architecture: Architecture) -> Node:
     count, length = (
         build.gather(shape, build.integer(1), build.integer(0)) for shape in (ids, whole)
     )
-    zero, one = build.integer(0), build.integer(1)
-    keys = ops.range(zero, length, one, "i64")
-    queries = ops.range(ops.subtract(length, count), length, one, "i64")
+    zero, step = build.integer(0), build.integer(1)
+    keys = ops.range(zero, length, step, "i64")
+    queries = ops.range(ops.subtract(length, count), length, step, "i64")
     rows = ops.unsqueeze(queries, build.integer(1))
     columns = ops.unsqueeze(keys, build.integer(0))
     seen: Any = ops.less_equal(columns, rows)
