@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from phiquant.calibration.analysis import (
     ANCHOR,
@@ -31,7 +30,7 @@ from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.fused import VALUES, matrices
 from phiquant.phi.reference import Reference
 from phiquant.phi.survey import Survey
-from phiquant.phi.weights import Floats, WeightSource
+from phiquant.phi.weights import Floats, Tokens, WeightSource
 from phiquant.planning.allocation import (
     Allocation,
     Offer,
@@ -50,8 +49,6 @@ from phiquant.quantization.inputs import Inputs
 from phiquant.quantization.rescaling import Rescaled, even_factors
 from phiquant.recipe import Recipe
 from phiquant.targets.table import target
-
-Tokens = npt.NDArray[np.int32]
 
 HELD_BACK = 16
 """Windows by which plans are checked."""

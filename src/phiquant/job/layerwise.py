@@ -27,14 +27,12 @@ from phiquant.calibration.walk import Sides, gather, walk_block
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.phi.linear import embed
 from phiquant.phi.reference import Reference
-from phiquant.phi.weights import Floats, WeightSource, row_bands
+from phiquant.phi.weights import Floats, Tokens, WeightSource, row_bands
 from phiquant.planning.plan import PlanRow
 from phiquant.progress import OnProgress
 from phiquant.quantization.feedback.rounder import Method, Rounder
 from phiquant.quantization.grid import AffineGrid, Grid, Parts, grid_over
 from phiquant.quantization.rescaling import Factors, Rescaled, even_factors
-
-Tokens = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class StoredTensor:
     """One tensor that wants a place."""
 
     name: str
@@ -47,7 +47,7 @@ class Wanted:
     transposed: bool = False
 
 
-def arrange(wanted: Sequence[Wanted]) -> tuple[dict[str, Entry], int]:
+def arrange(wanted: Sequence[StoredTensor]) -> tuple[dict[str, Entry], int]:
     """A place for each tensor, and the size of the file."""
     entries = {}
     end = 0
