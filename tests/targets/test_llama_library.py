@@ -15,6 +15,7 @@ import llama_h
 from command_line import assert_refused, call, tiny_model
 from phiquant.errors import ArtifactError
 from phiquant.phi.reference import Reference
+from phiquant.targets import isolated
 from phiquant.targets.gguf import TARGET, context_settings
 from phiquant.targets.gguf.error_log import ErrorLog
 from phiquant.targets.gguf.library import LOADERS, library, package_for
@@ -99,12 +100,19 @@ def test_llama_cpp_python_with_its_own_declarations(tmp_path, monkeypatch, nothi
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory):
-    """A command that runs a GGUF artifact."""
+def verification(tmp_path_factory):
+    """The words of a command that runs a GGUF artifact."""
     directory = tmp_path_factory.mktemp("verified")
     model = tiny_model(directory / "model")
     assert call("quantize", model, "--to", "gguf", "-o", directory / "out").code == 0
     return "verify", directory / "out", "--against", model
+
+
+@pytest.fixture
+def words(verification, monkeypatch):
+    """The same, and the artifact is run in this process, where packages are exchanged."""
+    monkeypatch.setattr(isolated, "is_listed", lambda target: False)
+    return verification
 
 
 def test_without_any_package(words, nothing_installed):

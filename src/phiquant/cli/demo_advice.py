@@ -37,23 +37,23 @@ def give_advice(rows: Iterable[Row]) -> None:
     out(f"\nAsked why the sky is blue, it said: {' '.join(best.answer.split())}")
     if advice.alike:
         out("\nThe same precision in the other runtimes:")
-    for one in advice.alike:
-        _print_run_line(one)
+    for other in advice.alike:
+        _print_run_line(other)
     out("\nYour own Phi, in the form that suits this machine:\n")
     for command in own_phi(OWN):
         out_as_is(command)
 
 
-def _described(one: Measured) -> str:
-    made = one.row.made
+def _described(measured: Measured) -> str:
+    made = measured.row.made
     return (
-        f"{made.path}: {made.plan.type}, {made.plan.nbytes / 1e6:.0f} MB, {one.loss:.2g} nats, "
-        f"{one.speed:.0f} tokens/s"
+        f"{made.path}: {made.plan.type}, {made.plan.nbytes / 1e6:.0f} MB, "
+        f"{measured.loss:.2g} nats, {measured.speed:.0f} tokens/s"
     )
 
 
-def _print_run_line(one: Measured) -> None:
-    made = one.row.made
+def _print_run_line(measured: Measured) -> None:
+    made = measured.row.made
     with suppress(InputError):  # damaged since it was measured
         out_as_is(f"\n{run_line(made.path, made.plan.target)}")
 

@@ -25,12 +25,12 @@ WORDS = 3
 
 def table(rows: Iterable[Row]) -> Table:
     """All of `rows`, sorted by precision."""
-    found = Table(*(name for name, _ in COLUMNS))
-    for column in found.columns[WORDS:]:
+    shown = Table(*(name for name, _ in COLUMNS))
+    for column in shown.columns[WORDS:]:
         column.justify = "right"
     for row in by_precision(rows):
-        found.add_row(*cells(row))
-    return found
+        shown.add_row(*cells(row))
+    return shown
 
 
 def heading() -> str:

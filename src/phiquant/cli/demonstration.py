@@ -100,7 +100,7 @@ def _positions(rows: tuple[Row, ...]) -> str:
 
 def _measured_elsewhere(row: Row) -> str:
     verification = row.verification
-    if verification is None or verification.measured_in in (None, verification.runtime):
+    if verification is None or not verification.by_reference:
         return ""
     return (
         f"{verification.runtime} is slow here: a short run in it agreed with "

@@ -21,30 +21,30 @@ def devices_command(
     if target is not None and target not in MODULES:
         raise RequestError(f"expected a target among {', '.join(MODULES)}, found {target!r}")
     known = devices() if file is None else read_user_devices(file)
-    found = [
+    listed = [
         device
         for device in known.values()
         if (kind is None or device.kind == kind)
         and (target is None or target in device.targets)
         and (memory is None or device.usable_gib >= memory)
     ]
-    return Result({"devices": [one.as_json() for one in found]}, lambda: _render(found))
+    return Result({"devices": [device.as_json() for device in listed]}, lambda: _render(listed))
 
 
-def _render(found: list[Device]) -> None:
+def _render(listed: list[Device]) -> None:
     table = Table("name", "device", "class", "GiB", "for a model", "GB/s", "runs", pad_edge=False)
     for column in table.columns[3:6]:
         column.justify = "right"
-    for one in found:
+    for device in listed:
         table.add_row(
-            one.name,
-            one.title,
-            one.kind,
-            f"{one.memory_gib:g}",
-            f"{one.usable_gib:g}",
-            f"{one.bandwidth_gbs:g}{'' if one.verified else ' ?'}",
-            ", ".join(f"{engine.target} ({engine.provider})" for engine in one.engines),
+            device.name,
+            device.title,
+            device.kind,
+            f"{device.memory_gib:g}",
+            f"{device.usable_gib:g}",
+            f"{device.bandwidth_gbs:g}{'' if device.verified else ' ?'}",
+            ", ".join(f"{engine.target} ({engine.provider})" for engine in device.engines),
         )
     out(table)
-    if any(not one.verified for one in found):
+    if any(not device.verified for device in listed):
         out("? from memory or typical of a class, not looked up; --json has every source.")

@@ -10,5 +10,5 @@ from phiquant.reporting.table import inspection_table
 
 def inspect_command(path: Path, tensors: bool) -> Result:
     """Show what `path` holds."""
-    found = inspect(path)
-    return Result(found.as_json(), lambda: out(inspection_table(found, tensors)))
+    inspection = inspect(path)
+    return Result(inspection.as_json(), lambda: out(inspection_table(inspection, tensors)))

@@ -219,15 +219,21 @@ def takes_request(command: Callable[..., None]) -> Callable[..., None]:
     """`command` with the options of `request` in place of its first parameter but one, `asked`."""
     own = list(signature(command).parameters.values())
     shared = list(signature(request).parameters.values())
-    before = [one for one in own if one.default is Parameter.empty and one.name != "asked"]
-    after = [one for one in own if one.default is not Parameter.empty]
+    before = [
+        parameter
+        for parameter in own
+        if parameter.default is Parameter.empty and parameter.name != "asked"
+    ]
+    after = [parameter for parameter in own if parameter.default is not Parameter.empty]
 
     @wraps(command)
     def spliced(**words: Any) -> None:  # noqa: ANN401 (whatever typer parsed)
-        given = {one.name: words.pop(one.name) for one in shared}
+        given = {parameter.name: words.pop(parameter.name) for parameter in shared}
         command(asked=partial(request, **given), **words)
 
-    parameters = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in [*before, *shared, *after]]
+    parameters = [
+        parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in [*before, *shared, *after]
+    ]
     spliced.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
-    spliced.__annotations__ = {one.name: one.annotation for one in parameters}
+    spliced.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return spliced

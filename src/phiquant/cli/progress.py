@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from phiquant.progress import OnProgress, Progress, ignore
+from phiquant.reporting.units import duration
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -111,15 +112,6 @@ class PlainLines:
             print(line, file=sys.stderr, flush=True)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-
-
-def duration(seconds: float) -> str:
-    """A time in words: seconds up to two minutes, then minutes, then hours."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 def describe(progress: Progress, elapsed: float) -> str:

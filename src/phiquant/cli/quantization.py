@@ -30,7 +30,8 @@ def quantize_command(
     with shown(progress) as on_progress:
         made = carry_out(prospect, output, on_progress)
     return Result(
-        {"artifacts": [_document(one) for one in made]}, lambda: _render(made, not summary)
+        {"artifacts": [_document(artifact) for artifact in made]},
+        lambda: _render(made, not summary),
     )
 
 
@@ -49,12 +50,13 @@ def _summarise(prospect: Prospect) -> None:
 
 
 def _render(made: tuple[Made, ...], with_plans: bool) -> None:
-    for one in made:
+    for artifact in made:
         if with_plans:
-            out(plan_table(one.plan))
-        for note in one.plan.notes:
+            out(plan_table(artifact.plan))
+        for note in artifact.plan.notes:
             out(f"Note: {in_options(note)}")
         out(
-            f"{one.path}: {one.plan.type}, {one.plan.nbytes / 1e6:,.1f} MB of tensors, "
-            f"{one.plan.bits_per_weight:.2f} bits per weight"
+            f"{artifact.path}: {artifact.plan.type}, "
+            f"{artifact.plan.nbytes / 1e6:,.1f} MB of tensors, "
+            f"{artifact.plan.bits_per_weight:.2f} bits per weight"
         )

@@ -62,8 +62,8 @@ def recommend_command(
     model: str, device: str, wish: Wish, measured: list[Path], revision: str | None
 ) -> Result:
     """Recommend an artifact of `model` for `device`."""
-    found = recommend(model, device, wish, measured=measured, revision=revision)
-    return Result(found.as_json(), lambda: _render(found))
+    recommendation = recommend(model, device, wish, measured=measured, revision=revision)
+    return Result(recommendation.as_json(), lambda: _render(recommendation))
 
 
 def recipes_for(model: str, asked: Asked) -> tuple[Recipe, ...]:
@@ -71,33 +71,38 @@ def recipes_for(model: str, asked: Asked) -> tuple[Recipe, ...]:
     if asked.device is None:
         return asked.recipes
     wanted = Wish(asked.context or Wish().context, targets=asked.targets, precision=asked.precision)
-    found = recommend(model, asked.device, wanted, revision=asked.revision)
+    recommendation = recommend(model, asked.device, wanted, revision=asked.revision)
     quality = cast(Quality, asked.quality)
-    return (replace(found.recipe, quality=quality, rescaling=asked.rescaling),)
+    return (replace(recommendation.recipe, quality=quality, rescaling=asked.rescaling),)
 
 
-def _render(found: Recommendation) -> None:
-    device, wish = found.device, found.wish
+def _render(recommendation: Recommendation) -> None:
+    device, wish = recommendation.device, recommendation.wish
     out(
-        f"{found.outline.source.name} on {device.title}: {device.usable_gib:g} GiB for a model, "
-        f"{device.bandwidth_gbs:g} GB/s; {wish.context:,} tokens of context"
+        f"{recommendation.outline.source.name} on {device.title}: "
+        f"{device.usable_gib:g} GiB for a model, {device.bandwidth_gbs:g} GB/s; "
+        f"{wish.context:,} tokens of context"
     )
-    out(_table(found))
+    out(_table(recommendation))
     out(KEY)
-    for one, said in zip(found.candidates, found.verdicts, strict=True):
-        if one is not found.chosen:
-            out(f"{one.name}: {said}.")
-    for ruled in found.ruled:
+    for candidate, said in zip(recommendation.candidates, recommendation.verdicts, strict=True):
+        if candidate is not recommendation.chosen:
+            out(f"{candidate.name}: {said}.")
+    for ruled in recommendation.ruled:
         out(f"Ruled out: {ruled.name}: {ruled.why}.")
-    if found.chosen is None:
-        out("Nothing fits as asked. Nearest:" if found.nearest else "Nothing fits, nor nearly.")
-        for line in found.nearest:
+    if recommendation.chosen is None:
+        out(
+            "Nothing fits as asked. Nearest:"
+            if recommendation.nearest
+            else "Nothing fits, nor nearly."
+        )
+        for line in recommendation.nearest:
             out(f"- {in_options(line)}")
         return
-    _explain(found, found.chosen)
+    _explain(recommendation, recommendation.chosen)
 
 
-def _table(found: Recommendation) -> Table:
+def _table(recommendation: Recommendation) -> Table:
     table = Table(
         "", "runs in", "type", "weights", "cache", "", "in use", "left", "tok/s", "loss",
         pad_edge=False, box=None,
@@ -106,20 +111,22 @@ def _table(found: Recommendation) -> Table:
         column.no_wrap = True
     for column in table.columns[3:]:
         column.justify = "right"
-    for one in found.candidates:
-        memory = one.footprint
-        left = size(one.headroom) if one.headroom >= 0 else f"-{size(-one.headroom)}"
+    for candidate in recommendation.candidates:
+        memory = candidate.footprint
+        left = (
+            size(candidate.headroom) if candidate.headroom >= 0 else f"-{size(-candidate.headroom)}"
+        )
         table.add_row(
-            "→" if one is found.chosen else "",
-            f"{one.engine.target} {one.engine.provider}",
-            one.type,
-            size(one.nbytes),
+            "→" if candidate is recommendation.chosen else "",
+            f"{candidate.engine.target} {candidate.engine.provider}",
+            candidate.type,
+            size(candidate.nbytes),
             size(memory.cache),
             memory.cache_type,
             size(memory.needed),
             left,
-            f"{one.speed:.3g}",
-            f"{_nats_short(one.loss.nats)}{MARKS[one.loss.basis]}",
+            f"{candidate.speed:.3g}",
+            f"{_nats_short(candidate.loss.nats)}{MARKS[candidate.loss.basis]}",
         )
     return table
 
@@ -129,7 +136,7 @@ def _nats_short(nats: float) -> str:
     return f"{nats:.2g}" if nats >= 1e-3 or nats == 0 else f"{nats:.0e}"
 
 
-def _explain(found: Recommendation, chosen: Candidate) -> None:
+def _explain(recommendation: Recommendation, chosen: Candidate) -> None:
     memory = chosen.footprint
     released = f", {size(memory.released)} of originals released" if memory.released else ""
     terms = (
@@ -145,8 +152,8 @@ def _explain(found: Recommendation, chosen: Candidate) -> None:
     out(f"Loss: {chosen.loss.nats:.2g} nats a token, {chosen.loss.told}.")
     share = f"{100 * chosen.engine.efficiency:.0f}% of the bandwidth"
     out(f"Speed: {chosen.speed:.3g} tokens/s at {share}; {chosen.engine.basis}.")
-    model = found.outline.source.hub_id or str(found.outline.source.directory)
+    model = recommendation.outline.source.hub_id or str(recommendation.outline.source.directory)
     out(
-        f"Make it: phiquant quantize {model} --device {found.device.name} "
-        f"--context {found.wish.context} -o OUT"
+        f"Make it: phiquant quantize {model} --device {recommendation.device.name} "
+        f"--context {recommendation.wish.context} -o OUT"
     )

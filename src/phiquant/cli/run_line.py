@@ -44,6 +44,6 @@ def _folder() -> str:
     return str(Path(sys.executable).parent)
 
 
-def _same(one: str, other: str) -> bool:
+def _same(path: str, other: str) -> bool:
     """Not by what links lead to: the Python of an environment is a link to the system's."""
-    return Path(one).absolute() == Path(other).absolute()
+    return Path(path).absolute() == Path(other).absolute()

@@ -30,11 +30,15 @@ def verify_command(artifact: Path, against: str, settings: Settings, progress: b
     source = locate(against)
     checkpoint = Checkpoint.open(source.directory, source.name)
     with shown(progress) as on_progress:
-        found = verify(artifact, checkpoint, settings, on_progress)
+        verification = verify(artifact, checkpoint, settings, on_progress)
     try:
-        record_verification(artifact, found)
+        record_verification(artifact, verification)
     except (ArtifactError, OSError) as error:
         # The medium cannot be written, or the record is not ours; the figures stand.
         warn(f"the figures are not recorded in {artifact}: {error}")
-    failure = None if found.passed else f"{artifact} failed verification: {found.reasons[0]}"
-    return Result(found.as_json(), lambda: out(verification_table(found)), failure)
+    failure = (
+        None
+        if verification.passed
+        else f"{artifact} failed verification: {verification.reasons[0]}"
+    )
+    return Result(verification.as_json(), lambda: out(verification_table(verification)), failure)

@@ -50,22 +50,28 @@ class Advice:
 
 def advise(rows: Iterable[Row]) -> Advice | None:
     """What to take of `rows`; None where no artifact was run and passed."""
-    passed = [one for row in rows if (one := _measured(row)) is not None]
+    passed = [measured for row in rows if (measured := _measured(row)) is not None]
     if not passed:
         return None
     best = _best(passed)
-    alike = (one for one in passed if one.bits == best.bits and one is not best)
-    fewest = min(one.bits for one in passed)
-    small = min((one for one in passed if one.bits == fewest), key=lambda one: one.loss)
+    alike = (measured for measured in passed if measured.bits == best.bits and measured is not best)
+    fewest = min(measured.bits for measured in passed)
+    small = min(
+        (measured for measured in passed if measured.bits == fewest),
+        key=lambda measured: measured.loss,
+    )
     return Advice(best, tuple(alike), small if fewest < best.bits else None)
 
 
 def _best(passed: list[Measured]) -> Measured:
-    unnoticed = [one for one in passed if one.unnoticed]
+    unnoticed = [measured for measured in passed if measured.unnoticed]
     if not unnoticed:
-        return min(passed, key=lambda one: one.loss)
-    fewest = min(one.bits for one in unnoticed)
-    return max((one for one in unnoticed if one.bits == fewest), key=lambda one: one.speed)
+        return min(passed, key=lambda measured: measured.loss)
+    fewest = min(measured.bits for measured in unnoticed)
+    return max(
+        (measured for measured in unnoticed if measured.bits == fewest),
+        key=lambda measured: measured.speed,
+    )
 
 
 def _measured(row: Row) -> Measured | None:

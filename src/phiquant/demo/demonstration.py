@@ -5,7 +5,8 @@ its own runtime. Nothing here knows a target by name.
 
 The order is that in which something is seen soonest. FP16 comes first: it needs no kernel that
 takes long to compile, and those are compiled meanwhile (`kernels`). The proof that the model is the
-one it claims to be waits until the first artifacts are measured.
+one it claims to be, and the reference's figures for more text, wait until the first artifacts are
+measured.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -76,14 +77,13 @@ def demonstrate(
         on_progress(Progress("unpacking", 1, 2, "steps"))
         checkpoint = write(unpacked, scratch / MODEL)
         on_progress(Progress("unpacking", 2, 2, "steps"))
-        most = Settings(windows=max(WINDOWS.values()))
-        truth = ReferenceFigures.measure(checkpoint, most, on_progress).with_logits()
-        stage = _Stage(truth, scratch, output)
         first, *others = ORDER
+        stage = _Stage(_truth(checkpoint, WINDOWS[first], on_progress), scratch, output)
         rows = [*stage.rows(first, on_row, on_progress)]
-        unchanged = _unchanged(unpacked, stage.truth.first(WINDOWS[first]), on_progress)
+        unchanged = _unchanged(unpacked, stage.truth, on_progress)
         del unpacked
         compiled()
+        stage = replace(stage, truth=_truth(checkpoint, max(WINDOWS.values()), on_progress))
         for precision in others:
             rows += stage.rows(precision, on_row, on_progress)
     return Demonstration(unchanged, by_precision(rows))
@@ -109,12 +109,17 @@ class _Stage:
         truth = self.truth.first(WINDOWS[precision])
         recipes = [Recipe(target.name, precision) for target in targets()]
         made = quantize(truth.checkpoint.directory, recipes, self.scratch / precision, on_progress)
-        for one in made:
-            verification = _verified(one, truth, on_progress)
-            lasting = replace(one, path=self.output / one.path.relative_to(self.scratch))
+        for artifact in made:
+            verification = _verified(artifact, truth, on_progress)
+            lasting = replace(artifact, path=self.output / artifact.path.relative_to(self.scratch))
             row = Row(precision, lasting, verification)
             on_row(row)
             yield row
+
+
+def _truth(checkpoint: Path, windows: int, on_progress: OnProgress) -> ReferenceFigures:
+    settings = Settings(windows=windows)
+    return ReferenceFigures.measure(checkpoint, settings, on_progress).with_logits()
 
 
 def _verified(made: Made, truth: ReferenceFigures, on_progress: OnProgress) -> Verification | None:

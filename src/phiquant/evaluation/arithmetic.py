@@ -48,19 +48,21 @@ def measure_parity(runner: Runner, decoded: Reference, tokens: Tokens) -> Parity
         expected = decoded.logits(tokens)
     if not np.isfinite(expected).all():
         raise ArtifactError("the decoded weights give logits that are not finite")
-    found = runner.logits(tokens)
-    check_vocabulary(found, expected)
-    difference = float(np.abs(found - expected).max())
-    return Parity(len(tokens), mean_divergence(expected, found, tokens), difference)
+    logits = runner.logits(tokens)
+    check_vocabulary(logits, expected)
+    difference = float(np.abs(logits - expected).max())
+    return Parity(len(tokens), mean_divergence(expected, logits, tokens), difference)
 
 
 def check_parity(parity: Parity, runtime: str, limit: Limit) -> Check:
     """Whether the two agree as closely as arithmetic allows."""
-    found = (
+    finding = (
         f"over {parity.tokens} tokens {runtime} and the reference forward over the decoded "
         f"weights differ by {parity.mean_kl:.2g} nats a token and at most "
         f"{parity.max_logit_difference:.2g} in a logit"
     )
     if not parity.mean_kl <= limit.runtime_kl:
-        return failed("runtime", f"{found}; arithmetic explains at most {limit.runtime_kl:g} nats")
-    return passed("runtime", found)
+        return failed(
+            "runtime", f"{finding}; arithmetic explains at most {limit.runtime_kl:g} nats"
+        )
+    return passed("runtime", finding)

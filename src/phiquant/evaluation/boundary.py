@@ -80,19 +80,19 @@ def check_boundary(
         return Check("LongRoPE", Outcome.UNOBSERVED, hindered)
     sequence = np.resize(tokens, long.original_positions + 1).astype(np.int32)
     sides = _sides(runner, Networks.of(artifact, expected), sequence, limit)
-    found = "; ".join(side.finding for side in sides)
+    finding = "; ".join(side.finding for side in sides)
     wrong = [side.name for side in sides if not side.holds]
     if not wrong:
-        return passed("LongRoPE", found)
+        return passed("LongRoPE", finding)
     declared = one_sided(own.rope.long, long) if own.rope.long is not None else None
     if declared is not None and wrong == [name for name in ("short", "long") if name != declared]:
         return Check(
             "LongRoPE",
             Outcome.LIMITED,
-            f"right for the {declared} factors only, as the artifact's metadata say; {found}",
+            f"right for the {declared} factors only, as the artifact's metadata say; {finding}",
         )
     return failed(
-        "LongRoPE", f"the runtime does not use the {' and '.join(wrong)} factors; {found}"
+        "LongRoPE", f"the runtime does not use the {' and '.join(wrong)} factors; {finding}"
     )
 
 
@@ -131,9 +131,9 @@ def _sides(runner: Runner, networks: Networks, sequence: Tokens, limit: Limit) -
     wrongs = _last_logits(networks.wrong, windows)
     sides = []
     for at, name in enumerate(("short", "long")):
-        found, last = runner.logits(windows[at], last=LAST), windows[at][-LAST:]
-        right = mean_divergence(rights[at], found, last)
-        wrong = mean_divergence(wrongs[at], found, last)
+        logits, last = runner.logits(windows[at], last=LAST), windows[at][-LAST:]
+        right = mean_divergence(rights[at], logits, last)
+        wrong = mean_divergence(wrongs[at], logits, last)
         sides.append(Side(name, len(windows[at]), right, wrong, limit.runtime_kl))
     return tuple(sides)
 

@@ -59,10 +59,10 @@ class ChannelFactors:
 
     def _columns(self, weight: Weight) -> Doubles | None:
         """By what the columns of `weight` are to be multiplied; None where that is not known."""
-        found = self._found.get(weight.role)
-        if found is None:
+        norms = self._found.get(weight.role)
+        if norms is None:
             return None
-        model, factors = self._architecture, np.concatenate(found)
+        model, factors = self._architecture, np.concatenate(norms)
         if weight.role is Role.ATTENTION_OUTPUT:  # a value serves every query head of its group
             grouped = factors.reshape(model.kv_heads, 1, -1)
             factors = np.repeat(grouped, model.heads // model.kv_heads, axis=1).reshape(-1)

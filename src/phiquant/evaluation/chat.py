@@ -50,14 +50,14 @@ def check_chat(runner: Runner, tokenizer: Tokenizer) -> Iterator[Check]:
     yield _check_prompt(runner.tokenize(prompt), tokenizer.encode(prompt))
 
 
-def _check_prompt(found: list[int], expected: list[int]) -> Check:
-    if found == expected:
+def _check_prompt(actual: list[int], expected: list[int]) -> Check:
+    if actual == expected:
         return passed(PROMPT, f"the model's own prompt gives the same {len(expected)} tokens")
-    at = first_difference(found, expected)
+    at = first_difference(actual, expected)
     shown = slice(at, at + SHOWN_TOKENS)
     return failed(
         PROMPT,
-        f"the model's own prompt is tokenized otherwise: from token {at} on {found[shown]}, "
+        f"the model's own prompt is tokenized otherwise: from token {at} on {actual[shown]}, "
         f"expected {expected[shown]}",
     )
 
@@ -89,8 +89,8 @@ def _check_template(runner: Runner, tokenizer: Tokenizer, expected: _Expected) -
     if held != tokenizer.special.chat_template:
         own = _rendered(held, expected.messages, tokenizer)
         if own.text != text:
-            found = own.obstacle if own.text is None else _difference(own.text, text)
-            return failed(TEMPLATE, f"the artifact's template is not the model's: {found}")
+            fault = own.obstacle if own.text is None else _difference(own.text, text)
+            return failed(TEMPLATE, f"the artifact's template is not the model's: {fault}")
     return _check_engine(runner, tokenizer, expected.messages, text)
 
 
@@ -98,25 +98,25 @@ def _check_engine(runner: Runner, tokenizer: Tokenizer, messages: Messages, text
     """What the runtime's engine makes of an artifact's template that is right."""
     right = "the artifact's template is the model's"
     try:
-        found = runner.render(messages)
+        rendered = runner.render(messages)
     except ArtifactError as error:
         return Check(
             TEMPLATE,
             Outcome.LIMITED,
             f"{right}, but {_sentence(error)}; applications have to make the prompt themselves",
         )
-    if found is None:
+    if rendered is None:
         return Check(
             TEMPLATE,
             Outcome.UNOBSERVED,
             f"{right}; the runtime's template engine is not installed here",
         )
-    found, text = (_without_begin(prompt, tokenizer) for prompt in (found, text))
+    rendered, text = (_without_begin(prompt, tokenizer) for prompt in (rendered, text))
     turns = f"the runtime renders {len(messages)} turns"
-    if found == text:
+    if rendered == text:
         return passed(TEMPLATE, f"{turns} as the model's template does")
-    differing = _difference(found, text)
-    if runner.tokenize(found) == tokenizer.encode(text):
+    differing = _difference(rendered, text)
+    if runner.tokenize(rendered) == tokenizer.encode(text):
         return passed(
             TEMPLATE,
             f"{turns} to the same tokens as the model's template, in another text: {differing}",
@@ -135,12 +135,12 @@ def _agrees(runner: Runner, tokenizer: Tokenizer, messages: Messages) -> bool:
     """Whether the runtime renders `messages` as the model's own template does."""
     expected = _rendered(tokenizer.special.chat_template or "", messages, tokenizer).text
     try:
-        found = runner.render(messages)
+        rendered = runner.render(messages)
     except ArtifactError:
         return False
-    if found is None or expected is None:
+    if rendered is None or expected is None:
         return False
-    return _without_begin(found, tokenizer) == _without_begin(expected, tokenizer)
+    return _without_begin(rendered, tokenizer) == _without_begin(expected, tokenizer)
 
 
 def _without_begin(prompt: str, tokenizer: Tokenizer) -> str:
@@ -156,7 +156,7 @@ def _sentence(error: ArtifactError) -> str:
     return str(error).splitlines()[0].rstrip(":")[:200]
 
 
-def _difference(found: str, expected: str) -> str:
-    at = first_difference(found, expected)
+def _difference(actual: str, expected: str) -> str:
+    at = first_difference(actual, expected)
     shown = slice(at, at + SHOWN)
-    return f"from character {at} on {found[shown]!r}, expected {expected[shown]!r}"
+    return f"from character {at} on {actual[shown]!r}, expected {expected[shown]!r}"

@@ -21,10 +21,10 @@ def check_files(path: Path) -> Iterator[Check]:
     if missing:
         yield failed("files", f"missing, though recorded: {listed(missing)}")
         return
-    found = hash_files((path / name for name in manifest.files), threads=cores())
-    changed = [name for name, digest in manifest.files.items() if found[name] != digest]
+    hashes = hash_files((path / name for name in manifest.files), threads=cores())
+    changed = [name for name, digest in manifest.files.items() if hashes[name] != digest]
     if changed:
         yield failed("files", f"changed since they were written: {listed(changed)}")
         return
-    count = "1 file has" if len(found) == 1 else f"all {len(found)} files have"
+    count = "1 file has" if len(hashes) == 1 else f"all {len(hashes)} files have"
     yield passed("files", f"{count} the BLAKE3 that was recorded")

@@ -24,22 +24,22 @@ def check_tokens(runner: Runner, tokenizer: Encoder, corpus: Iterable[str]) -> C
     total = 0
     for text in texts:
         expected = tokenizer.encode(text)
-        found = runner.tokenize(text)
+        actual = runner.tokenize(text)
         total += len(expected)
-        if found != expected:
-            faults.append((text, found, expected))
+        if actual != expected:
+            faults.append((text, actual, expected))
     if not faults:
         return passed(
             "tokens",
             f"{len(texts)} texts give the same {total} tokens as the checkpoint's tokenizer",
         )
-    text, found, expected = min(faults, key=lambda fault: len(fault[0]))
-    at = first_difference(found, expected)
+    text, actual, expected = min(faults, key=lambda fault: len(fault[0]))
+    at = first_difference(actual, expected)
     return failed(
         "tokens",
         f"{len(faults)} of {len(texts)} texts are tokenized otherwise than by the checkpoint's "
         f"tokenizer; the shortest is {text[:60]!r}: from token {at} on "
-        f"{found[at : at + SHOWN]}, expected {expected[at : at + SHOWN]}",
+        f"{actual[at : at + SHOWN]}, expected {expected[at : at + SHOWN]}",
     )
 
 
@@ -59,7 +59,7 @@ def check_spacing(runner: Runner, tokenizer: Encoder, corpus: Iterable[str]) -> 
     )
 
 
-def first_difference(found: Sequence[object], expected: Sequence[object]) -> int:
+def first_difference(actual: Sequence[object], expected: Sequence[object]) -> int:
     """The first place where two sequences differ: the end of the shorter where it begins both."""
-    shared = zip(found, expected, strict=False)
-    return next((at for at, (a, b) in enumerate(shared) if a != b), min(len(found), len(expected)))
+    shared = zip(actual, expected, strict=False)
+    return next((at for at, (a, b) in enumerate(shared) if a != b), min(len(actual), len(expected)))

@@ -41,7 +41,8 @@ class Run:
 
     checks: tuple[Check, ...]
     runtime: str | None
-    measured_in: str | None = None
+    by_reference: bool = False
+    """Whether the reference over the decoded weights spoke for a runtime that is too slow."""
     parity: Parity | None = None
     figures: Divergence | None = None
     prompt: str | None = None
@@ -85,12 +86,12 @@ def run(
     if settings.boundary:
         text = np.concatenate(truth.windows)
         for check in (check_boundary, check_window):
-            found = check(runner, artifact, expected, text, limit)
-            checks += [found] if found else []
+            outcome = check(runner, artifact, expected, text, limit)
+            checks += [outcome] if outcome else []
     return Run(
         checks=tuple(checks),
         runtime=runner.runtime,
-        measured_in=DECODED if runner.slow else runner.runtime,
+        by_reference=runner.slow,
         parity=parity,
         figures=measured.figures,
         prompt=prompt,
@@ -180,7 +181,7 @@ def _check_divergence(figures: Divergence, limit: Limit, settings: Settings) -> 
     most, whence = limit.mean_kl, f"{limit.precision} artifacts stay below"
     if settings.max_kl is not None:
         most, whence = settings.max_kl, "the limit asked for is"
-    found = f"mean KL divergence is {figures.mean.value:.3g} nats a token; {whence} {most:g}"
+    finding = f"mean KL divergence is {figures.mean.value:.3g} nats a token; {whence} {most:g}"
     if not figures.mean.value <= most:
-        return failed("divergence", found)
-    return passed("divergence", found)
+        return failed("divergence", finding)
+    return passed("divergence", finding)

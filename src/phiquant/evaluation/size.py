@@ -54,5 +54,5 @@ def layer_bits(artifact: Artifact, architecture: Architecture) -> float:
 
 def bytes_on_disk(path: Path) -> int:
     """Bytes of the file, or of all files under the directory."""
-    files = [path] if path.is_file() else [one for one in path.rglob("*") if one.is_file()]
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files)

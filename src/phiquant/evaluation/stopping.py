@@ -35,14 +35,14 @@ def likely_ends(tokens: Tokens, logits: Floats, ends: Collection[int]) -> dict[i
 
     `logits` has shape (tokens, vocabulary).
     """
-    found: dict[int, LikelyEnd] = {}
+    likely: dict[int, LikelyEnd] = {}
     leaders = logits.argmax(axis=1)
     for at in np.flatnonzero(np.isin(leaders, list(ends))):
         second, first = np.partition(logits[at], -2)[-2:]
         end, margin = int(leaders[at]), float(first - second)
-        if margin > MARGIN and end not in found:  # places come in their order
-            found[end] = LikelyEnd(tokens[: at + 1].copy(), margin)
-    return found
+        if margin > MARGIN and end not in likely:  # places come in their order
+            likely[end] = LikelyEnd(tokens[: at + 1].copy(), margin)
+    return likely
 
 
 def check_rule(

@@ -83,13 +83,17 @@ def check_weights(
         compared.append(_compare(artifact, checkpoint, weight, factors))
         factors.forget(weight.role)
         advance()
-    broken = [f"{one.weight.name} {one.fault}" for one in compared if one.fault]
-    whole = [one for one in compared if not one.fault]
-    worst = max(whole, key=lambda one: one.relative, default=None)
-    matrices = [one for one in whole if not one.weight.role.is_norm]
-    norm = sum(one.norm for one in matrices)
+    broken = [
+        f"{comparison.weight.name} {comparison.fault}"
+        for comparison in compared
+        if comparison.fault
+    ]
+    whole = [comparison for comparison in compared if not comparison.fault]
+    worst = max(whole, key=lambda comparison: comparison.relative, default=None)
+    matrices = [comparison for comparison in whole if not comparison.weight.role.is_norm]
+    norm = sum(comparison.norm for comparison in matrices)
     errors = WeightErrors(
-        relative=sqrt(sum(one.error for one in matrices) / norm) if norm else 0.0,
+        relative=sqrt(sum(comparison.error for comparison in matrices) / norm) if norm else 0.0,
         worst=worst.relative if worst else 0.0,
         worst_name=worst.weight.name if worst else "",
     )
@@ -107,10 +111,10 @@ def _tensors_check(compared: list[_Compared], broken: list[str]) -> Check:
 
 
 def _rounding_check(whole: list[_Compared], errors: WeightErrors) -> Check:
-    strange = [one for one in whole if one.relative > WEIGHT_ERROR]
+    strange = [comparison for comparison in whole if comparison.relative > WEIGHT_ERROR]
     if strange:
-        strange.sort(key=lambda one: -one.relative)
-        named = [f"{one.weight.name} ({one.relative:.3g})" for one in strange]
+        strange.sort(key=lambda comparison: -comparison.relative)
+        named = [f"{comparison.weight.name} ({comparison.relative:.3g})" for comparison in strange]
         return failed(
             "weights",
             f"{len(strange)} decoded tensors differ from the checkpoint's by more than "
@@ -172,20 +176,20 @@ def check_extra(artifact: Artifact, target: Target[Any], checkpoint: Checkpoint)
     return passed("extra tensors", "nothing is stored that is no part of the model")
 
 
-def check_metadata(found: Architecture, expected: Architecture) -> Check:
+def check_metadata(actual: Architecture, expected: Architecture) -> Check:
     """Whether the artifact's own metadata describe the checkpoint's network."""
-    faults = list(_differences(found, expected))
+    faults = list(_differences(actual, expected))
     if faults:
         return failed("metadata", f"not the checkpoint's network: {listed(faults, 8)}")
-    limits = list(_limitations(found, expected))
+    limits = list(_limitations(actual, expected))
     if limits:
         return Check("metadata", Outcome.LIMITED, "; ".join(limits))
     return passed("metadata", "dimensions, norm epsilon and rotary embedding are the checkpoint's")
 
 
-def _differences(found: Architecture, expected: Architecture) -> Iterator[str]:
+def _differences(actual: Architecture, expected: Architecture) -> Iterator[str]:
     for field in fields(Architecture):
-        a, b = getattr(found, field.name), getattr(expected, field.name)
+        a, b = getattr(actual, field.name), getattr(expected, field.name)
         if field.name == "rope":
             yield from _rope_differences(a, b)
         elif field.name == "sliding_window" and a is None:
@@ -194,12 +198,12 @@ def _differences(found: Architecture, expected: Architecture) -> Iterator[str]:
             yield f"{field.name} is {a}, expected {b}"
 
 
-def _rope_differences(found: Rope, expected: Rope) -> Iterator[str]:
-    if not _same(found.theta, expected.theta):
-        yield f"rope theta is {found.theta:g}, expected {expected.theta:g}"
-    if found.dimensions != expected.dimensions:
-        yield f"{found.dimensions} rotary dimensions, expected {expected.dimensions}"
-    a, b = found.long, expected.long
+def _rope_differences(actual: Rope, expected: Rope) -> Iterator[str]:
+    if not _same(actual.theta, expected.theta):
+        yield f"rope theta is {actual.theta:g}, expected {expected.theta:g}"
+    if actual.dimensions != expected.dimensions:
+        yield f"{actual.dimensions} rotary dimensions, expected {expected.dimensions}"
+    a, b = actual.long, expected.long
     if a is None or b is None:
         if (a is None) != (b is None):
             yield f"LongRoPE is {'missing' if a is None else 'there'}, expected otherwise"
@@ -214,7 +218,7 @@ def _rope_differences(found: Rope, expected: Rope) -> Iterator[str]:
                 yield f"LongRoPE's {name.replace('_', ' ')} differ"
 
 
-def one_sided(found: LongRope, expected: LongRope) -> str | None:
+def one_sided(actual: LongRope, expected: LongRope) -> str | None:
     """Which list of the model's, "short" or "long", the artifact uses at every length, if it does.
 
     Some runtimes know one list only; the artifact is then right on that side of the boundary.
@@ -222,21 +226,21 @@ def one_sided(found: LongRope, expected: LongRope) -> str | None:
     if _same(expected.short_factors, expected.long_factors):
         return None
     for side, used in (("short", expected.short_factors), ("long", expected.long_factors)):
-        if _same(found.short_factors, used) and _same(found.long_factors, used):
+        if _same(actual.short_factors, used) and _same(actual.long_factors, used):
             return side
     return None
 
 
 def serves_only(artifact: Artifact, expected: Architecture) -> str | None:
     """The one side of LongRoPE's boundary that the artifact serves, None if it serves both."""
-    found = artifact.architecture.rope.long
-    if found is None or expected.rope.long is None:
+    long = artifact.architecture.rope.long
+    if long is None or expected.rope.long is None:
         return None
-    return one_sided(found, expected.rope.long)
+    return one_sided(long, expected.rope.long)
 
 
-def _limitations(found: Architecture, expected: Architecture) -> Iterator[str]:
-    a, b = found.rope.long, expected.rope.long
+def _limitations(actual: Architecture, expected: Architecture) -> Iterator[str]:
+    a, b = actual.rope.long, expected.rope.long
     side = one_sided(a, b) if a is not None and b is not None else None
     if side is not None and b is not None:
         where = "up to" if side == "short" else "beyond"
@@ -245,7 +249,7 @@ def _limitations(found: Architecture, expected: Architecture) -> Iterator[str]:
             f"only for sequences {where} {b.original_positions} tokens"
         )
     window = expected.sliding_window
-    if window is not None and found.sliding_window is None and window < expected.max_positions:
+    if window is not None and actual.sliding_window is None and window < expected.max_positions:
         yield (
             f"the model attends to the last {window} tokens and the artifact to all, so longer "
             "sequences differ"

@@ -21,7 +21,7 @@ from phiquant.evaluation.check import Check, Outcome, failed
 from phiquant.evaluation.integrity import check_files
 from phiquant.evaluation.metrics import Divergence
 from phiquant.evaluation.opening import target_of
-from phiquant.evaluation.run import Run, limits_of_run, run
+from phiquant.evaluation.run import DECODED, Run, limits_of_run, run
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.size import Size, measure_size
 from phiquant.evaluation.structure import (
@@ -53,8 +53,8 @@ class Verification:
     weight_errors: WeightErrors | None = None
     runtime: str | None = None
     """Name and version of the runtime that the artifact was loaded in."""
-    measured_in: str | None = None
-    """Where the figures come from: the runtime, or the reference over the decoded weights."""
+    by_reference: bool = False
+    """Whether the figures come from the reference over the decoded weights, not the runtime."""
     parity: Parity | None = None
     figures: Divergence | None = None
     prompt: str | None = None
@@ -64,6 +64,13 @@ class Verification:
     def passed(self) -> bool:
         """The verdict: whether no check failed."""
         return not any(check.failed for check in self.checks)
+
+    @property
+    def measured_in(self) -> str | None:
+        """Where the figures come from, in words."""
+        if self.figures is None:
+            return None
+        return DECODED if self.by_reference else self.runtime
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -161,11 +168,11 @@ def _verify(artifact: Artifact, metadata: Check, task: _Task) -> Verification:
     limits = partial(limits_of_run, task.target, task.truth, task.settings)
     with closing(launch(task.target, task.path, limits)) as launched:
         checks = [*check_files(task.path)]
-        errors, found = _weights(artifact, task)
-        checks += found
+        errors, structure = _weights(artifact, task)
+        checks += structure
         checks.append(check_extra(artifact, task.target, checkpoint))
         checks.append(metadata)
-        ran = Run((), None) if found[0].failed else _run(launched, artifact, task)
+        ran = Run((), None) if structure[0].failed else _run(launched, artifact, task)
     return Verification(
         path=task.path,
         target=task.target.name,
@@ -176,7 +183,7 @@ def _verify(artifact: Artifact, metadata: Check, task: _Task) -> Verification:
         size=measure_size(task.path, artifact, checkpoint.architecture),
         weight_errors=errors,
         runtime=ran.runtime,
-        measured_in=ran.measured_in,
+        by_reference=ran.by_reference,
         parity=ran.parity,
         figures=ran.figures,
         prompt=ran.prompt,

@@ -59,27 +59,29 @@ def check_window(
     if hindered:
         return Check(NAME, Outcome.UNOBSERVED, hindered)
     sequence = np.resize(tokens, length).astype(np.int32)
-    found = _distances(runner, artifact, window, sequence)
-    if found.windowed <= limit.runtime_kl and found.windowed <= NEARER * found.full:
-        return passed(NAME, found.finding)
-    if artifact.architecture.sliding_window is None and found.full <= limit.runtime_kl:
+    distances = _distances(runner, artifact, window, sequence)
+    if distances.windowed <= limit.runtime_kl and distances.windowed <= NEARER * distances.full:
+        return passed(NAME, distances.finding)
+    if artifact.architecture.sliding_window is None and distances.full <= limit.runtime_kl:
         return Check(
             NAME,
             Outcome.LIMITED,
             f"right for sequences up to {window} tokens; beyond, the runtime attends to all "
-            f"earlier tokens: {found.finding}",
+            f"earlier tokens: {distances.finding}",
         )
-    return failed(NAME, f"the runtime does not attend to the last {window} tokens: {found.finding}")
+    return failed(
+        NAME, f"the runtime does not attend to the last {window} tokens: {distances.finding}"
+    )
 
 
 def _distances(runner: Runner, artifact: Artifact, window: int, sequence: Tokens) -> _Distances:
     last = min(LAST, len(sequence) - 1)
-    found = runner.logits(sequence, last=last)
+    logits = runner.logits(sequence, last=last)
     own = artifact.architecture
     windowed, full = (
         mean_divergence(
             _last_logits(artifact, replace(own, sliding_window=used), sequence, last),
-            found,
+            logits,
             sequence[-last:],
         )
         for used in (window, None)

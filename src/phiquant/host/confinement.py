@@ -144,7 +144,7 @@ def _landlock(libc: ctypes.CDLL, readable: Iterable[Path], port: int | None) -> 
     try:
         for path in dict.fromkeys([*map(Path, SYSTEM), *own_files(), *readable]):
             _allow(libc, rules, path, READ_FILE | READ_DIRECTORY)
-        for path in (found for name in DEVICES for found in Path("/dev").glob(name)):
+        for path in (device for name in DEVICES for device in Path("/dev").glob(name)):
             rights = READ_FILE | READ_DIRECTORY | WRITE_FILE | CONTROL_DEVICE
             _allow(libc, rules, path, rights & files)
         if tcp and port is not None:

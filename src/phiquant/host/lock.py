@@ -74,8 +74,8 @@ def _locked(handle: int) -> bool:
 def _is_at(handle: int, path: Path) -> bool:
     """Whether the open file is still the one at `path`."""
     try:
-        there = path.stat()
+        named = path.stat()
     except FileNotFoundError:
         return False
     here = os.fstat(handle)
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+    return (here.st_dev, here.st_ino) == (named.st_dev, named.st_ino)

@@ -27,19 +27,19 @@ def total_memory() -> int | None:
     """Bytes of memory that the machine, or its control group, has."""
     if sys.platform == "win32":
         return _windows()[0]
-    found = _meminfo("MemTotal") or _sysctl("hw.memsize")
+    installed = _meminfo("MemTotal") or _sysctl("hw.memsize")
     limits = [limit for limit, _ in _groups()]
-    return min([found, *limits]) if found is not None else None
+    return min([installed, *limits]) if installed is not None else None
 
 
 def available_memory() -> int | None:
     """Bytes that a new process could take without the system having to swap."""
     if sys.platform == "win32":
         return _windows()[1]
-    found = _meminfo("MemAvailable") or _free_on_mac()
-    if found is None:
+    free = _meminfo("MemAvailable") or _free_on_mac()
+    if free is None:
         return None
-    return max(0, min([found, *(limit - used for limit, used in _groups())]))
+    return max(0, min([free, *(limit - used for limit, used in _groups())]))
 
 
 def _meminfo(field: str) -> int | None:
@@ -52,13 +52,13 @@ def _meminfo(field: str) -> int | None:
 
 
 def _groups() -> list[tuple[int, int]]:
-    found = []
+    groups = []
     for limit, used in GROUPS:
         try:
-            found.append((int(limit.read_text()), int(used.read_text())))
+            groups.append((int(limit.read_text()), int(used.read_text())))
         except (OSError, ValueError):  # no such group, or "max"
             continue
-    return found
+    return groups
 
 
 def _sysctl(name: str) -> int | None:

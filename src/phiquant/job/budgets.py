@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from phiquant.calibration.analysis import (
     ANCHOR,
@@ -31,7 +30,7 @@ from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.fused import VALUES, matrices
 from phiquant.phi.reference import Reference
 from phiquant.phi.survey import Survey
-from phiquant.phi.weights import Floats, WeightSource
+from phiquant.phi.weights import Floats, Tokens, WeightSource
 from phiquant.planning.allocation import (
     Allocation,
     Offer,
@@ -50,8 +49,6 @@ from phiquant.quantization.inputs import Inputs
 from phiquant.quantization.rescaling import Rescaled, even_factors
 from phiquant.recipe import Recipe
 from phiquant.targets.table import target
-
-Tokens = npt.NDArray[np.int32]
 
 HELD_BACK = 16
 """Windows by which plans are checked."""
@@ -89,18 +86,18 @@ def within_budgets(
             "measure on and one to check on, found one; give more text"
         )
     model = analyse_for(checkpoint, survey, sample.tokens, on_progress)
-    found = []
+    plans = []
     for recipe, plan in asked:
         if recipe.budget is not None:
-            found.append(allocate(recipe, plan, model, on_progress=on_progress))
+            plans.append(allocate(recipe, plan, model, on_progress=on_progress))
         elif _wants_analysis(recipe):
             unprotected = not protects_values(recipe, checkpoint.architecture)
             measured = model.measured(values=unprotected)
             made = plan_of(recipe, checkpoint.architecture, measured)
-            found.append(made)
+            plans.append(made)
         else:
-            found.append(plan)
-    return tuple(found)
+            plans.append(plan)
+    return tuple(plans)
 
 
 def _wants_analysis(recipe: Recipe) -> bool:
@@ -122,12 +119,14 @@ class Analysed:
 
         Without `values`, those of attention do not count.
         """
-        found: dict[str, float] = {}
+        sensitivities: dict[str, float] = {}
         for part in matrices(self.source.architecture):
             nats = self.analysis.sensitivities[part.name].divergence
             counts = values or part.word != VALUES
-            found[part.weight.name] = found.get(part.weight.name, 0.0) + (nats if counts else 0)
-        return replace(self.survey, sensitivities=found)
+            sensitivities[part.weight.name] = sensitivities.get(part.weight.name, 0.0) + (
+                nats if counts else 0
+            )
+        return replace(self.survey, sensitivities=sensitivities)
 
     def rescaled(self) -> "Analysed":
         """The same model as the qualities "balanced" and "best" round it.
@@ -136,8 +135,8 @@ class Analysed:
         """
         network = Rescaled(self.source, even_factors(self.source, self.analysis.inputs))
         inputs = {
-            name: network.fold(name).of_inputs(found)
-            for name, found in self.analysis.inputs.items()
+            name: network.fold(name).of_inputs(original)
+            for name, original in self.analysis.inputs.items()
         }
         return replace(self, source=network, analysis=replace(self.analysis, inputs=inputs))
 
@@ -184,13 +183,13 @@ def allocate(
         return evaluation(weights_of(recipe, tried))
 
     if budget.max_kl is not None:
-        found = until_within(plan, offers, budget.max_kl, evaluate)
+        allocation = until_within(plan, offers, budget.max_kl, evaluate)
     elif budget.max_bytes is not None:
-        found = checked(within_bytes(plan, offers, budget.max_bytes), evaluate)
+        allocation = checked(within_bytes(plan, offers, budget.max_bytes), evaluate)
     else:
         assert budget.bits_per_weight is not None
-        found = checked(within_bits(plan, offers, budget.bits_per_weight), evaluate)
-    return _named(recipe, replace(found, plan=joined(found.plan, whole, choices)))
+        allocation = checked(within_bits(plan, offers, budget.bits_per_weight), evaluate)
+    return _named(recipe, replace(allocation, plan=joined(allocation.plan, whole, choices)))
 
 
 def offers_for(
@@ -201,9 +200,9 @@ def offers_for(
     for done, row in enumerate(plan.rows, 1):
         choices = into.choices(row, recipe.form, model.survey)
         if choices:
-            grids = {one.grid: into.grids[one.grid] for one in choices}
+            grids = {choice.grid: into.grids[choice.grid] for choice in choices}
             effects = _effects(row, grids, recipe, model)
-            offers[row.output] = [Offer(one, effects[one.grid]) for one in choices]
+            offers[row.output] = [Offer(choice, effects[choice.grid]) for choice in choices]
         on_progress(Progress("weighing choices", done, len(plan.rows), "tensors"))
     return offers
 
@@ -224,13 +223,13 @@ def _effects(
     return effects
 
 
-def _named(recipe: Recipe, found: Allocation) -> Plan:
-    type = target(recipe.target).type_of(found.plan.rows)
+def _named(recipe: Recipe, allocation: Allocation) -> Plan:
+    type = target(recipe.target).type_of(allocation.plan.rows)
     words = f"bits allocated by measured sensitivity ({ANCHOR.bits}-bit rounding of each matrix): "
-    words += f"{found.predicted:.3g} nats a token predicted, {found.measured:.3g} measured on text "
-    words += f"held back{CHECKED_AS[recipe.quality]}"
+    words += f"{allocation.predicted:.3g} nats a token predicted, {allocation.measured:.3g} "
+    words += f"measured on text held back{CHECKED_AS[recipe.quality]}"
     words += f"; {type} is the type of most weights, not of all"
-    return replace(found.plan, type=type).with_notes((words,))
+    return replace(allocation.plan, type=type).with_notes((words,))
 
 
 class Evaluation:

@@ -27,14 +27,12 @@ from phiquant.calibration.walk import Sides, gather, walk_block
 from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.phi.linear import embed
 from phiquant.phi.reference import Reference
-from phiquant.phi.weights import Floats, WeightSource, row_bands
+from phiquant.phi.weights import Floats, Tokens, WeightSource, row_bands
 from phiquant.planning.plan import PlanRow
 from phiquant.progress import OnProgress
 from phiquant.quantization.feedback.rounder import Method, Rounder
 from phiquant.quantization.grid import AffineGrid, Grid, Parts, grid_over
 from phiquant.quantization.rescaling import Factors, Rescaled, even_factors
-
-Tokens = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +180,7 @@ class _Run:
             path = journal.directory / name
             return HiddenStates(self._architecture, sequences, path, journal.blocks)
 
-        networks = [_Network(one, states(one.name), method, journal) for one in wanted]
+        networks = [_Network(recipe, states(recipe.name), method, journal) for recipe in wanted]
         self.sides = Sides(states("original") if method.looks_at_original else None, networks)
         self._networks = networks
 
@@ -190,7 +188,8 @@ class _Run:
         """The sample's states in every network: what the next block begins with."""
         streams = [network.states for network in self._networks]
         return [
-            one.region for one in ([self.sides.original] if self.sides.original else []) + streams
+            stream.region
+            for stream in ([self.sides.original] if self.sides.original else []) + streams
         ]
 
     def begin(self) -> None:
@@ -231,4 +230,4 @@ class _Run:
         return moments
 
     def _weight(self, role: Role) -> Weight:
-        return next(one for one in self._architecture.weights() if one.role is role)
+        return next(weight for weight in self._architecture.weights() if weight.role is role)

@@ -81,7 +81,7 @@ def carry_out(
         Made(output / (recipe.target if len(recipes) > 1 else ""), recipe, plan)
         for recipe, plan in zip(recipes, plans, strict=True)
     )
-    asked = [(one.recipe, one.plan) for one in made]
+    asked = [(artifact.recipe, artifact.plan) for artifact in made]
     with (
         _disk_errors(output),
         held(output) as place,
@@ -91,11 +91,13 @@ def carry_out(
         ) as rounding,
         staged(place) as scratch,
     ):
-        inside = [scratch / one.path.relative_to(output) for one in made]
+        inside = [scratch / artifact.path.relative_to(output) for artifact in made]
         written = _write(checkpoint, made, inside, rounding, on_progress)
-        for directory, one, known in zip(inside, made, written, strict=True):
-            calibration = prospect.evidence.as_json(one.recipe)
-            manifest = Manifest.describe(source, hashes.result(), one.recipe, one.plan, calibration)
+        for directory, artifact, known in zip(inside, made, written, strict=True):
+            calibration = prospect.evidence.as_json(artifact.recipe)
+            manifest = Manifest.describe(
+                source, hashes.result(), artifact.recipe, artifact.plan, calibration
+            )
             write_records(directory, manifest, known)
         checkpoint.check_unchanged()
     return made
@@ -111,12 +113,14 @@ def _write(
     """Write all artifacts; the hashes of the large files of each."""
     writers, outlets = [], []
     with ExitStack() as stack:
-        for one, directory in zip(made, directories, strict=True):
+        for artifact, directory in zip(made, directories, strict=True):
             directory.mkdir(exist_ok=True)
-            into = target(one.recipe.target)
-            writer = into.writer(one.plan, checkpoint, one.recipe.form, directory)
+            into = target(artifact.recipe.target)
+            writer = into.writer(artifact.plan, checkpoint, artifact.recipe.form, directory)
             stack.enter_context(writer)
-            outlets += [Outlet(row, rounding(one.recipe, row), writer) for row in one.plan.rows]
+            outlets += [
+                Outlet(row, rounding(artifact.recipe, row), writer) for row in artifact.plan.rows
+            ]
             writers.append(writer)
         stream(checkpoint, outlets, on_progress)
     return [writer.hashes for writer in writers]

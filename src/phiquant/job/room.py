@@ -32,10 +32,10 @@ def _fitting(prospect: Prospect, free: int) -> Iterator[str]:
             plans = make_plans(prospect.architecture, asked, prospect.surveyed)
         except PhiquantError:
             continue
-        sizes[f"`precision={word}`"] = sum(one.nbytes + SPARE for one in plans)
+        sizes[f"`precision={word}`"] = sum(plan.nbytes + SPARE for plan in plans)
     if len(prospect.recipes) > 1:
-        for one in prospect.plans:
-            sizes[f"`target={one.target}` alone"] = one.nbytes + SPARE
+        for plan in prospect.plans:
+            sizes[f"`target={plan.target}` alone"] = plan.nbytes + SPARE
     for words, needed in sizes.items():
         if needed <= free:
             yield f"{words} ({needed / 1e9:.2f} GB)"

@@ -56,8 +56,8 @@ def rescaled(network: Rescaled, name: str, grid: Grid, inputs: Inputs | None = N
     gains, fold = network.gains(name), network.fold(name)
     if gains is not None:
         return lambda first, weights: grid.encode(gains.reshape(weights.shape))
-    there = rounded(grid, None if inputs is None else fold.of_inputs(inputs))
-    return lambda first, weights: there(first, fold.of(weights, first))
+    folded = rounded(grid, None if inputs is None else fold.of_inputs(inputs))
+    return lambda first, weights: folded(first, fold.of(weights, first))
 
 
 def kept(journal: Journal, artifact: str, row: PlanRow, grid: Grid) -> Rounding:
@@ -90,7 +90,9 @@ def calibrated(
     with ExitStack() as stack:
         if evidence.importance is not None:
             inputs = evidence.importance.inputs
-        elif evidence.imatrix is not None or any(one.quality == "balanced" for one, _ in asked):
+        elif evidence.imatrix is not None or any(
+            recipe.quality == "balanced" for recipe, _ in asked
+        ):
             assert sample is not None
             sums = gathered(checkpoint, sample, on_progress)
             inputs = sums.inputs()
@@ -164,11 +166,11 @@ def gathered(
     checkpoint: Checkpoint, sample: CalibrationSample, on_progress: OnProgress
 ) -> InputSums:
     """Means and squares of every matrix's inputs over the first sequences of the sample."""
-    found = InputSums()
+    sums = InputSums()
     windows = sample.tokens[:BALANCED_SEQUENCES]
-    for done in found.gather(checkpoint, windows):
+    for done in sums.gather(checkpoint, windows):
         on_progress(Progress("calibrating", done, len(windows), "sequences"))
-    return found
+    return sums
 
 
 def _staged_matrix(stack: ExitStack, path: Path, job: Place) -> tuple[Path, str]:

@@ -75,13 +75,15 @@ class Band:
         """The rows as each outlet that wants them rounds them."""
         rows = checkpoint.weight(self.source, self.first, self.last)
         rows = rows.reshape(-1, rows.shape[-1])
-        found = []
+        pieces = []
         for outlet in self.outlets:
             here = outlet.row.overlap(self.first, len(rows))
             if here.start < here.stop:
                 first = self.first + here.start
-                found.append((outlet, first - outlet.row.first, outlet.rounding(first, rows[here])))
-        return found
+                pieces.append(
+                    (outlet, first - outlet.row.first, outlet.rounding(first, rows[here]))
+                )
+        return pieces
 
 
 def stream(checkpoint: Checkpoint, outlets: Sequence[Outlet], on_progress: OnProgress) -> None:

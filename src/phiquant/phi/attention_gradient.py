@@ -31,17 +31,17 @@ def attend_backward(
     kv_heads = keys.shape[1]
     group = heads // kv_heads
     by_key_head = (length, kv_heads, group, size)
-    found = np.empty(by_key_head, np.float32), np.empty(keys.shape, np.float32)
+    gradients = np.empty(by_key_head, np.float32), np.empty(keys.shape, np.float32)
     of_values = np.empty(values.shape, np.float32)
     grouped, wanted = queries.reshape(by_key_head), gradient.reshape(by_key_head)
 
     def work(head: int) -> None:
-        one = _KeyHead(keys[:, head], values[:, head], window)
-        found[0][:, head] = one.reverse(grouped[:, head], wanted[:, head])
-        found[1][:, head], of_values[:, head] = one.of_keys, one.of_values
+        key_head = _KeyHead(keys[:, head], values[:, head], window)
+        gradients[0][:, head] = key_head.reverse(grouped[:, head], wanted[:, head])
+        gradients[1][:, head], of_values[:, head] = key_head.of_keys, key_head.of_values
 
     for_each(range(kv_heads), work)
-    return found[0].reshape(queries.shape), found[1], of_values
+    return gradients[0].reshape(queries.shape), gradients[1], of_values
 
 
 class _KeyHead:
@@ -56,15 +56,15 @@ class _KeyHead:
         """The gradient of all `queries` (length, group, size), chunk by chunk."""
         length, group, _ = queries.shape
         window = self._window
-        found = np.empty(queries.shape, np.float32)
+        of_queries = np.empty(queries.shape, np.float32)
         step = chunk_queries(group, min(length, window or length))
         for first in range(0, length, step):
             last = min(first + step, length)
             low = 0 if window is None else max(0, first - window + 1)
             mask = visibility(range(first, last), range(low, last), window)
             here = queries[first:last], gradient[first:last]
-            found[first:last] = self._chunk(*here, slice(low, last), mask)
-        return found
+            of_queries[first:last] = self._chunk(*here, slice(low, last), mask)
+        return of_queries
 
     def _chunk(self, queries: Floats, gradient: Floats, seen: slice, mask: Floats) -> Floats:
         count, group, size = queries.shape
@@ -84,6 +84,6 @@ class _KeyHead:
             slopes -= np.einsum("ij,ij->i", shares, slopes)[:, None]
             slopes *= shares
             self.of_keys[seen] += slopes.T @ rows
-            found: Floats = slopes @ keys
-            found *= scale
-        return found.reshape(count, group, size)
+            of_queries: Floats = slopes @ keys
+            of_queries *= scale
+        return of_queries.reshape(count, group, size)

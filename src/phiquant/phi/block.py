@@ -54,7 +54,9 @@ class Block:
 
     def __init__(self, source: WeightSource, layer: int, length: int) -> None:
         self._model: Architecture = source.architecture
-        names = {one.role: one.name for one in self._model.weights() if one.layer == layer}
+        names = {
+            weight.role: weight.name for weight in self._model.weights() if weight.layer == layer
+        }
         self._weights = {role: source.weight(names[role]) for role in ROLES}
         self._length = length
         self._turn = rotation(self._model.rope, np.arange(length), length)
@@ -110,13 +112,13 @@ class Block:
         window = self._model.sliding_window
         turn = self._stacked(len(gradient))
         back = Rotation(turn.cos, -turn.sin)  # a turn's transpose is the turn back, scaled alike
-        found = tuple(np.empty_like(part) for part in inside.turned)
+        gradients = tuple(np.empty_like(part) for part in inside.turned)
         for here in self._sequences(len(gradient)):
             queries, keys, values = (part[here] for part in inside.turned)
             parts = attend_backward((queries, keys, values), window, gradient[here])
-            for into, part in zip(found, parts, strict=True):
+            for into, part in zip(gradients, parts, strict=True):
                 into[here] = part
-        of_queries, of_keys, of_values = found
+        of_queries, of_keys, of_values = gradients
         fused = [rotate(of_queries, back), rotate(of_keys, back), of_values]
         return np.concatenate(fused, axis=1).reshape(len(gradient), -1)
 
@@ -133,9 +135,9 @@ class Block:
 
     def _back(self, role: Role, gradient: Floats) -> Floats:
         weight = self._weights[role]
-        found = np.empty((len(gradient), weight.shape[1]), np.float32)
-        multiply(gradient, weight.T, found)
-        return found
+        of_inputs = np.empty((len(gradient), weight.shape[1]), np.float32)
+        multiply(gradient, weight.T, of_inputs)
+        return of_inputs
 
     def _normed(self, role: Role, hidden: Floats) -> Floats:
         return rms_norm(hidden, self._weights[role], self._model.norm_epsilon)
@@ -165,7 +167,7 @@ def swiglu_backward(fused: Floats, gradient: Floats) -> Floats:
     With s = 1 / (1 + exp(-g)): silu(g) = g s and silu'(g) = s (1 + g (1 - s)).
     """
     inner = fused.shape[1] // 2
-    found = np.empty_like(fused)
+    of_fused = np.empty_like(fused)
 
     def work(first: int) -> None:
         here = slice(first, first + ROWS)
@@ -173,9 +175,9 @@ def swiglu_backward(fused: Floats, gradient: Floats) -> Floats:
         with np.errstate(over="ignore"):
             share = 1 / (1 + np.exp(-gate))
         silu = gate * share
-        np.multiply(gradient[here], silu, out=found[here, inner:])
+        np.multiply(gradient[here], silu, out=of_fused[here, inner:])
         slope = share + silu * (1 - share)
-        np.multiply(gradient[here] * up, slope, out=found[here, :inner])
+        np.multiply(gradient[here] * up, slope, out=of_fused[here, :inner])
 
     for_each(range(0, len(fused), ROWS), work)
-    return found
+    return of_fused

@@ -28,7 +28,7 @@ from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from phiquant.phi.weight_files import find_weight_files, read_tensors
 from phiquant.phi.widen import WEIGHT_DTYPES, widen
 
-Made = TypeVar("Made")
+Built = TypeVar("Built")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Checkpoint:
         """The checkpoint's tokenizer, read once. Raises TokenizerError."""
         return read_tokenizer(self.directory, self.architecture.vocabulary_size)
 
-    def once(self, make: Callable[[Self], Made]) -> Made:
+    def once(self, make: Callable[[Self], Built]) -> Built:
         """What `make` makes of this checkpoint; it is called the first time only."""
         if make not in self._made:
             self._made[make] = make(self)

@@ -47,11 +47,11 @@ def parts_of(weight: Weight, architecture: Architecture) -> tuple[Part, ...]:
     if weight.role is Role.QKV:
         heads = (architecture.heads, architecture.kv_heads, architecture.kv_heads)
         rows = [count * architecture.head_size for count in heads]
-    found, first = [], 0
+    parts, first = [], 0
     for name, count in zip(PARTS[weight.role], rows, strict=True):
-        found.append(Part(weight.name.replace(FUSED[weight.role], name), weight, first, count))
+        parts.append(Part(weight.name.replace(FUSED[weight.role], name), weight, first, count))
         first += count
-    return tuple(found)
+    return tuple(parts)
 
 
 def matrices(architecture: Architecture) -> tuple[Part, ...]:

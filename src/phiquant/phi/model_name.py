@@ -93,13 +93,13 @@ def _expanded(word: str) -> Path:
 
 
 def _directory(path: Path, revision: str | None) -> ModelName:
-    found = name_directory(path)
-    if revision is not None and revision != found.revision:
+    name = name_directory(path)
+    if revision is not None and revision != name.revision:
         raise RequestError(
             f"a revision is a state of a model on the hub, and {path} is a directory; leave the "
             f"revision {revision!r} out, or give the model's hub id"
         )
-    return found
+    return name
 
 
 def _hosts() -> set[str]:

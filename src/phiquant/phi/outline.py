@@ -45,7 +45,7 @@ def outline(source: Source, config: Mapping[str, Any]) -> Outline:
 
 def assumed_survey(architecture: Architecture, dtype: str = "BF16") -> Survey:
     """A survey as it would be of weights that all fit FP16."""
-    return Survey(dict.fromkeys((one.name for one in architecture.weights()), 0.0), dtype)
+    return Survey(dict.fromkeys((weight.name for weight in architecture.weights()), 0.0), dtype)
 
 
 def has_weights(directory: Path) -> bool:

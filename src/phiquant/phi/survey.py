@@ -15,7 +15,7 @@ from phiquant.errors import CheckpointError
 from phiquant.host.cores import cores
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.listed import listed
-from phiquant.phi.widen import largest_magnitude
+from phiquant.phi.widen import largest_stored_magnitude
 
 PIECE = 1 << 25
 """Values that one core looks at in one go: tens of milliseconds in which it asks nothing of the
@@ -45,7 +45,7 @@ class Survey:
 def _look(pool: ThreadPoolExecutor, checkpoint: Checkpoint, name: str) -> Iterator[float]:
     """The largest magnitudes of the tensor's pieces, when they are done."""
     raw = checkpoint.raw(name).reshape(-1)
-    look = partial(largest_magnitude, dtype=checkpoint.tensors[name].dtype)
+    look = partial(largest_stored_magnitude, dtype=checkpoint.tensors[name].dtype)
     return pool.map(look, [raw[first : first + PIECE] for first in range(0, raw.size, PIECE)])
 
 

@@ -49,7 +49,9 @@ def architecture_names(
     if INNER * 2 + EMBEDDING in tensors:
         tensors = _renamed(tensors, _without_prefix(INNER), f"a second {INNER}", notes)
     if EMBEDDING in tensors:
-        tensors = {_inside(name): replace(one, name=_inside(name)) for name, one in tensors.items()}
+        tensors = {
+            _inside(name): replace(tensor, name=_inside(name)) for name, tensor in tensors.items()
+        }
         notes.append(f"{INNER} was put before the names of the tensors, which lacked it")
     kept = {name: tensor for name, tensor in tensors.items() if not BUFFER.search(name)}
     if len(kept) < len(tensors):

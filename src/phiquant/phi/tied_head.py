@@ -45,7 +45,9 @@ def settle_head(
         return Settled(architecture, _as_embedding(tensors), (note,))
     if _equal(architecture, tensors[EMBEDDING], tensors[HEAD], mapped):
         note = f"{HEAD} is stored beside {EMBEDDING} and equals it: one matrix serves as both"
-        return Settled(architecture, {n: one for n, one in tensors.items() if n != HEAD}, (note,))
+        return Settled(
+            architecture, {n: tensor for n, tensor in tensors.items() if n != HEAD}, (note,)
+        )
     note = (
         f"config.json ties {HEAD} to {EMBEDDING}, and the two are stored with different values: "
         "the head is kept as a matrix of its own, as transformers does"
@@ -56,7 +58,8 @@ def settle_head(
 def _as_embedding(tensors: Mapping[str, SafetensorsTensor]) -> dict[str, SafetensorsTensor]:
     """The same tensors in the same order, the head under the embedding's name."""
     renamed = (
-        replace(one, name=EMBEDDING) if one.name == HEAD else one for one in tensors.values()
+        replace(tensor, name=EMBEDDING) if tensor.name == HEAD else tensor
+        for tensor in tensors.values()
     )
     return {tensor.name: tensor for tensor in renamed}
 
@@ -73,8 +76,8 @@ def _equal(
         return False
     if not {embedding.dtype, head.dtype} <= set(WEIGHT_DTYPES):
         return False
-    one, other = (tensor_view(mapped[tensor.path], tensor) for tensor in (embedding, head))
+    tied, own = (tensor_view(mapped[tensor.path], tensor) for tensor in (embedding, head))
     return all(
-        np.array_equal(widen(one[low:high], embedding.dtype), widen(other[low:high], head.dtype))
+        np.array_equal(widen(tied[low:high], embedding.dtype), widen(own[low:high], head.dtype))
         for low, high in row_bands(*shape)
     )

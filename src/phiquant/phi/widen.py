@@ -43,7 +43,7 @@ def widen(raw: npt.NDArray[np.generic], dtype: str) -> npt.NDArray[np.float32]:
     return out.view(np.float32)
 
 
-def largest_magnitude(raw: npt.NDArray[np.generic], dtype: str) -> float:
+def largest_stored_magnitude(raw: npt.NDArray[np.generic], dtype: str) -> float:
     """The largest absolute value of a non-empty `raw`; infinity if any value is not finite."""
     unsigned = np.dtype(f"<u{RAW_DTYPES[dtype].itemsize}")
     bits = raw.reshape(-1).view(unsigned)

@@ -34,7 +34,7 @@ BUDGETS = {
 """The record's names, as the command line has them."""
 
 
-def card(directory: Path, manifest: Manifest, found: Verification | None = None) -> str:
+def card(directory: Path, manifest: Manifest, verification: Verification | None = None) -> str:
     """The card of the artifact in `directory`, in Markdown."""
     runtime = target(str(manifest.plan["target"]))
     sections = [
@@ -42,8 +42,8 @@ def card(directory: Path, manifest: Manifest, found: Verification | None = None)
         _introduction(manifest, runtime),
         _running(directory, runtime),
         _sizes(manifest),
-        _figures(found),
-        _notes(manifest, found),
+        _figures(verification),
+        _notes(manifest, verification),
         _making(manifest),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -120,36 +120,37 @@ def _sizes(manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
-def _figures(found: Verification | None) -> str:
-    if found is None:
+def _figures(verification: Verification | None) -> str:
+    if verification is None:
         return (
             "## What it lost\n\nNot measured yet. `phiquant verify . --against MODEL` measures it "
             "and writes the figures here."
         )
-    rows = [f"| {name} | {value} |" for name, value in figure_rows(found)]
-    verdict = "passed" if found.passed else "**failed**"
+    rows = [f"| {name} | {value} |" for name, value in figure_rows(verification)]
+    verdict = "passed" if verification.passed else "**failed**"
     parts = [
         "## What it lost",
-        measured(found) if found.figures else "It could not be run.",
+        measured(verification) if verification.figures else "It could not be run.",
         "\n".join(["| figure | value ± standard error |", "| --- | ---: |", *rows]),
         f"The verification {verdict}:",
         "\n".join(
-            f"- {check.name}: {check.outcome.value}; {check.finding}" for check in found.checks
+            f"- {check.name}: {check.outcome.value}; {check.finding}"
+            for check in verification.checks
         ),
     ]
     return "\n\n".join(parts)
 
 
-def _notes(manifest: Manifest, found: Verification | None) -> str:
-    lines = [*manifest.plan.get("notes", ()), *_reservations(found)]
+def _notes(manifest: Manifest, verification: Verification | None) -> str:
+    lines = [*manifest.plan.get("notes", ()), *_reservations(verification)]
     if not lines:
         return ""
     return "## Good to know\n\n" + "\n".join(f"- {line}" for line in lines)
 
 
-def _reservations(found: Verification | None) -> Iterator[str]:
+def _reservations(verification: Verification | None) -> Iterator[str]:
     """What the verification did not see as it should be, or not at all."""
-    for check in found.checks if found is not None else ():
+    for check in verification.checks if verification is not None else ():
         if check.outcome in (Outcome.LIMITED, Outcome.UNOBSERVED, Outcome.FAILED):
             yield f"{check.name}, {check.outcome.value}: {check.finding}"
 

@@ -70,41 +70,41 @@ def _lines(rows: Iterable[PlanRow]) -> Iterable[_Line]:
         yield _Line(role, len(same), grid, sum(row.nbytes for row in same), reason)
 
 
-def inspection_table(found: Inspection, tensors: bool = False) -> RenderableType:
+def inspection_table(inspection: Inspection, tensors: bool = False) -> RenderableType:
     """What an inspection found; every tensor too where `tensors` asks for it."""
-    parts: list[RenderableType] = [_summary(found), _types(found)]
+    parts: list[RenderableType] = [_summary(inspection), _types(inspection)]
     if tensors:
-        parts.append(_tensors(found))
+        parts.append(_tensors(inspection))
     return Group(*parts)
 
 
-def _summary(found: Inspection) -> RenderableType:
+def _summary(inspection: Inspection) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
-    grid.add_row("format", f"{found.format}, {found.type}")
-    grid.add_row("architecture", describe(found.architecture))
-    grid.add_row("weights", f"{found.weights:,}")
+    grid.add_row("format", f"{inspection.format}, {inspection.type}")
+    grid.add_row("architecture", describe(inspection.architecture))
+    grid.add_row("weights", f"{inspection.weights:,}")
     grid.add_row(
         "size",
-        f"{size(found.disk)} on disk, {size(found.nbytes)} of tensors, "
-        f"{found.bits_per_weight:.2f} bits a weight",
+        f"{size(inspection.disk)} on disk, {size(inspection.nbytes)} of tensors, "
+        f"{inspection.bits_per_weight:.2f} bits a weight",
     )
-    for note in found.notes:
+    for note in inspection.notes:
         grid.add_row("note", Text(note))
-    for label, text in _provenance(found):
+    for label, text in _provenance(inspection):
         grid.add_row(label, Text(text))
     return grid
 
 
-def _provenance(found: Inspection) -> Iterable[tuple[str, str]]:
-    if found.record is None:
+def _provenance(inspection: Inspection) -> Iterable[tuple[str, str]]:
+    if inspection.record is None:
         return
-    made, source = found.record.made, found.record.source
+    made, source = inspection.record.made, inspection.record.source
     yield "made", f"by phiquant {made.get('phiquant', '?')}, {made.get('at', 'at no known time')}"
     yield (
         "source",
         " ".join(str(source[key]) for key in ("name", "hub_id", "revision") if source.get(key)),
     )
-    verified = found.record.verification
+    verified = inspection.record.verification
     if verified is None:
         yield "verified", "not yet: phiquant verify PATH --against MODEL"
         return
@@ -137,11 +137,11 @@ def describe(architecture: Architecture) -> str:
     )
 
 
-def _types(found: Inspection) -> RenderableType:
+def _types(inspection: Inspection) -> RenderableType:
     table = Table(pad_edge=False)
     for name in ("type", "tensors", "weights", "bytes", "share", ""):
         table.add_column(name, justify="left" if name in ("type", "") else "right")
-    for share in found.histogram:
+    for share in inspection.histogram:
         table.add_row(
             share.type,
             str(share.tensors),
@@ -153,11 +153,11 @@ def _types(found: Inspection) -> RenderableType:
     return table
 
 
-def _tensors(found: Inspection) -> RenderableType:
+def _tensors(inspection: Inspection) -> RenderableType:
     table = Table(pad_edge=False)
     for name in ("tensor", "shape", "type", "bytes"):
         table.add_column(name, justify="right" if name == "bytes" else "left", overflow="fold")
-    for entry in found.entries:
+    for entry in inspection.entries:
         shape = " × ".join(map(str, entry.shape))
         table.add_row(Text(entry.name), shape, entry.type, f"{entry.nbytes:,}")
     return table

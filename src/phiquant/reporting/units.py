@@ -14,10 +14,12 @@ def size(nbytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, or minutes where there are many: "40 s", "3.5 min"."""
+    """Seconds up to two minutes, then minutes, then hours: "40 s", "3.5 min", "2.5 h"."""
     if seconds < 1:
         return "a second"
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def estimate(of: Estimate, scale: float = 1.0, digits: int = 4) -> str:

@@ -18,33 +18,34 @@ STYLES = {
 }
 
 
-def verification_table(found: Verification) -> RenderableType:
+def verification_table(verification: Verification) -> RenderableType:
     """One verification in full."""
-    parts: list[RenderableType] = [_figures(found), _checks(found)]
-    if found.answer is not None:
-        parts.append(Text(f"It says: {found.answer.text.strip()}\n", style="italic"))
-    parts.append(verdict(found))
+    parts: list[RenderableType] = [_figures(verification), _checks(verification)]
+    if verification.answer is not None:
+        parts.append(Text(f"It says: {verification.answer.text.strip()}\n", style="italic"))
+    parts.append(verdict(verification))
     return Group(*parts)
 
 
-def verdict(found: Verification) -> Text:
+def verdict(verification: Verification) -> Text:
     """The verdict and its reasons, a line each."""
-    word, style = ("PASSED", "bold green") if found.passed else ("FAILED", "bold red")
+    word, style = ("PASSED", "bold green") if verification.passed else ("FAILED", "bold red")
     text = Text(word, style=style)
-    for reason in found.reasons:
+    for reason in verification.reasons:
         text.append(f"\n- {reason}", style="default")
     return text
 
 
-def figure_rows(found: Verification) -> Iterator[tuple[str, str]]:
+def figure_rows(verification: Verification) -> Iterator[tuple[str, str]]:
     """Every figure with its name and standard error, for tables of any kind."""
-    if found.size is not None:
-        yield "Size on disk", size(found.size.disk)
+    if verification.size is not None:
+        yield "Size on disk", size(verification.size.disk)
         yield (
             "Tensor data",
-            f"{size(found.size.tensors)}, {found.size.bits_per_weight:.3f} bits a weight",
+            f"{size(verification.size.tensors)}, "
+            f"{verification.size.bits_per_weight:.3f} bits a weight",
         )
-    figures = found.figures
+    figures = verification.figures
     if figures is None:
         return
     yield "Perplexity", estimate(figures.candidate_perplexity)
@@ -58,39 +59,41 @@ def figure_rows(found: Verification) -> Iterator[tuple[str, str]]:
     yield "Same likeliest token", f"{estimate(figures.top1_agreement, 100)} %"
 
 
-def measured(found: Verification) -> str:
+def measured(verification: Verification) -> str:
     """What was measured on what and where, in a sentence or two."""
-    sample = found.sample
+    sample = verification.sample
     text = (
         f"{sample.positions:,} positions in {sample.windows} windows of {sample.window} tokens of "
         f"{sample.text} (SHA-256 {sample.sha256[:16]}…), against the FP32 reference of "
-        f"{found.against}. Measured in {found.measured_in}."
+        f"{verification.against}. Measured in {verification.measured_in}."
     )
-    if found.measured_in != found.runtime and found.parity is not None:
+    if verification.by_reference and verification.parity is not None:
         text += (
-            f" {found.runtime} itself ran {found.parity.tokens} tokens, {found.parity.mean_kl:.1e} "
-            "nats a token from that; it is too slow on this machine for the whole text."
+            f" {verification.runtime} itself ran {verification.parity.tokens} tokens, "
+            f"{verification.parity.mean_kl:.1e} nats a token from that; "
+            "it is too slow on this machine for the whole text."
         )
     return text
 
 
-def _figures(found: Verification) -> RenderableType:
-    title = f"{found.path.name}: {found.target} {found.type} against {found.against}"
+def _figures(verification: Verification) -> RenderableType:
+    made = f"{verification.target} {verification.type}"
+    title = f"{verification.path.name}: {made} against {verification.against}"
     table = Table(title=title, title_justify="left", show_header=False, pad_edge=False)
     table.add_column()
     table.add_column(justify="right")
-    for name, value in figure_rows(found):
+    for name, value in figure_rows(verification):
         table.add_row(name, value)
-    if found.figures is None:
+    if verification.figures is None:
         return table
-    return Group(table, Text(measured(found), style="dim"))
+    return Group(table, Text(measured(verification), style="dim"))
 
 
-def _checks(found: Verification) -> RenderableType:
+def _checks(verification: Verification) -> RenderableType:
     table = Table(pad_edge=False)
     for name in ("check", "", "finding"):
         table.add_column(name, overflow="fold")
-    for check in found.checks:
+    for check in verification.checks:
         outcome = Text(check.outcome.value, style=STYLES[check.outcome])
         table.add_row(check.name, outcome, Text(check.finding))
     return table

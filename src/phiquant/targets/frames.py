@@ -63,12 +63,16 @@ def receive(
         raise BrokenFrameError("no JSON object")
     if not nbytes:
         return document, np.empty((0, 0), np.float32)
-    found = document.get("shape")
-    if not isinstance(found, list) or len(found) != 2 or not all(type(n) is int for n in found):
+    dimensions = document.get("shape")
+    if (
+        not isinstance(dimensions, list)
+        or len(dimensions) != 2
+        or not all(type(n) is int for n in dimensions)
+    ):
         raise BrokenFrameError("an array without a shape")
-    if min(found) < 0 or 4 * prod(found) != nbytes:
-        raise BrokenFrameError(f"an array of shape {found} in {nbytes} bytes")
-    array = np.empty(found, "<f4")
+    if min(dimensions) < 0 or 4 * prod(dimensions) != nbytes:
+        raise BrokenFrameError(f"an array of shape {dimensions} in {nbytes} bytes")
+    array = np.empty(dimensions, "<f4")
     _read(stream, array.data.cast("B"))
     return document, array
 

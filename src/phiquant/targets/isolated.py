@@ -171,10 +171,10 @@ class IsolatedRunner:
         question = {"call": "logits", "tokens": np.asarray(tokens).tolist(), "last": last}
         shape = (rows, WIDEST * self._limits.vocabulary)
         doing = f"computed the logits of {count} tokens"
-        found = self._answer(question, doing, LONGEST, count, shape)[1]
-        if len(found) != rows:
-            raise ArtifactError(f"{self._title} gives {len(found)} rows of logits, not {rows}")
-        return found
+        array = self._answer(question, doing, LONGEST, count, shape)[1]
+        if len(array) != rows:
+            raise ArtifactError(f"{self._title} gives {len(array)} rows of logits, not {rows}")
+        return array
 
     def generate(self, prompt: npt.NDArray[np.int32], limit: int) -> Generation:
         """Continue `prompt` greedily."""

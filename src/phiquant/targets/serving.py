@@ -59,8 +59,8 @@ def _first_line(questions: BinaryIO) -> dict[str, Any]:
         if not piece:
             sys.exit(0)
         line += piece
-    found: dict[str, Any] = json.loads(line)
-    return found
+    request: dict[str, Any] = json.loads(line)
+    return request
 
 
 def _listen(questions: BinaryIO) -> "queue.SimpleQueue[dict[str, Any]]":
@@ -126,8 +126,8 @@ def _answer(served: Served, question: dict[str, Any]) -> dict[str, Any]:
     from phiquant.errors import PhiquantError
 
     try:
-        found: dict[str, Any] = getattr(served, question.pop("call"))(**question)
-        return found
+        answer: dict[str, Any] = getattr(served, question.pop("call"))(**question)
+        return answer
     except PhiquantError as error:
         return {"error": type(error).__name__, "message": str(error)[:LONGEST]}
     except BaseException as error:  # a panic inside a Rust library is no Exception

@@ -30,11 +30,11 @@ def targets() -> tuple[Target[Any], ...]:
     return tuple(target(name) for name in MODULES)
 
 
-def is_listed(one: Target[Any]) -> bool:
+def is_listed(candidate: Target[Any]) -> bool:
     """Whether it is a target of this table, which another process finds by its name."""
-    return one.name in MODULES and target(one.name) is one
+    return candidate.name in MODULES and target(candidate.name) is candidate
 
 
 def importance_files() -> ImportanceFiles:
     """How importance matrices are read and written: by the target whose runtime has them."""
-    return next(one.importance for one in targets() if one.importance is not None)
+    return next(listed.importance for listed in targets() if listed.importance is not None)

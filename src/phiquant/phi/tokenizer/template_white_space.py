@@ -100,10 +100,10 @@ def _tag_end(source: str, position: int, kind: str) -> int:
     return _end(CLOSING[kind].match(source, position))
 
 
-def _end(found: re.Match[str] | None) -> int:
-    if found is None:
+def _end(match: re.Match[str] | None) -> int:
+    if match is None:
         raise _UnclosedTagError
-    return found.end()
+    return match.end()
 
 
 def _tag(content: str, kind: str) -> str:

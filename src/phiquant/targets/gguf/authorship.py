@@ -18,6 +18,8 @@ from phiquant.phi.front_matter import front_matter
 
 LONGEST = 1000
 """Characters of a text in a card, and entries of a list."""
+MOST_BRACKETS = 1000
+"""In a card's front matter: yaml takes time by the square of those that nothing closes."""
 LEFT_OUT = ("datasets", "dataset", "dataset_sources")
 """Of no use to those who run the model."""
 
@@ -81,9 +83,12 @@ def _card(directory: Path) -> dict[str, Any]:
     """The front matter of the model's README.md: texts, and lists; empty if it cannot be read."""
     import yaml  # type: ignore[import-untyped]  # a dependency of gguf
 
+    text = front_matter(directory)
+    if text.count("[") + text.count("{") > MOST_BRACKETS:
+        return {}
     try:
         # This loader makes texts of all scalars: `no` is a language, and 1.0 a version.
-        card = yaml.load(front_matter(directory), Loader=yaml.BaseLoader)
+        card = yaml.load(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError):
         return {}
     if not isinstance(card, dict):

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from phiquant.host.kernel import kernel
 from phiquant.quantization.grid import Codes
 
-Run = tuple[int, int, int, int, int, int, int]
+BitRun = tuple[int, int, int, int, int, int, int]
 """(first, step, to, length, right, mask, left)"""
 
 
@@ -30,7 +30,7 @@ class Field:
     """One kind of number in a block: `count` of them, and where their bits lie."""
 
     count: int
-    runs: tuple[Run, ...]
+    runs: tuple[BitRun, ...]
     zero: int = 0
     flip: int = 0
 
@@ -53,17 +53,17 @@ def _half(at: int) -> Field:
     return Field(1, ((0, 1, at, 1, 0, 255, 0), (0, 1, at + 1, 1, 8, 255, 0)))
 
 
-def _nibbles(at: int) -> tuple[Run, ...]:
+def _nibbles(at: int) -> tuple[BitRun, ...]:
     """32 codes: byte i holds code i below and code i + 16 above."""
     return ((0, 1, at, 16, 0, 15, 0), (16, 1, at, 16, 0, 15, 4))
 
 
-def _fifth_bits(at: int) -> tuple[Run, ...]:
+def _fifth_bits(at: int) -> tuple[BitRun, ...]:
     """Bit 4 of 32 codes: code i is bit i of a 32-bit word."""
     return tuple((bit, 8, at, 4, 4, 1, bit) for bit in range(8))
 
 
-def _quarters(at: int, right: int, bits: int) -> tuple[Run, ...]:
+def _quarters(at: int, right: int, bits: int) -> tuple[BitRun, ...]:
     """256 codes in halves of 128: byte i of 32 holds codes i, i + 32, i + 64 and i + 96."""
     mask = (1 << bits) - 1
     return tuple(
@@ -73,7 +73,7 @@ def _quarters(at: int, right: int, bits: int) -> tuple[Run, ...]:
     )
 
 
-def _pairs(at: int) -> tuple[Run, ...]:
+def _pairs(at: int) -> tuple[BitRun, ...]:
     """256 codes in chunks of 64: byte i of 32 holds code i below and code i + 32 above."""
     return tuple(
         (64 * chunk + 32 * part, 1, at + 32 * chunk, 32, 0, 15, 4 * part)
@@ -82,12 +82,12 @@ def _pairs(at: int) -> tuple[Run, ...]:
     )
 
 
-def _planes(at: int, right: int) -> tuple[Run, ...]:
+def _planes(at: int, right: int) -> tuple[BitRun, ...]:
     """One bit of 256 codes: bit j of byte i belongs to code 32 j + i."""
     return tuple((32 * plane, 1, at, 32, right, 1, plane) for plane in range(8))
 
 
-def _six_bits(at: int, own: int) -> tuple[Run, ...]:
+def _six_bits(at: int, own: int) -> tuple[BitRun, ...]:
     """Eight 6-bit numbers in 12 bytes shared by scales (`own` 0) and minima (`own` 1).
 
     Numbers 0-3 are the low 6 bits of bytes 0-3 (scales) or 4-7 (minima); of numbers 4-7 the low
@@ -101,14 +101,14 @@ def _six_bits(at: int, own: int) -> tuple[Run, ...]:
     )
 
 
-_Q3_SCALES: tuple[Run, ...] = (
+_Q3_SCALES: tuple[BitRun, ...] = (
     # 16 numbers of 6 bits in 12 bytes: low 4 bits in bytes 0-7, high 2 bits in bytes 8-11.
     (0, 1, 96, 8, 0, 15, 0),
     (8, 1, 96, 8, 0, 15, 4),
     *((4 * part, 1, 104, 4, 4, 3, 2 * part) for part in range(4)),
 )
 
-_Q6_LOW: tuple[Run, ...] = tuple(
+_Q6_LOW: tuple[BitRun, ...] = tuple(
     # Byte i of 64 holds the low 4 bits of code i below and of code i + 64 above.
     (128 * half + 64 * part, 1, 64 * half, 64, 0, 15, 4 * part)
     for half in range(2)
@@ -198,7 +198,7 @@ def place_run(
     values: Codes,
     count: int,
     shift: tuple[int, int],
-    run: Run,
+    run: BitRun,
     blocks: npt.NDArray[np.uint8],
 ) -> None:
     """Add one run of bits of flat `values`, `count` a block, to `blocks` (blocks, bytes)."""
@@ -236,7 +236,7 @@ def place(
 
 
 @kernel()
-def collect_run(blocks: npt.NDArray[np.uint8], run: Run, count: int, values: Codes) -> None:
+def collect_run(blocks: npt.NDArray[np.uint8], run: BitRun, count: int, values: Codes) -> None:
     """Add one run of bits of `blocks` (blocks, bytes) to flat `values`, `count` a block."""
     first, step, to, length, right, mask, left = run
     if step == 1 and length % 16 == 0:

@@ -133,8 +133,8 @@ class LegacyBlockGrid(_BlockBytes):
 
     def regressors(self, codes: Codes, levels: Levels) -> tuple[Floats, ...]:
         """Codes for `d`, ones for `m`: (rows, 32) each."""
-        found = codes.astype(np.float32)
-        return (found,) if self.search.symmetric else (found, np.ones_like(found))
+        steps = codes.astype(np.float32)
+        return (steps,) if self.search.symmetric else (steps, np.ones_like(steps))
 
     def parameters(self, levels: Levels) -> tuple[Floats, ...]:
         """`d`, and `m` where there is one."""
@@ -184,15 +184,15 @@ class SuperBlockGrid(_BlockBytes):
         symmetric = search.groups.symmetric
         reach = search.subs[1] * search.groups.codes[1] if symmetric else search.most
         check_weights(weights, self.block, F16.largest * reach, self.name)
-        found = search_super_levels(
+        levels = search_super_levels(
             weights, check_importance(importance, weights.shape[1]), search, F16
         )
         stored: dict[str, npt.NDArray[np.generic]] = {
-            "d": cast(found.units, F16),
-            "scales": found.subs,
+            "d": cast(levels.units, F16),
+            "scales": levels.subs,
         }
         if not symmetric:
-            stored |= {"dmin": cast(found.minimum_units, F16), "mins": found.minima}
+            stored |= {"dmin": cast(levels.minimum_units, F16), "mins": levels.minima}
         return _super_levels(stored)
 
     def unpack(self, parts: Parts, columns: int) -> tuple[Codes, Levels]:
@@ -267,7 +267,7 @@ def _both_ends(half: int, more: float, count: int) -> tuple[tuple[float, float],
 
 def _pairs(most: int, more: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
     """Divisors for both units."""
-    return tuple((most + one, most + other) for one in more for other in more)
+    return tuple((most + first, most + second) for first in more for second in more)
 
 
 def _legacy(name: str, top: int) -> LegacyBlockGrid:

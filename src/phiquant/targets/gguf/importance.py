@@ -76,8 +76,8 @@ def _entry(entries: Mapping[str, ImatrixEntry], weight: Weight) -> ImatrixEntry 
     names = [tensor_name(weight)]
     if weight.role is Role.EMBEDDING:
         names.append(WHOLE_MODEL[Role.HEAD])
-    found = [entries[name] for name in names if name in entries and entries[name].count]
-    return found[0] if found else None
+    present = [entries[name] for name in names if name in entries and entries[name].count]
+    return present[0] if present else None
 
 
 def _checked(path: Path, weight: Weight, entry: ImatrixEntry) -> Inputs:
@@ -87,17 +87,17 @@ def _checked(path: Path, weight: Weight, entry: ImatrixEntry) -> Inputs:
             f"{path} was made for another model: expected {columns} columns for {name}, found "
             f"{entry.sums.size}"
         )
-    found = entry.inputs
-    squares = np.ascontiguousarray(found.squares, np.float32)
+    inputs = entry.inputs
+    squares = np.ascontiguousarray(inputs.squares, np.float32)
     if not np.isfinite(squares).all() or squares.min() < 0:
         wrong = squares[~np.isfinite(squares) | (squares < 0)][0]
         raise InputError(
             f"expected finite squares of at least 0 for {name} in {path}, found {wrong}; the "
             "text it was made over made the model overflow, or the file is damaged"
         )
-    if found.means is None:
+    if inputs.means is None:
         return Inputs(squares)
-    means = np.ascontiguousarray(found.means, np.float32)
+    means = np.ascontiguousarray(inputs.means, np.float32)
     if not (np.square(means) <= squares * np.float32(1 + SLACK)).all():  # also false for a NaN
         raise InputError(
             f"expected means of inputs that go with their mean squares for {name} in {path}, found "

@@ -15,7 +15,7 @@ from phiquant.planning.precision import Precision
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TensorPlace:
     """Where in the network a tensor stands, as far as the rules ask."""
 
     role: Role
@@ -32,7 +32,7 @@ class Choice:
     reason: str
 
 
-Rule = Callable[[Place], Choice | None]
+Rule = Callable[[TensorPlace], Choice | None]
 """What a role gets at a place; None means the base type."""
 
 
@@ -54,7 +54,7 @@ def _always(type: str) -> Rule:
 
 
 def _first(count: int, type: str, then: Rule | None = None) -> Rule:
-    def rule(place: Place) -> Choice | None:
+    def rule(place: TensorPlace) -> Choice | None:
         if place.layer < count:
             return Choice(type, f"among the first {count} layers, which get more bits")
         return then(place) if then else None
@@ -63,7 +63,7 @@ def _first(count: int, type: str, then: Rule | None = None) -> Rule:
 
 
 def _first_share(share: int, type: str, then: Rule | None = None) -> Rule:
-    def rule(place: Place) -> Choice | None:
+    def rule(place: TensorPlace) -> Choice | None:
         if place.layer < place.layers // share:
             return Choice(type, f"in the first 1/{share} of the layers, which get more bits")
         return then(place) if then else None
@@ -74,7 +74,7 @@ def _first_share(share: int, type: str, then: Rule | None = None) -> Rule:
 def _more_bits(type: str) -> Rule:
     """More bits in the first and the last eighth of the layers and in every third between."""
 
-    def rule(place: Place) -> Choice | None:
+    def rule(place: TensorPlace) -> Choice | None:
         eighth = place.layers // 8
         outer = place.layer < eighth or place.layer >= 7 * place.layers // 8
         if outer or (place.layer - eighth) % 3 == 2:
@@ -87,7 +87,7 @@ def _more_bits(type: str) -> Rule:
 def _by_sharing(shared: str, else_: str) -> Rule:
     """The value projections are smaller, and matter more, where four query heads share one."""
 
-    def rule(place: Place) -> Choice:
+    def rule(place: TensorPlace) -> Choice:
         if place.queries_per_kv_head >= 4:
             return Choice(shared, "four or more query heads share a value head: more bits")
         return Choice(else_, f"this mixture's type for {_plural(place.role)}")
@@ -183,7 +183,7 @@ FALLBACK = {"Q2_K": "Q4_0", "Q3_K": "Q4_0", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_
 """What a row that is no multiple of 256 gets instead."""
 
 
-def choose(mixture: Mixture, place: Place, *, is_head: bool, columns: int) -> Choice:
+def choose(mixture: Mixture, place: TensorPlace, *, is_head: bool, columns: int) -> Choice:
     """The type of a matrix with rows of `columns` weights.
 
     `is_head` says that the matrix gives the logits: the head, or the embedding of a tied model.

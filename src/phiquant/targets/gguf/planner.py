@@ -7,7 +7,7 @@ from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.grid import stored_bytes
 from phiquant.targets.gguf.form import GgufForm
 from phiquant.targets.gguf.grids import GRIDS
-from phiquant.targets.gguf.mixtures import MIXTURES, Choice, Mixture, Place, choose
+from phiquant.targets.gguf.mixtures import MIXTURES, Choice, Mixture, TensorPlace, choose
 from phiquant.targets.gguf.tensors import LONG_FACTORS, SHORT_FACTORS, tensor_name
 
 
@@ -73,7 +73,7 @@ def _row(weight: Weight, architecture: Architecture, survey: Survey, mixture: Mi
 def _choice(weight: Weight, architecture: Architecture, mixture: Mixture) -> Choice:
     if weight.role.is_norm:
         return Choice("F32", "norm gains: always F32")
-    place = Place(
+    place = TensorPlace(
         weight.role,
         weight.layer or 0,
         architecture.layers,

@@ -119,8 +119,8 @@ class GgufRunner:
     @property
     def chat_template(self) -> str | None:
         """The template in the file's metadata."""
-        found = read_gguf(self._file).fields.get("tokenizer.chat_template")
-        return found if isinstance(found, str) else None
+        template = read_gguf(self._file).fields.get("tokenizer.chat_template")
+        return template if isinstance(template, str) else None
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str | None:
         """The prompt for `messages` by llama.cpp's own template engine; see `template_engine`."""

@@ -45,5 +45,5 @@ def render(file: Path, messages: Sequence[Mapping[str, str]]) -> str | None:
 
 
 def _cause(answer: Answer) -> str:
-    words = [found["words"].strip() for found in CAUSE.finditer(answer.messages)]
+    words = [match["words"].strip() for match in CAUSE.finditer(answer.messages)]
     return words[0] if words else answer.messages[-200:]

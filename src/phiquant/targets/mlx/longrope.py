@@ -19,7 +19,7 @@ from phiquant.errors import ConfigError
 from phiquant.phi.architecture import Architecture, LongRope
 from phiquant.targets.form import check_context
 
-Side = Literal["short", "long"]
+FactorList = Literal["short", "long"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class ServedLengths:
 
     first: int
     last: int
-    side: Side | None
+    side: FactorList | None
     """Which factors the runtime uses; None for a model without LongRoPE."""
 
     @property

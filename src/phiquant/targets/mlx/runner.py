@@ -97,8 +97,8 @@ class MlxRunner:
     @property
     def chat_template(self) -> str | None:
         """The template that transformers found in the artifact's files."""
-        found = self._tokenizer.chat_template
-        return found.get("default") if isinstance(found, dict) else found
+        template = self._tokenizer.chat_template
+        return template.get("default") if isinstance(template, dict) else template
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str | None:
         """The prompt for `messages` by transformers' engine, which mlx_lm uses.

@@ -216,8 +216,8 @@ def _graphs(graph: Any) -> Iterator[Any]:  # noqa: ANN401 (protobuf is untyped)
     for node in graph.node:
         for attribute in node.attribute:
             for inner in ((attribute.g,) if attribute.HasField("g") else (), attribute.graphs):
-                for one in inner:
-                    yield from _graphs(one)
+                for graph_within in inner:
+                    yield from _graphs(graph_within)
 
 
 def _nodes(graphs: Iterable[Any]) -> Iterator[Any]:

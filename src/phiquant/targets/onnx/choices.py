@@ -18,7 +18,7 @@ from phiquant.phi.architecture import Role
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import PlanRow
 from phiquant.quantization.grid import stored_bytes
-from phiquant.targets.onnx.formats import GRIDS, ON_CPU, Blocks, OnnxForm
+from phiquant.targets.onnx.formats import GRIDS, ON_CPU, BlockFormat, OnnxForm
 from phiquant.targets.onnx.grids import BITS, BLOCKS, BlockwiseGrid
 
 
@@ -27,7 +27,7 @@ def choices(row: PlanRow, form: OnnxForm, survey: Survey) -> tuple[PlanRow, ...]
     if row.role is None or row.role.is_norm:
         return ()
     names = [
-        Blocks(bits, block, symmetric).grid_name(form.activations)
+        BlockFormat(bits, block, symmetric).grid_name(form.activations)
         for bits in _bits(row, form)
         for block in BLOCKS
         if row.shape[1] % block == 0

@@ -20,15 +20,13 @@ from phiquant.phi.architecture import Architecture
 from phiquant.planning.plan import Plan
 from phiquant.targets.onnx.formats import OnnxForm
 from phiquant.targets.onnx.fused import FusedForm
-from phiquant.targets.onnx.graph import GraphBuilder
+from phiquant.targets.onnx.graph import GraphBuilder, Pair
 from phiquant.targets.onnx.matrices import Matrices
 from phiquant.targets.onnx.rotary import needs_positions
 from phiquant.targets.onnx.standard import StandardForm
 
-Pair = tuple[ir.Value, ir.Value]
 
-
-class Blocks(Protocol):
+class DecoderForm(Protocol):
     """Norms and attention in one form."""
 
     def norm(self, x: ir.Value, gain: ir.Value, name: str) -> ir.Value:
@@ -53,7 +51,7 @@ def build(builder: GraphBuilder, plan: Plan, architecture: Architecture, form: O
     if form.fused and needs_positions(architecture, form.provider):
         positions = builder.input("position_ids", integer, ["batch_size", "sequence_length"])
     pasts = [_past(builder, architecture, layer) for layer in range(architecture.layers)]
-    blocks: Blocks
+    blocks: DecoderForm
     if form.fused:
         blocks = FusedForm(builder, architecture, form, (ids, mask, positions))
     else:
@@ -74,7 +72,7 @@ def build(builder: GraphBuilder, plan: Plan, architecture: Architecture, form: O
 def _layers(
     b: GraphBuilder,
     architecture: Architecture,
-    blocks: Blocks,
+    blocks: DecoderForm,
     matrices: Matrices,
     inputs: tuple[ir.Value, list[Pair]],
 ) -> ir.Value:

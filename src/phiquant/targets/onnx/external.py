@@ -38,7 +38,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class StoredTensor:
     """One tensor that wants a place."""
 
     name: str
@@ -47,15 +47,17 @@ class Wanted:
     transposed: bool = False
 
 
-def arrange(wanted: Sequence[Wanted]) -> tuple[dict[str, Entry], int]:
+def arrange(wanted: Sequence[StoredTensor]) -> tuple[dict[str, Entry], int]:
     """A place for each tensor, and the size of the file."""
     entries = {}
     end = 0
-    for one in wanted:
-        bits = one.dtype.bitwidth
-        nbytes = (int(np.prod(one.shape, dtype=np.int64)) * bits + 7) // 8
+    for tensor in wanted:
+        bits = tensor.dtype.bitwidth
+        nbytes = (int(np.prod(tensor.shape, dtype=np.int64)) * bits + 7) // 8
         alignment = PAGE if nbytes >= LARGE else SMALL_ALIGNMENT
         offset = -(-end // alignment) * alignment
-        entries[one.name] = Entry(one.name, one.dtype, one.shape, offset, nbytes, one.transposed)
+        entries[tensor.name] = Entry(
+            tensor.name, tensor.dtype, tensor.shape, offset, nbytes, tensor.transposed
+        )
         end = offset + nbytes
     return entries, end

@@ -71,7 +71,7 @@ GRIDS: Mapping[str, Grid] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
+class BlockFormat:
     """Bits, block and symmetry of a quantized type."""
 
     bits: int
@@ -116,7 +116,7 @@ class OnnxForm:
         return min(DEFAULT_CONTEXT, longest) if self.context is None else self.context
 
     @property
-    def blocks(self) -> Blocks | None:
+    def blocks(self) -> BlockFormat | None:
         """The blocks of a quantized type, None for a float type."""
         return blocks_of(self.type)
 
@@ -131,10 +131,10 @@ class OnnxForm:
         return not self.qdq
 
 
-def blocks_of(name: str) -> Blocks | None:
+def blocks_of(name: str) -> BlockFormat | None:
     """Bits, block and symmetry of a quantized type's name, None for a float type."""
     match = re.fullmatch(r"int(\d)-b(\d+)(-sym)?", name)
-    return Blocks(int(match[1]), int(match[2]), match[3] is not None) if match else None
+    return BlockFormat(int(match[1]), int(match[2]), match[3] is not None) if match else None
 
 
 def read_form(request: Request) -> OnnxForm:

@@ -14,10 +14,8 @@ import onnx_ir as ir
 
 from phiquant.phi.architecture import Architecture
 from phiquant.targets.onnx.formats import ON_CPU, OnnxForm
-from phiquant.targets.onnx.graph import CONTRIB, GraphBuilder
+from phiquant.targets.onnx.graph import CONTRIB, GraphBuilder, Pair
 from phiquant.targets.onnx.rotary import cache_rows, needs_positions, short_rows
-
-Pair = tuple[ir.Value, ir.Value]
 
 
 class FusedForm:

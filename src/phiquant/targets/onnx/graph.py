@@ -28,6 +28,9 @@ DATA_TYPES: Mapping[str, ir.DataType] = {
     "F16": ir.DataType.FLOAT16,
 }
 
+Pair = tuple[ir.Value, ir.Value]
+"""Keys and values, or two other results of one operator."""
+
 
 class GraphBuilder:
     """Collects the nodes, inputs, outputs and initializers of one graph."""

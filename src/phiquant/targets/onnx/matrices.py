@@ -17,7 +17,7 @@ import onnx_ir as ir
 
 from phiquant.phi.architecture import Architecture, Role
 from phiquant.planning.plan import Plan, PlanRow
-from phiquant.targets.onnx.external import Wanted
+from phiquant.targets.onnx.external import StoredTensor
 from phiquant.targets.onnx.formats import GRIDS, OnnxForm
 from phiquant.targets.onnx.graph import CONTRIB, DATA_TYPES, GraphBuilder
 from phiquant.targets.onnx.grids import BlockwiseGrid
@@ -26,7 +26,7 @@ EMBEDDING = "model.embed_tokens"
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class StoredForms:
     """How the rows of a plan are stored: which form, and which matrices are transposed."""
 
     form: OnnxForm
@@ -44,33 +44,33 @@ class Layout:
         """Whether the tensor is stored as MatMulNBits takes it."""
         return self.form.fused and isinstance(GRIDS[row.grid], BlockwiseGrid)
 
-    def wanted(self, row: PlanRow) -> list[Wanted]:
+    def wanted(self, row: PlanRow) -> list[StoredTensor]:
         """The stored tensors of a row."""
         grid = GRIDS[row.grid]
         if not isinstance(grid, BlockwiseGrid):
             transposed = self.transposed(row)
             shape = row.shape[::-1] if transposed else row.shape
-            return [Wanted(f"{row.output}.weight", DATA_TYPES[row.grid], shape, transposed)]
+            return [StoredTensor(f"{row.output}.weight", DATA_TYPES[row.grid], shape, transposed)]
         if not self.as_nbits(row):
             return self._standard(row, grid)
         parts = grid.layout(row.shape)
         return [
-            Wanted(f"{row.output}.{part}", ir.DataType.from_numpy(layout.dtype), layout.shape)
+            StoredTensor(f"{row.output}.{part}", ir.DataType.from_numpy(layout.dtype), layout.shape)
             for part, layout in parts.items()
         ]
 
-    def _standard(self, row: PlanRow, grid: BlockwiseGrid) -> list[Wanted]:
+    def _standard(self, row: PlanRow, grid: BlockwiseGrid) -> list[StoredTensor]:
         codes = _code_type(grid)
         scales = DATA_TYPES[grid.kind.name]
         types = {"weight": codes, "scales": scales, "zero_points": codes}
         rows, columns = row.shape
         transposed = self.transposed(row)
-        found = []
+        tensors = []
         for part in grid.layout(row.shape):
             width = columns if part == "weight" else columns // grid.block
             shape = (width, rows) if transposed else (rows, width)
-            found.append(Wanted(f"{row.output}.{part}", types[part], shape, transposed))
-        return found
+            tensors.append(StoredTensor(f"{row.output}.{part}", types[part], shape, transposed))
+        return tensors
 
 
 def _code_type(grid: BlockwiseGrid) -> ir.DataType:
@@ -91,7 +91,7 @@ class Matrices:
         self._held = plan.by_source
         self._architecture = architecture
         self._form = form
-        self._layout = Layout(form, architecture.tied_head)
+        self._layout = StoredForms(form, architecture.tied_head)
 
     def linear(self, x: ir.Value, output: str, name: str) -> ir.Value:
         """Multiply `x` by the transpose of the matrix planned as `output`; `name` is the node's.

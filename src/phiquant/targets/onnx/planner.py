@@ -17,7 +17,7 @@ from phiquant.targets.form import check_context
 from phiquant.targets.onnx.formats import (
     FLOATS,
     GRIDS,
-    Blocks,
+    BlockFormat,
     OnnxForm,
 )
 from phiquant.targets.onnx.grids import BLOCKS
@@ -89,11 +89,11 @@ def _choose(weight: Weight, form: OnnxForm, architecture: Architecture) -> tuple
     bits, why = _bits(weight, form, blocks, architecture)
     if block != blocks.block:
         why = f"rows of {columns} weights do not divide into blocks of {blocks.block}; {why}"
-    return Blocks(bits, block, blocks.symmetric).grid_name(form.activations), why
+    return BlockFormat(bits, block, blocks.symmetric).grid_name(form.activations), why
 
 
 def _bits(
-    weight: Weight, form: OnnxForm, blocks: Blocks, architecture: Architecture
+    weight: Weight, form: OnnxForm, blocks: BlockFormat, architecture: Architecture
 ) -> tuple[int, str]:
     """Bits of one matrix and the reason for them."""
     everything = f"{form.type}: embedding, linear layers and head are quantized"

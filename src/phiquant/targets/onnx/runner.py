@@ -120,13 +120,13 @@ class OnnxRunner:
             elif given.name.startswith("past_key_values."):
                 shape = (1, given.shape[1], 0, self._head_size(given))
                 feeds[given.name] = np.zeros(shape, NUMPY_TYPES[given.type])
-        (found,) = self._session.run(["logits"], feeds)
-        if found.shape[1] != ids.shape[1]:
+        (output,) = self._session.run(["logits"], feeds)
+        if output.shape[1] != ids.shape[1]:
             raise ArtifactError(
-                f"{self._path} gives the logits of {found.shape[1]} position, not of all; make it "
+                f"{self._path} gives the logits of {output.shape[1]} position, not of all; make it "
                 "without last_logits to measure it"
             )
-        logits: Floats = found[0, -(last or len(tokens)) :].astype(np.float32)
+        logits: Floats = output[0, -(last or len(tokens)) :].astype(np.float32)
         return logits
 
     def generate(self, prompt: npt.NDArray[np.int32], limit: int) -> Generation:

@@ -17,10 +17,8 @@ import numpy as np
 import onnx_ir as ir
 
 from phiquant.phi.architecture import Architecture
-from phiquant.targets.onnx.graph import GraphBuilder
+from phiquant.targets.onnx.graph import GraphBuilder, Pair
 from phiquant.targets.onnx.rotary import short_rows
-
-Pair = tuple[ir.Value, ir.Value]
 
 
 class StandardForm:

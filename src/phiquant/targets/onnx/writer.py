@@ -28,7 +28,7 @@ from phiquant.targets.onnx.formats import GRIDS, OnnxForm
 from phiquant.targets.onnx.genai_config import genai_config
 from phiquant.targets.onnx.graph import DATA_TYPES, GraphBuilder, typed
 from phiquant.targets.onnx.grids import BlockwiseGrid, unpack_codes
-from phiquant.targets.onnx.matrices import Layout
+from phiquant.targets.onnx.matrices import StoredForms
 from phiquant.targets.onnx.rotary import cache_bands
 from phiquant.targets.onnx.tokenizer_text import onnx_tokenizer_files
 from phiquant.targets.onnx.transposed import MappedFile
@@ -49,8 +49,8 @@ class OnnxWriter:
         self._directory = directory
         self._activations = form.activations
         tokenizer = onnx_tokenizer_files(checkpoint)
-        self._layout = Layout(form, self._architecture.tied_head)
-        wanted = [one for row in plan.rows for one in self._layout.wanted(row)]
+        self._layout = StoredForms(form, self._architecture.tied_head)
+        wanted = [tensor for row in plan.rows for tensor in self._layout.wanted(row)]
         self._entries, self._size = arrange(wanted)
         builder = GraphBuilder(self._entries, DATA_TYPES[form.activations])
         build(builder, plan, self._architecture, form)

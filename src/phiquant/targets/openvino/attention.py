@@ -18,7 +18,7 @@ MASKED = float(np.finfo(np.float32).min)
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class GraphInputs:
     """The model's inputs: (batch, tokens), (batch, past + tokens), (batch, tokens), (batch,)."""
 
     input_ids: Node
@@ -37,7 +37,7 @@ class Shared:
     batch: Node
 
 
-def shared(build: Operators, inputs: Inputs, architecture: Architecture) -> Shared:
+def shared(build: Operators, inputs: GraphInputs, architecture: Architecture) -> Shared:
     """The subgraphs that the layers have in common."""
     cos, sin = _rotation(build, inputs, architecture)
     ids = build.shape_of(inputs.input_ids)
@@ -45,7 +45,9 @@ def shared(build: Operators, inputs: Inputs, architecture: Architecture) -> Shar
     return Shared(cos, sin, _mask(build, inputs, architecture), batch)
 
 
-def _rotation(build: Operators, inputs: Inputs, architecture: Architecture) -> tuple[Node, Node]:
+def _rotation(
+    build: Operators, inputs: GraphInputs, architecture: Architecture
+) -> tuple[Node, Node]:
     """Cos and sin of every position's angles, each list of frequencies twice (NeoX halves)."""
     rope, ops = architecture.rope, build.ops
     short = frequencies(rope, 1)
@@ -89,7 +91,7 @@ def _turn(build: Operators, heads: Node, by: Shared, dimensions: int) -> Node:
     return ops.add(ops.multiply(heads, by.cos), ops.multiply(crossed, by.sin))
 
 
-def remember(build: Operators, new: Node, name: str, by: Shared, inputs: Inputs) -> Node:
+def remember(build: Operators, new: Node, name: str, by: Shared, inputs: GraphInputs) -> Node:
     """A layer's cached keys or values with `new` (batch, kv_heads, tokens, head_size) appended.
 
     The cache is a state of the model whose batch `beam_idx` reorders before each step.
@@ -128,7 +130,7 @@ def widen_heads(build: Operators, cached: Node, architecture: Architecture) -> N
     return ops.reshape(spread, build.integers(shape), special_zero=True)
 
 
-def _mask(build: Operators, inputs: Inputs, architecture: Architecture) -> Node:
+def _mask(build: Operators, inputs: GraphInputs, architecture: Architecture) -> Node:
     """What is added to the scores (batch, 1, tokens, past + tokens): 0 where a query sees a key.
 
     A query at place i of the whole sequence sees the keys at j <= i that `attention_mask` does
@@ -139,9 +141,9 @@ def _mask(build: Operators, inputs: Inputs, architecture: Architecture) -> Node:
     count, length = (
         build.gather(shape, build.integer(1), build.integer(0)) for shape in (ids, whole)
     )
-    zero, one = build.integer(0), build.integer(1)
-    keys = ops.range(zero, length, one, "i64")
-    queries = ops.range(ops.subtract(length, count), length, one, "i64")
+    zero, step = build.integer(0), build.integer(1)
+    keys = ops.range(zero, length, step, "i64")
+    queries = ops.range(ops.subtract(length, count), length, step, "i64")
     rows = ops.unsqueeze(queries, build.integer(1))
     columns = ops.unsqueeze(keys, build.integer(0))
     seen: Any = ops.less_equal(columns, rows)

@@ -13,7 +13,7 @@ import numpy as np
 from phiquant.phi.architecture import Architecture
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.targets.openvino.attention import (
-    Inputs,
+    GraphInputs,
     Shared,
     remember,
     rotate,
@@ -66,7 +66,7 @@ class _Decoder:
         )
         return Graph(model, tuple(self._parts))
 
-    def _inputs(self) -> Inputs:
+    def _inputs(self) -> GraphInputs:
         made = {}
         for name, shape, kind in (
             ("input_ids", [-1, -1], "i64"),
@@ -76,14 +76,14 @@ class _Decoder:
         ):
             made[name] = self._build.parameter(shape, kind, name)
             made[name].output(0).tensor.set_names({name})
-        return Inputs(**made)
+        return GraphInputs(**made)
 
-    def _embed(self, inputs: Inputs) -> Node:
+    def _embed(self, inputs: GraphInputs) -> Node:
         build, table = self._build, self._weight("model.embed_tokens")
         ids = build.ops.convert(inputs.input_ids, "i32")
         return build.gather(table, ids, build.integer(0))
 
-    def _layer(self, hidden: Node, layer: int, inputs: Inputs, by: Shared) -> Node:
+    def _layer(self, hidden: Node, layer: int, inputs: GraphInputs, by: Shared) -> Node:
         ops, at = self._build.ops, f"model.layers.{layer}"
         mixed = self._attention(self._normed(hidden, f"{at}.input_layernorm"), layer, inputs, by)
         hidden = ops.add(hidden, mixed)
@@ -94,7 +94,7 @@ class _Decoder:
         gated = ops.multiply(up, ops.swish(gate))
         return ops.add(hidden, self._project(gated, f"{at}.mlp.down_proj"))
 
-    def _attention(self, normed: Node, layer: int, inputs: Inputs, by: Shared) -> Node:
+    def _attention(self, normed: Node, layer: int, inputs: GraphInputs, by: Shared) -> Node:
         build, model = self._build, self._architecture
         ops, at = build.ops, f"model.layers.{layer}.self_attn"
         fused = self._project(normed, f"{at}.qkv_proj")

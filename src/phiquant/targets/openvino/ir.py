@@ -32,7 +32,7 @@ ALIGNMENT = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class IrLayout:
     """The model's text, the start of its .bin, and where each stored array goes."""
 
     xml: bytes
@@ -42,7 +42,7 @@ class Layout:
     nbytes: int
 
 
-def arrange(graph: Graph, directory: Path) -> Layout:
+def arrange(graph: Graph, directory: Path) -> IrLayout:
     """Serialize `graph` and place its weights; files in `directory` are made and removed."""
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         xml, binary = Path(scratch, "model.xml"), Path(scratch, "model.bin")
@@ -56,7 +56,7 @@ def arrange(graph: Graph, directory: Path) -> Layout:
         places[part.name] = (part, end)
         end += part.nbytes
     text = _with_constants(_with_numbered_names(text), places)
-    return Layout(text.encode(), head, places, end)
+    return IrLayout(text.encode(), head, places, end)
 
 
 def serialize(model: Node, path: Path) -> None:

@@ -125,8 +125,8 @@ class OpenVinoRunner:
             self.step(tokens[None, first : first + PIECE], first)[0]
             for first in range(0, len(tokens), PIECE)
         ]
-        found: Floats = np.concatenate(pieces)[-(last or len(tokens)) :]
-        return found
+        logits: Floats = np.concatenate(pieces)[-(last or len(tokens)) :]
+        return logits
 
     def _is_long(self, length: int) -> bool:
         long = read_architecture(read_config(self._path)).rope.long
@@ -139,8 +139,8 @@ class OpenVinoRunner:
             return whole
         with kept_signal_stack():
             request = self._compile(last).create_infer_request()
-        found: Floats = np.array(request.infer(_inputs(tokens[None], 0))["logits"][0], np.float32)
-        return found
+        logits: Floats = np.array(request.infer(_inputs(tokens[None], 0))["logits"][0], np.float32)
+        return logits
 
     def _compile(self, last: int | None = None) -> Any:  # noqa: ANN401 (an openvino.CompiledModel)
         """The model; with `last`, its head gets the last tokens only, as in openvino_genai."""
@@ -171,8 +171,8 @@ class OpenVinoRunner:
         given = _inputs(tokens, past)
         if beams is not None:
             given["beam_idx"] = beams
-        found: Floats = np.array(self._request.infer(given)["logits"], np.float32)
-        return found
+        logits: Floats = np.array(self._request.infer(given)["logits"], np.float32)
+        return logits
 
     def generate(self, prompt: npt.NDArray[np.int32], limit: int) -> Generation:
         """Continue `prompt` greedily by openvino_genai's pipeline, up to its stop or `limit`."""

@@ -22,9 +22,9 @@ class SignalStack(ctypes.Structure):
     @classmethod
     def of_this_thread(cls) -> "SignalStack":
         """The stack for signals that this thread has now, or the flag that it has none."""
-        found = cls()
-        ctypes.CDLL(None).sigaltstack(None, ctypes.byref(found))
-        return found
+        stack = cls()
+        ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
+        return stack
 
 
 @contextmanager

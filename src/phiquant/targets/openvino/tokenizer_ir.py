@@ -99,9 +99,9 @@ def _encoding_steps(blocks: Any, tokenizer: Tokenizer) -> Iterator[Any]:  # noqa
     definition = tokenizer.definition
     unknown = [name for name in definition.normalizer if name not in ("NFC", "NFKC", "NFD", "NFKD")]
     if unknown or any(rule.startswith("<") for rule in definition.splitting):
-        found = ", ".join([*unknown, *(r for r in definition.splitting if r.startswith("<"))])
+        missing = ", ".join([*unknown, *(r for r in definition.splitting if r.startswith("<"))])
         raise TokenizerError(
-            f"openvino_tokenizers is given no step for {found}; choose another target"
+            f"openvino_tokenizers is given no step for {missing}; choose another target"
         )
     yield blocks.SpecialTokensSplit(
         [blocks.SpecialToken(token.text, token.lstrip, token.rstrip) for token in definition.added]
@@ -259,10 +259,10 @@ def check_parity(
     before, after = _frame(tokenizer)
     for text in (*samples, *framed):
         expected = [*before, *tokenizer.encode(text), *after]
-        found = encode([text])["input_ids"][0].tolist()
-        if found != expected:
+        tokens = encode([text])["input_ids"][0].tolist()
+        if tokens != expected:
             raise TokenizerError(
-                f"openvino_tokenizers makes {found[:12]} of {text[:40]!r}, and the tokenizers "
+                f"openvino_tokenizers makes {tokens[:12]} of {text[:40]!r}, and the tokenizers "
                 f"library {expected[:12]}; this tokenizer cannot be represented, choose another "
                 "target"
             )
