@@ -70,15 +70,15 @@ def weights(change, dtype="F32"):
 
     def write(directory):
         config = json.loads((directory / "config.json").read_text())
-        found = tiny_weights(tiny_config(**config))
-        write_safetensors(directory / WEIGHTS, change(found) or found, dtype)
+        arrays = tiny_weights(tiny_config(**config))
+        write_safetensors(directory / WEIGHTS, change(arrays) or arrays, dtype)
 
     return write
 
 
 def one_value(value, name=DOWN):
-    def change(found):
-        found[name][3, 5] = value
+    def change(arrays):
+        arrays[name][3, 5] = value
 
     return weights(change)
 

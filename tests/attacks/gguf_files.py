@@ -66,8 +66,8 @@ def changed(change):
         data = path.read_bytes()
         reader = gguf.GGUFReader(path)
         fields = {
-            name: b"".join(part.tobytes() for part in one.parts)
-            for name, one in reader.fields.items()
+            name: b"".join(part.tobytes() for part in entry.parts)
+            for name, entry in reader.fields.items()
             if not name.startswith("GGUF.")
         }
         tensors = {
@@ -82,7 +82,7 @@ def changed(change):
 
 def fields(**raw):
     """Other fields; a key is spelled with __ for a dot."""
-    return changed(lambda found, _: found.update({k.replace("__", "."): v for k, v in raw.items()}))
+    return changed(lambda sound, _: sound.update({k.replace("__", "."): v for k, v in raw.items()}))
 
 
 def row(name, damage, *words, command=INSPECT, code=2):
@@ -114,8 +114,8 @@ def factors(count):
         changed(
             lambda _, tensors: tensors.update({FACTORS: info(FACTORS, (count,), offset=1 << 22)})
         )(directory)
-        with (directory / FILE).open("r+b") as found:
-            found.truncate((1 << 23) + 4 * count)
+        with (directory / FILE).open("r+b") as stream:
+            stream.truncate((1 << 23) + 4 * count)
 
     return write
 
@@ -179,8 +179,8 @@ def imatrix(*tensors):
 
 
 def _sparse(place):
-    with place.open("wb") as found:
-        found.truncate(2 << 30)
+    with place.open("wb") as stream:
+        stream.truncate(2 << 30)
 
 
 ONES = [1.0] * 256
@@ -259,7 +259,7 @@ ATTACKS = [
     row(
         "an architecture of 30 million numbers",
         changed(
-            lambda found, _: found.update(
+            lambda sound, _: sound.update(
                 {
                     "general.architecture": array(
                         "general.architecture", U8, 3 * 10**7, bytes(3 * 10**7)

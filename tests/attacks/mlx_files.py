@@ -34,8 +34,8 @@ def header(name, change, *words):
 
     def damage(data):
         (length,) = struct.unpack("<Q", data[:8])
-        found = json.loads(data[8 : 8 + length])
-        return safetensors(change(found) or found, data[8 + length :])
+        head = json.loads(data[8 : 8 + length])
+        return safetensors(change(head) or head, data[8 + length :])
 
     return row(name, bytes_of(WEIGHTS, damage), *words)
 
@@ -57,8 +57,8 @@ def kept(name, *words, **changes):
 
 
 def reshaped(name, shape):
-    def change(found):
-        found[name]["shape"] = shape
+    def change(head):
+        head[name]["shape"] = shape
 
     return change
 

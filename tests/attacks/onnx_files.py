@@ -31,94 +31,94 @@ def model_of(*fields_of_graph):
     return proto(1, 10) + proto(7, b"".join(fields_of_graph))
 
 
-def node_of(found, name):
-    return next(node for node in found.node if node.name == name)
+def node_of(network, name):
+    return next(node for node in network.node if node.name == name)
 
 
-def product(found):
-    return next(node for node in found.node if node.op_type == "MatMulNBits")
+def product(network):
+    return next(node for node in network.node if node.op_type == "MatMulNBits")
 
 
-def attribute(found, name):
-    return next(one for one in product(found).attribute if one.name == name)
+def attribute(network, name):
+    return next(item for item in product(network).attribute if item.name == name)
 
 
-def tensor(found, ending):
-    return next(one for one in found.initializer if one.name.endswith(ending))
+def tensor(network, ending):
+    return next(item for item in network.initializer if item.name.endswith(ending))
 
 
-def external(found, key, value):
-    one = tensor(found, "norm.weight")
-    for entry in one.external_data:
+def external(network, key, value):
+    stored = tensor(network, "norm.weight")
+    for entry in stored.external_data:
         if entry.key == key:
             entry.value = value
 
 
-def cycle(found):
+def cycle(network):
     """Casts in front of a product that feed one another."""
-    node = next(one for one in found.node if one.name.startswith("/model/embed_tokens/"))
+    node = next(item for item in network.node if item.name.startswith("/model/embed_tokens/"))
     del node.attribute[:]
     node.op_type, node.domain = "Gather", ""
     first = helper.make_node("Cast", ["b"], ["a"], to=1)
     second = helper.make_node("Cast", ["a"], ["b"], to=1)
     node.input[0] = "a"
-    found.node.insert(0, first)
-    found.node.insert(0, second)
+    network.node.insert(0, first)
+    network.node.insert(0, second)
 
 
-def chain(found):
-    node = next(one for one in found.node if one.name.startswith("/model/embed_tokens/"))
+def chain(network):
+    node = next(item for item in network.node if item.name.startswith("/model/embed_tokens/"))
     node.op_type, node.domain = "Gather", ""
     names = [node.input[0], *(f"c{number}" for number in range(1, 2001))]
     node.input[0] = names[-1]
     for given, made in reversed(list(pairwise(names))):
-        found.node.insert(0, helper.make_node("Cast", [given], [made], to=1))
+        network.node.insert(0, helper.make_node("Cast", [given], [made], to=1))
 
 
 def retyped(kind):
-    def change(found):
-        tensor(found, "norm.weight").data_type = kind
+    def change(network):
+        tensor(network, "norm.weight").data_type = kind
 
     return change
 
 
-def without_inputs(found):
-    del product(found).input[1:]
+def without_inputs(network):
+    del product(network).input[1:]
 
 
-def one_input(found):
-    del product(found).input[2:]
+def one_input(network):
+    del product(network).input[2:]
 
 
-def constant_without_value(found):
-    product(found).input[1] = "nothing"
-    found.node.insert(0, helper.make_node("Constant", [], ["nothing"], value_float=1.0))
+def constant_without_value(network):
+    product(network).input[1] = "nothing"
+    network.node.insert(0, helper.make_node("Constant", [], ["nothing"], value_float=1.0))
 
 
-def text_attribute(found):
-    one = attribute(found, "block_size")
-    one.type, one.s = AttributeProto.STRING, b"32"
-    one.ClearField("i")
+def text_attribute(network):
+    setting = attribute(network, "block_size")
+    setting.type, setting.s = AttributeProto.STRING, b"32"
+    setting.ClearField("i")
 
 
-def tensor_attribute(found):
-    one = attribute(found, "bits")
-    one.type = AttributeProto.TENSOR
-    one.t.CopyFrom(helper.make_tensor("x", TensorProto.FLOAT, [1], [1.0]))
+def tensor_attribute(network):
+    setting = attribute(network, "bits")
+    setting.type = AttributeProto.TENSOR
+    setting.t.CopyFrom(helper.make_tensor("x", TensorProto.FLOAT, [1], [1.0]))
 
 
 def set_attribute(name, value):
-    def change(found):
-        attribute(found, name).i = value
+    def change(network):
+        attribute(network, name).i = value
 
     return change
 
 
 def shape_of(ending, *dims):
-    def change(found):
-        one = tensor(found, ending)
-        del one.dims[:]
-        one.dims.extend(dims)
+    def change(network):
+        stored = tensor(network, ending)
+        del stored.dims[:]
+        stored.dims.extend(dims)
 
     return change
 
@@ -126,11 +126,11 @@ def shape_of(ending, *dims):
 def inline(ending, data):
     """A tensor whose bytes are in the graph, and too few."""
 
-    def change(found):
-        one = tensor(found, ending)
-        one.ClearField("external_data")
-        one.data_location = TensorProto.DEFAULT
-        one.raw_data = data
+    def change(network):
+        stored = tensor(network, ending)
+        stored.ClearField("external_data")
+        stored.data_location = TensorProto.DEFAULT
+        stored.raw_data = data
 
     return change
 

@@ -36,7 +36,7 @@ def text(name, change, *words):
 def data_of(constant, **changes):
     """Other attributes for the place of a constant."""
 
-    def change(found):
+    def change(whole):
         def other(match):
             line = match[0]
             for key, value in changes.items():
@@ -44,7 +44,7 @@ def data_of(constant, **changes):
             return line
 
         place = rf'name="{re.escape(constant)}" type="Const"[^>]*>\s*<data [^>]*/>'
-        return re.sub(place, other, found, count=1)
+        return re.sub(place, other, whole, count=1)
 
     return change
 

@@ -80,9 +80,9 @@ BPE = proto(3, 2)
 AS_IT_IS = proto(3, 1) + proto(4, 0)
 
 
-def pieces(*found, trainer=BPE, normalizer=AS_IT_IS):
+def pieces(*entries, trainer=BPE, normalizer=AS_IT_IS):
     """A model of BPE with `found`, each the bytes of a piece."""
-    return b"".join(proto(1, one) for one in found) + proto(2, trainer) + proto(3, normalizer)
+    return b"".join(proto(1, entry) for entry in entries) + proto(2, trainer) + proto(3, normalizer)
 
 
 def sentencepiece(name, data, *words):

@@ -15,8 +15,8 @@ def huge(target, quality, precision, name):
     command = (*PLAN, "--to", target, "--quality", quality, "--precision", precision)
     words = (name, "3e+38")
 
-    def change(found):
-        found[name].flat[7] = 3e38
+    def change(arrays):
+        arrays[name].flat[7] = 3e38
 
     row = f"a weight of 3e38 in {name} for {target}, {quality}, {precision}"
     return Attack(row, "checkpoint", weights(change), words, command)

@@ -6,6 +6,7 @@ A mutation takes a `random.Random` and bytes, and returns bytes. The same seed g
 import json
 import re
 import struct
+from copy import deepcopy
 from random import Random
 
 LONGEST = 1 << 20
@@ -58,22 +59,22 @@ def of_text(random: Random, data: bytes) -> bytes:
     match random.randrange(4):
         case 0:
             lines = data.split(b"\n")
-            one, other = random.randrange(len(lines)), random.randrange(len(lines))
+            first, other = random.randrange(len(lines)), random.randrange(len(lines))
             match random.randrange(3):
                 case 0:
-                    del lines[one]
+                    del lines[first]
                 case 1:
-                    lines.insert(one, lines[other])
+                    lines.insert(first, lines[other])
                 case _:
-                    lines[one], lines[other] = lines[other], lines[one]
+                    lines[first], lines[other] = lines[other], lines[first]
             return b"\n".join(lines)[:LONGEST]
         case 1:
             word = str(random.choice((*INTERESTING, -1, 1.5, "9" * 30, "1e999", "nan"))).encode()
             return _replaced(random, NUMBER, data, word)
         case 2:
             word = random.choice((b'""', b'"a"', b'"\xff"', b"7", b"[]", b'"' + b"a" * 300 + b'"'))
-            found = QUOTED.findall(data)
-            return _replaced(random, QUOTED, data, random.choice((word, *found[:50])))
+            words = QUOTED.findall(data)
+            return _replaced(random, QUOTED, data, random.choice((word, *words[:50])))
         case _:
             return of_bytes(random, data)
 
@@ -155,15 +156,15 @@ GGUF_TEXT, GGUF_ARRAY = 8, 9
 def _gguf_parts(data: bytes) -> tuple[list[bytes], list[bytes], bytes]:
     """The bytes of each field and of each tensor's info, and those of the tensors."""
     tensors, fields = struct.unpack_from("<QQ", data, 8)
-    at, found = 24, []
+    at, parts = 24, []
     for number in range(min(fields + tensors, 1000)):
         start = at
         at = _text_end(data, at)
         (word,) = struct.unpack_from("<I", data, at)
         at += 4
         at = _value_end(data, at, word) if number < fields else at + 8 * word + 12
-        found.append(data[start:at])
-    return found[:fields], found[fields:], data[at + -at % 32 :]
+        parts.append(data[start:at])
+    return parts[:fields], parts[fields:], data[at + -at % 32 :]
 
 
 def _text_end(data: bytes, at: int) -> int:
@@ -188,7 +189,7 @@ def _changed(random: Random, value):
     """The value with one change somewhere in it."""
     inside = isinstance(value, dict | list) and value and random.randrange(8)
     if not inside:
-        return random.choice(VALUES)
+        return deepcopy(random.choice(VALUES))
     keys = list(value) if isinstance(value, dict) else range(len(value))
     key = random.choice(keys)
     match random.randrange(6):
@@ -208,10 +209,10 @@ def _changed(random: Random, value):
 
 
 def _replaced(random: Random, pattern, data: bytes, word: bytes) -> bytes:
-    found = list(pattern.finditer(data))
-    if not found:
+    matches = list(pattern.finditer(data))
+    if not matches:
         return of_bytes(random, data)
-    match = random.choice(found)
+    match = random.choice(matches)
     return data[: match.start()] + word + data[match.end() :]
 
 

@@ -28,6 +28,9 @@ from phiquant.reporting.card import card
 from phiquant.targets.gguf.authorship import general_fields
 from phiquant.targets.gguf.importance import read_importance
 from phiquant.targets.gguf.vocabulary import vocabulary
+from phiquant.targets.mlx import admission as mlx_admission
+from phiquant.targets.onnx import admission as onnx_admission
+from phiquant.targets.openvino import admission as openvino_admission
 from phiquant.targets.table import target
 from phiquant.targets.tokenizer_files import read_tokenizer_files
 from tiny_models import longrope, write_tiny_checkpoint
@@ -172,6 +175,10 @@ def _tokenizer(directory: Path) -> None:
     vocabulary(tokenizer, SIZE)
 
 
+def _tokenizer_graph(directory: Path) -> None:
+    openvino_admission.check_graph(directory / "openvino_tokenizer.xml", extensions=True)
+
+
 def _companions(directory: Path) -> None:
     _tokenizer(directory)
     read_tokenizer_files(Checkpoint.open(directory))
@@ -254,6 +261,29 @@ PARSERS = {
             _artifact("openvino"),
         ),
         Parser("openvino config", "openvino", "config.json", JSON, _artifact("openvino")),
+        Parser("mlx admission", "mlx", "config.json", JSON, mlx_admission.check_artifact),
+        Parser(
+            "tokenizer admission",
+            "mlx",
+            "tokenizer_config.json",
+            JSON,
+            mlx_admission.check_artifact,
+        ),
+        Parser("onnx admission", "onnx", "genai_config.json", JSON, onnx_admission.check_artifact),
+        Parser(
+            "onnx graph admission",
+            "onnx",
+            "model.onnx",
+            (of_proto, of_proto, of_bytes),
+            onnx_admission.check_artifact,
+        ),
+        Parser(
+            "openvino admission",
+            "openvino",
+            "openvino_tokenizer.xml",
+            (of_text, of_bytes),
+            _tokenizer_graph,
+        ),
         Parser("imatrix gguf", "imatrix", "matrix.gguf", GGUF, _matrix("matrix.gguf")),
         Parser("imatrix dat", "imatrix", "matrix.dat", (of_bytes,), _matrix("matrix.dat")),
         Parser("record", "gguf", "phiquant.json", JSON, _record),

@@ -46,4 +46,4 @@ def test_the_same_seed_gives_the_same_files(name, sound):
 
     first = changed()
     assert first == changed()
-    assert sum(one != data for one in first) >= 15
+    assert sum(variant != data for variant in first) >= 15

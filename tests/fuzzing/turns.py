@@ -28,8 +28,8 @@ MEMORY = 300 << 20
 STATUS = Path("/proc/self/status")
 LOOKS = 200
 """Readings between two looks at the memory."""
-CHAIN = 8
-"""Changes that go one upon another before the sound file is taken anew."""
+CHAIN = 3
+"""Changes, on average, that go one upon another before the sound file is taken anew."""
 
 
 class TooSlow(BaseException):
@@ -57,7 +57,7 @@ class Outcome:
 
 def fuzz(parser: Parser, sound: Path, seed: object, executions: int, seconds: float) -> Outcome:
     """Read at most so many changed files, at most so long."""
-    random, found = Random(f"{seed} {parser.name}"), Outcome(parser.name)
+    random, outcome = Random(f"{seed} {parser.name}"), Outcome(parser.name)
     said = _Said()
     with said, warnings.catch_warnings(), tempfile.TemporaryDirectory(dir=in_memory()) as scratch:
         warnings.simplefilter("error")
@@ -65,20 +65,20 @@ def fuzz(parser: Parser, sound: Path, seed: object, executions: int, seconds: fl
         first = path.read_bytes()
         data, base = first, memory()
         began = time.monotonic()
-        while found.executions < executions and time.monotonic() - began < seconds:
+        while outcome.executions < executions and time.monotonic() - began < seconds:
             data = random.choice(parser.mutations)(random, data)
             path.write_bytes(data)
-            _read(parser, path.parent, data, found)
+            _read(parser, path.parent, data, outcome)
             if said.words:
-                found.findings.setdefault(f"said {said.words[:80]}", data)
+                outcome.findings.setdefault(f"said {said.words[:80]}", data)
                 said.words = ""
-            if found.executions % LOOKS == 0 and memory() - base > MEMORY:
-                found.findings.setdefault("memory", data)
+            if outcome.executions % LOOKS == 0 and memory() - base > MEMORY:
+                outcome.findings.setdefault("memory", data)
                 base = memory()
             if random.randrange(CHAIN) == 0:
                 data = first
-        found.seconds = time.monotonic() - began
-    return found
+        outcome.seconds = time.monotonic() - began
+    return outcome
 
 
 class _Said(logging.Handler):
@@ -96,17 +96,17 @@ class _Said(logging.Handler):
         logging.getLogger().removeHandler(self)
 
 
-def _read(parser: Parser, directory: Path, data: bytes, found: Outcome) -> None:
-    found.executions += 1
+def _read(parser: Parser, directory: Path, data: bytes, outcome: Outcome) -> None:
+    outcome.executions += 1
     try:
         with _within(SECONDS):
             parser.read(directory)
     except PhiquantError:
-        found.refused += 1
+        outcome.refused += 1
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise
-        found.findings.setdefault(_place(error), data)
+        outcome.findings.setdefault(_place(error), data)
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from phiquant.host.wire import fields
 @given(st.integers(0, 2**63 - 1), st.binary(max_size=300), st.floats(width=32, allow_nan=False))
 def test_fields_are_those_of_the_library(number, data, real):
     attribute = onnx.AttributeProto(name="name", i=number, s=data, f=real)
-    found = dict(fields(memoryview(attribute.SerializeToString()), 10))
-    assert found[1].tobytes() == b"name"
-    assert found[3] == number
-    assert found[4].tobytes() == data
-    assert len(found[2]) == 4
+    values = dict(fields(memoryview(attribute.SerializeToString()), 10))
+    assert values[1].tobytes() == b"name"
+    assert values[3] == number
+    assert values[4].tobytes() == data
+    assert len(values[2]) == 4
 
 
 def test_a_message_within_a_message():

@@ -76,8 +76,8 @@ def read_header(
 
 def read_metadata(path: Path, home: Path) -> Mapping[str, object]:
     """What the file says about itself as a whole. Raises CheckpointError as `read_header` does."""
-    found = _header(path, home, foreign.WEIGHTS)[0].get("__metadata__")
-    return found if isinstance(found, dict) else {}
+    metadata = _header(path, home, foreign.WEIGHTS)[0].get("__metadata__")
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _header(path: Path, home: Path, kind: foreign.FileKind) -> tuple[dict[str, Any], int]:

@@ -54,11 +54,11 @@ def check_pieces(vocabulary: Iterable[str], added: Iterable[str], file: str = JS
     own = [len(text) for text in added]
     longest, total = max([*lengths, *own, 0]), sum(lengths) + sum(own)
     if longest > LONGEST_PIECE:
-        found = f"a token of {longest:,} characters, expected at most {LONGEST_PIECE:,}"
-        raise _refusal(found, file)
+        fault = f"a token of {longest:,} characters, expected at most {LONGEST_PIECE:,}"
+        raise _refusal(fault, file)
     if total > MOST_CHARACTERS:
-        found = f"tokens of {total:,} characters, expected at most {MOST_CHARACTERS:,}"
-        raise _refusal(found, file)
+        fault = f"tokens of {total:,} characters, expected at most {MOST_CHARACTERS:,}"
+        raise _refusal(fault, file)
     if len(own) > MOST_ADDED:
         raise _refusal(f"{len(own):,} added tokens, expected at most {MOST_ADDED:,}", file)
     if 0 in own:
@@ -103,8 +103,8 @@ def _fault_of_replacement(step: Mapping[str, Any], pattern: object) -> str:
     return "" if length else "the replacement of nothing by something"
 
 
-def _refusal(found: str, file: str = JSON) -> TokenizerError:
+def _refusal(fault: str, file: str = JSON) -> TokenizerError:
     return TokenizerError(
-        f"{file} has {found}; use the original tokenizer of the model that this one was derived "
+        f"{file} has {fault}; use the original tokenizer of the model that this one was derived "
         "from"
     )

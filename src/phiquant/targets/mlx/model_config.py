@@ -131,15 +131,15 @@ def runtime_architecture(config: Mapping[str, Any]) -> Architecture:
     if scaling["type"] == "linear":
         raise ConfigError("expected rope_scaling of type 'longrope' or none, found 'linear'")
     kept = kept_longrope(config)
-    found = replace(
+    architecture = replace(
         plain,
         max_positions=kept.get("max_positions", plain.max_positions),
         rope=replace(plain.rope, long=_runtime_longrope(config, plain, kept)),
     )
-    fault = fault_of(found)
+    fault = fault_of(architecture)
     if fault is not None:
         raise ConfigError(f"config.json describes no network: {fault}")
-    return found
+    return architecture
 
 
 def _runtime_longrope(
