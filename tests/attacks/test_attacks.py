@@ -31,6 +31,7 @@ from command_line import (
     files_in,
     tiny_model,
 )
+from memory_peak import Peak
 
 ROWS = [
     *checkpoint_files.ATTACKS,
@@ -95,11 +96,10 @@ def carried_out(row, sound, tmp_path):
     """Damage a copy and give the command."""
     place = tmp_path / "here"
     command = damaged(row, sound, place)
-    before, base, began = files_in(place), memory(), time.process_time()
-    reset_peak()
+    before, peak, began = files_in(place), Peak(), time.process_time()
     ended = call(*command)
-    took, grown = time.process_time() - began, peak() - base
-    return Told(ended, took, grown, files_in(place) != before)
+    seconds, grown = time.process_time() - began, peak.grown()
+    return Told(ended, seconds, grown, files_in(place) != before)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=name_of)
@@ -120,30 +120,6 @@ def test_what_is_odd_and_harmless_costs_little(row, sound, tmp_path):
     assert told.ended.code == 0, told.ended.err
     assert told.seconds < SECONDS
     assert told.grown < MEMORY
-
-
-STATUS = Path("/proc/self/status")
-
-
-def memory():
-    return _status("VmRSS")
-
-
-def peak():
-    """The most memory since `reset_peak`; where the system does not tell, what there is now."""
-    return _status("VmHWM")
-
-
-def reset_peak():
-    path = Path("/proc/self/clear_refs")
-    if path.exists():
-        path.write_text("5")
-
-
-def _status(field):
-    if not STATUS.exists():
-        return 0
-    return int(re.search(rf"{field}:\s+(\d+) kB", STATUS.read_text())[1]) << 10
 
 
 # In processes of their own

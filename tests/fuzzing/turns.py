@@ -8,24 +8,24 @@ where the system has that, or in the usual one for temporary files.
 
 import logging
 import os
-import re
 import signal
 import tempfile
 import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 from fuzzing.parsers import Parser, copy_for
+from memory_peak import Peak
 from phiquant.errors import PhiquantError
 
 SECONDS = 5
+"""Of the processor."""
 MEMORY = 300 << 20
-STATUS = Path("/proc/self/status")
 LOOKS = 200
 """Readings between two looks at the memory."""
 CHAIN = 3
@@ -63,18 +63,20 @@ def fuzz(parser: Parser, sound: Path, seed: object, executions: int, seconds: fl
         warnings.simplefilter("error")
         path = copy_for(parser, sound, Path(scratch, "copy"))
         first = path.read_bytes()
-        data, base = first, memory()
+        data, looked, recent = first, Peak(), []
         began = time.monotonic()
         while outcome.executions < executions and time.monotonic() - began < seconds:
             data = random.choice(parser.mutations)(random, data)
+            recent.append(data)
             path.write_bytes(data)
             _read(parser, path.parent, data, outcome)
             if said.words:
                 outcome.findings.setdefault(f"said {said.words[:80]}", data)
                 said.words = ""
-            if outcome.executions % LOOKS == 0 and memory() - base > MEMORY:
-                outcome.findings.setdefault("memory", data)
-                base = memory()
+            if len(recent) == LOOKS:
+                if looked.grown() > MEMORY:
+                    outcome.findings.setdefault("memory", _largest(parser, path, recent))
+                recent, looked = [], Peak()
             if random.randrange(CHAIN) == 0:
                 data = first
         outcome.seconds = time.monotonic() - began
@@ -109,17 +111,30 @@ def _read(parser: Parser, directory: Path, data: bytes, outcome: Outcome) -> Non
         outcome.findings.setdefault(_place(error), data)
 
 
+def _largest(parser: Parser, path: Path, contents: list[bytes]) -> bytes:
+    """That of the contents whose reading takes most memory."""
+    taken = []
+    for data in contents:
+        path.write_bytes(data)
+        looked = Peak()
+        with suppress(PhiquantError):
+            parser.read(path.parent)
+        taken.append(looked.grown())
+    return contents[taken.index(max(taken))]
+
+
 @contextmanager
 def _within(seconds: float) -> Iterator[None]:
+    """Raise TooSlow in a block that takes longer."""
     if not hasattr(signal, "setitimer"):
         yield
         return
-    signal.signal(signal.SIGALRM, _slow)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.signal(signal.SIGPROF, _slow)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _slow(*_: object) -> None:
@@ -132,13 +147,6 @@ def _place(error: BaseException) -> str:
     own = [frame for frame in frames if "phiquant" in frame.filename] or list(frames)
     last = own[-1]
     return f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno} {last.name}"
-
-
-def memory() -> int:
-    """Bytes that the process has, 0 where the system does not tell."""
-    if not STATUS.exists():
-        return 0
-    return int(re.search(r"VmRSS:\s+(\d+) kB", STATUS.read_text())[1]) << 10
 
 
 def in_memory() -> str | None:

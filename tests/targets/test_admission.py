@@ -45,6 +45,26 @@ def test_settings_that_are_no_file_are_refused(tmp_path):
         read_settings(tmp_path / "settings.json")
 
 
+def test_settings_of_gigabytes_are_refused_unread(tmp_path):
+    with (tmp_path / "settings.json").open("wb") as file:
+        file.truncate(2 << 30)
+    with pytest.raises(ArtifactError, match="2,147,483,648 bytes"):
+        read_settings(tmp_path / "settings.json")
+
+
+def test_graphs_are_read_in_their_directory_alone(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "artifact").mkdir()
+    write(tmp_path / "elsewhere" / "openvino_tokenizer.xml", "<net/>")
+    (tmp_path / "elsewhere" / "model.onnx").touch()
+    for file in (tmp_path / "elsewhere").iterdir():
+        (tmp_path / "artifact" / file.name).symlink_to(file)
+    with pytest.raises(ArtifactError, match="outside of the model's directory"):
+        openvino.check_artifact(tmp_path / "artifact")
+    with pytest.raises(ArtifactError, match="outside of the model's directory"):
+        onnx_side.check_graph(tmp_path / "artifact" / "model.onnx")
+
+
 # tokenizer_config.json -------------------------------------------------------------------------
 
 
@@ -334,6 +354,7 @@ IR_FAULTS = [
     ("beyond the end", {"layer": constant(offset="4")}),
     ("constant of 1 bytes", {"layer": constant(offset=str(2**64 - 1), size="1")}),
     ("no OpenVINO model", {"layer": constant(offset="x")}),
+    ("elements more than 32 within", {"info": "<nncf>" * 40 + "</nncf>" * 40}),
     ("'__weights_path' in rt_info", {"info": '<__weights_path value="/etc/passwd"/>'}),
     ("'__weights_path' in rt_info", {"info": '<info name="__weights_path" value="/etc/passwd"/>'}),
     (
