@@ -32,7 +32,7 @@ from fuzzing.turns import Outcome, fuzz, in_memory  # noqa: E402
 
 TURN, SLOW_TURN = 10.0, 2.0
 """Seconds; the second for parsers that start a process for each reading."""
-HEAD = "| parser | executions | a second, on one core | refused | findings |"
+HEAD = "| parser | executions | in a second of one core | refused | findings |"
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class Outcome:
     executions: int = 0
     refused: int = 0
     seconds: float = 0.0
+    """Of the processor, mutation included, and what was started."""
     findings: dict[str, bytes] = field(default_factory=dict)
     """Where it was raised and what, and the first bytes that do."""
 
@@ -64,7 +65,7 @@ def fuzz(parser: Parser, sound: Path, seed: object, executions: int, seconds: fl
         path = copy_for(parser, sound, Path(scratch, "copy"))
         first = path.read_bytes()
         data, looked, recent = first, Peak(), []
-        began = time.monotonic()
+        began, worked = time.monotonic(), _worked()
         while outcome.executions < executions and time.monotonic() - began < seconds:
             data = random.choice(parser.mutations)(random, data)
             recent.append(data)
@@ -79,8 +80,13 @@ def fuzz(parser: Parser, sound: Path, seed: object, executions: int, seconds: fl
                 recent, looked = [], Peak()
             if random.randrange(CHAIN) == 0:
                 data = first
-        outcome.seconds = time.monotonic() - began
+        outcome.seconds = _worked() - worked
     return outcome
+
+
+def _worked() -> float:
+    """Seconds that the processor worked for this process and those that it started."""
+    return sum(os.times()[:4])
 
 
 class _Said(logging.Handler):
