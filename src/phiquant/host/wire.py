@@ -48,6 +48,8 @@ def fields(message: memoryview, most: int) -> Iterator[tuple[int, Value]]:
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
     """The number at byte `at`, and where it ends."""
+    if at < len(message) and message[at] < 0x80:  # as most are
+        return message[at], at + 1
     value = shift = 0
     for place in range(at, min(at + LONGEST_VARINT, len(message))):
         byte = message[place]
