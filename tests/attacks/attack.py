@@ -19,7 +19,10 @@ INSPECT = ("inspect", "MODEL")
 VERIFY = ("verify", "MODEL", "--against", "SOUND", "--windows", "1", "-q")
 QUANTIZE = ("quantize", "MODEL", "-o", "OUT", "-q")
 
-REFUSED, FAILED_VERIFICATION, NO_RESOURCES = 2, 3, 4
+REFUSED, FAILED_VERIFICATION = 2, 3
+
+make_pipe = getattr(os, "mkfifo", None)
+"""Windows has no named pipes in directories."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def pipe(name):
     def write(directory):
         (directory / name).unlink(missing_ok=True)
         (directory / name).parent.mkdir(exist_ok=True)
-        os.mkfifo(directory / name)
+        make_pipe(directory / name)
 
     return write
 

@@ -1,6 +1,5 @@
 """Attacks by GGUF files, and by importance matrices in both encodings."""
 
-import os
 import struct
 
 import gguf
@@ -14,6 +13,7 @@ from attacks.attack import (
     all_of,
     content,
     link_out,
+    make_pipe,
     pipe,
     removed,
 )
@@ -325,7 +325,7 @@ ATTACKS = [
     # importance matrices
     matrix("of nothing", b"", "empty file"),
     matrix("of two bytes", b"\1\0", "2 bytes"),
-    matrix("of a pipe", os.mkfifo, "--imatrix"),
+    matrix("of a pipe", make_pipe, "--imatrix"),
     matrix("of gigabytes", _sparse, "2,147,483,648 bytes"),
     matrix("of zeros", bytes(1 << 20), "0 entries"),
     matrix("of 0xFF", b"\xff" * (1 << 20), "-1 entries"),

@@ -1,7 +1,5 @@
 """Attacks by phiquant.json, README.md, tables of devices, and texts."""
 
-import os
-
 from attacks.attack import (
     INSPECT,
     Attack,
@@ -9,6 +7,7 @@ from attacks.attack import (
     edited,
     fields,
     link_out,
+    make_pipe,
     pipe,
     sparse,
     without,
@@ -149,7 +148,7 @@ ATTACKS = [
     # devices
     table("of nothing that is TOML", "[", "not valid TOML"),
     table("of bytes", b"\xff", "UTF-8"),
-    table("of a pipe", os.mkfifo, "pipe"),
+    table("of a pipe", make_pipe, "pipe"),
     table("of a directory", lambda place: place.mkdir(), "directory"),
     table("of 2 GB of nothing", huge(2 << 30), "bytes"),
     table("of brackets", "a = " + "[" * 50_000, "deep"),
@@ -199,7 +198,7 @@ ATTACKS = [
         ("recommend", "MODEL", "--device", "HERE/table.toml"),
     ),
     # texts to calibrate on
-    text("of a pipe", os.mkfifo, "--calibration"),
+    text("of a pipe", make_pipe, "--calibration"),
     text("of nothing", "", "found 0"),
     text("of 2 GB of nothing", huge(2 << 30), "2,147,483,648 bytes"),
     text("of 30 MB of zeros", lambda place: place.write_bytes(bytes(30 << 20)), "line 1"),
@@ -228,7 +227,7 @@ ATTACKS = [
     Attack(
         "a text to measure on that is a pipe",
         "gguf",
-        beside("text.txt", os.mkfifo),
+        beside("text.txt", make_pipe),
         ("pipe",),
         ("verify", "MODEL", "--against", "SOUND", "--text", "HERE/text.txt", "-q"),
     ),
@@ -249,7 +248,7 @@ ATTACKS = [
     Attack(
         "a wheel that is a pipe",
         "checkpoint",
-        beside("demo.whl", os.mkfifo),
+        beside("demo.whl", make_pipe),
         ("pipe",),
         ("demo", "--wheel", "HERE/demo.whl", "-o", "OUT"),
     ),

@@ -1,5 +1,6 @@
 """Files by attackers, one a row: each is refused in one sentence, soon, and in little memory."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -44,6 +45,10 @@ ROWS = [
     *tokenizer_files.ATTACKS,
     *weights_and_cards.ATTACKS,
 ]
+
+pytestmark = pytest.mark.skipif(
+    os.name == "nt", reason="some of the files cannot be made there: named pipes, links"
+)
 
 SECONDS = 5.0
 """Of the processor: what a refusal may take at most."""
@@ -128,17 +133,14 @@ def test_what_is_odd_and_harmless_costs_little(row, sound, tmp_path):
 BY_NAME = {row.name: row for row in ROWS}
 ALONE = (
     "a pipe for config.json",
-    "2 GB of nothing for tokenizer.json",
     "1.5 million empty tensors",
     "a million tokens",
     "an expression of exponential time",
-    "one piece of 600 kB",
     "a megabyte of 0xFF",
     "an array of 60 million",
     "millions of empty nodes",
     "58 doubled edges",
     "an attribute of 200 MB",
-    "a lone surrogate in a token",
 )
 """Rows of each format, the ones that took most or never ended among them."""
 

@@ -105,8 +105,8 @@ def _row(outcome: Outcome, findings: int) -> str:
     )
 
 
-def record(path: Path, command: list[str], outcomes: dict[str, Outcome], seconds: float) -> None:
-    """Write the table to `path`, with what it was measured on."""
+def commit() -> str:
+    """The sources that are run."""
     described = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
         cwd=HERE,
@@ -114,11 +114,15 @@ def record(path: Path, command: list[str], outcomes: dict[str, Outcome], seconds
         text=True,
         check=False,
     )
-    commit = described.stdout.strip() or "unknown"
+    return described.stdout.strip() or "unknown"
+
+
+def record(path: Path, sources: str, outcomes: dict[str, Outcome], seconds: float) -> None:
+    """Write the table to `path`, with what it was measured on."""
     path.write_text(
         "# Fuzzing\n\n"
-        f"As `python {' '.join(command)}` found it at the commit {commit}, in "
-        f"{seconds / 60:.0f} minutes on {os.cpu_count()} cores, {platform.system()} "
+        f"As `python tests/fuzzing/fuzz.py {' '.join(sys.argv[1:])}` found it at the commit "
+        f"{sources}, in {seconds / 60:.0f} minutes on {os.cpu_count()} cores, {platform.system()} "
         f"{platform.machine()}, Python {platform.python_version()}.\n\n"
         "An execution is one file, changed at random, that a parser reads or refuses. A finding\n"
         "is anything else: another exception, more than 5 s or 300 MB, a warning, a message.\n\n"
@@ -151,7 +155,7 @@ def main() -> int:
     if given.seconds is None:
         given.seconds = 60.0 if given.executions is None else float("inf")
     given.executions = given.executions or sys.maxsize
-    began = time.monotonic()
+    sources, began = commit(), time.monotonic()
     with tempfile.TemporaryDirectory(dir=in_memory()) as place:
         sound = Path(place)
         write_sound(sound)
@@ -159,7 +163,7 @@ def main() -> int:
     print(table(outcomes))
     save(outcomes, given.findings)
     if given.record is not None:
-        record(given.record, sys.argv, outcomes, time.monotonic() - began)
+        record(given.record, sources, outcomes, time.monotonic() - began)
     return int(any(outcome.findings for outcome in outcomes.values()))
 
 
