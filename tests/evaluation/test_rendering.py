@@ -1,5 +1,6 @@
 """Rendering a model's template as transformers does, and no further than it may go."""
 
+import os
 import sys
 
 import pytest
@@ -56,6 +57,12 @@ def test_what_goes_too_far_is_an_obstacle(template, why):
     found = render(template, CONVERSATION, TOKENS)
     assert found.text is None
     assert why in found.obstacle
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the time to compute is not limited there")
+def test_a_template_that_computes_without_end_is_ended(monkeypatch):
+    monkeypatch.setattr(rendering, "COMPUTING", 1)
+    assert "more time to compute" in render(ENDLESS, CONVERSATION, TOKENS).obstacle
 
 
 def test_an_endless_template_is_ended(monkeypatch):

@@ -11,8 +11,8 @@ from pathlib import Path
 from phiquant.host.child import ask
 
 PROGRAM = Path(__file__).with_name("template_program.py")
-SECONDS = 30.0
-"""Of waiting; the program itself takes no more than some of computing."""
+SECONDS, COMPUTING = 30.0, 3
+"""Seconds of waiting, and those for which the program may compute, where the system limits it."""
 CHARACTERS = 1 << 20
 
 Messages = Sequence[Mapping[str, str]]
@@ -39,6 +39,7 @@ def render(template: str, messages: Messages, tokens: Mapping[str, str]) -> Rend
         "messages": [dict(message) for message in messages],
         "tokens": dict(tokens),
         "most": CHARACTERS,
+        "seconds": COMPUTING,
     }
     answer = ask(PROGRAM, request, SECONDS)
     if answer.document is None:

@@ -1,9 +1,9 @@
 """The program that renders one chat template as transformers does: run by `rendering`.
 
-stdin: {"template", "messages", "tokens", "most"}; stdout: {"text"} or {"obstacle"}. The environment
-is that of transformers' `_cached_compile_jinja_template` (chat_template_utils.py, 5.23): sandboxed,
-with blocks trimmed, `tojson` that does not escape HTML, loop controls, and `{% generation %}`,
-which marks text and changes none.
+stdin: {"template", "messages", "tokens", "most" characters, "seconds" to compute}; stdout: {"text"}
+or {"obstacle"}. The environment is that of transformers' `_cached_compile_jinja_template`
+(chat_template_utils.py, 5.23): sandboxed, with blocks trimmed, `tojson` that does not escape HTML,
+loop controls, and `{% generation %}`, which marks text and changes none.
 """
 
 import json
@@ -18,8 +18,6 @@ from phiquant.host.limits import die_with, limit_resources
 
 MEMORY = 1 << 28
 """Bytes that the process may have, where the system can limit them."""
-SECONDS = 3
-"""Of computing, the same."""
 
 
 class _TooLongError(Exception):
@@ -30,7 +28,7 @@ def main() -> None:
     """Read the request, render, print the answer."""
     request = json.load(sys.stdin)
     die_with(os.getppid())
-    limit_resources(MEMORY, SECONDS)
+    limit_resources(MEMORY, request["seconds"])
     confine(())
     try:
         answer = {"text": _render(request)}
