@@ -149,6 +149,13 @@ ATTACKS = [
     model("an unknown token of a list", (JSON,), unk_token=["a"]),
     model("a byte fallback of a text", (JSON,), byte_fallback="yes"),
     model("a prefix of a number", (JSON,), continuing_subword_prefix=7),
+    model(
+        "a prefix that is longer than pieces",
+        ("continuing_subword_prefix",),
+        TO_MLX,
+        continuing_subword_prefix="x" * 2000,
+    ),
+    model("an end of words", ("end_of_word_suffix",), TO_MLX, end_of_word_suffix="</w>"),
     top("added tokens that are an object", ("added_tokens",), added_tokens={"a": 1}),
     top("an added token without a text", ("added_tokens",), added_tokens=[{"id": 1}]),
     top(

@@ -1,9 +1,9 @@
 """One parser reads a sound file that is changed at random, again and again.
 
 A finding is an exception that is no PhiquantError, a reading that takes longer than SECONDS or more
-memory than MEMORY, and one in which a library warns or logs, which would stand on stderr beside the
-one sentence. A reading that ends the whole process leaves its bytes in a directory below /dev/shm,
-where the system has that, or in the usual one for temporary files.
+memory than MEMORY, and one in which a library warns, logs or panics, which would stand on stderr
+beside the one sentence. A reading that ends the whole process leaves its bytes in a directory below
+/dev/shm, where the system has that, or in the usual one for temporary files.
 """
 
 import logging
@@ -22,6 +22,7 @@ from random import Random
 from fuzzing.parsers import Parser, copy_for
 from memory_peak import Peak
 from phiquant.errors import PhiquantError
+from phiquant.phi.tokenizer.encoder import PANIC
 
 SECONDS = 5
 """Of the processor."""
@@ -109,8 +110,10 @@ def _read(parser: Parser, directory: Path, data: bytes, outcome: Outcome) -> Non
     try:
         with _within(SECONDS):
             parser.read(directory)
-    except PhiquantError:
+    except PhiquantError as error:
         outcome.refused += 1
+        if type(error.__cause__).__name__ == PANIC:
+            outcome.findings.setdefault(f"a panic: {str(error.__cause__)[:80]}", data)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise

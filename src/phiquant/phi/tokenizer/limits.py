@@ -26,6 +26,9 @@ MOST_STEPS = 32
 """Steps that prepare a text or put it together again."""
 LONGEST_REPLACEMENT = 16
 
+AFFIXES = ("continuing_subword_prefix", "end_of_word_suffix")
+"""Of pieces. The library cuts the first off every merge, longer or not, and panics where it is."""
+
 STEPS = (
     ("normalizer", "normalizers"),
     ("pre_tokenizer", "pretokenizers"),
@@ -39,6 +42,9 @@ def check_steps(document: Mapping[str, Any]) -> None:
     model = document["model"]
     if model.get("dropout"):
         raise _refusal(f"merges left out by chance (dropout {shown(model['dropout'])})")
+    for field in AFFIXES:
+        if model.get(field):
+            raise _refusal(f"{shown(model[field])} for {field}, which the family has not")
     for field, members in STEPS:
         steps = list(flat(document.get(field), members))
         if len(steps) > MOST_STEPS:
