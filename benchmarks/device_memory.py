@@ -29,7 +29,15 @@ from machine import describe_machine
 from random_models import MANY_HEADS, UNTIED, random_model
 from tables import VERDICTS, Row, Table, line, page
 
-TARGETS = ("gguf", "onnx", "openvino")
+RUNTIMES: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "gguf": ("gguf", {}),
+    "onnx": ("onnx", {}),
+    "onnx --qdq": ("onnx", {"qdq": "true"}),
+    "openvino": ("openvino", {}),
+}
+"""Target and options of what the table calls a runtime."""
+GROWING = ("onnx --qdq", "openvino")
+"""Whose cache grows with the sequence; the others allocate the context."""
 LENGTHS = ((512, 128), (2048, 1024))
 """Tokens of context, and of the prompt in it."""
 TOKENS = 8
@@ -70,16 +78,17 @@ def rows(name: str, model: Path, precisions: tuple[str, ...], work: Path) -> Ite
 
     architecture = read_outline(locate(str(model))).architecture
     for precision in precisions:
-        output = work / f"{model.name}-{precision}"
-        if not output.exists():
-            quantize(model, [Recipe(runtime, precision) for runtime in TARGETS], output)  # type: ignore[arg-type]
-        for runtime in TARGETS:
-            form = Recipe(runtime, precision).form  # type: ignore[arg-type]
+        for runtime, (name_of_target, options) in RUNTIMES.items():
+            output = work / f"{model.name}-{precision}-{runtime.replace(' ', '')}"
+            recipe = Recipe(name_of_target, precision, options=options)  # type: ignore[arg-type]
+            if not output.exists():
+                quantize(model, [recipe], output)
+            form = recipe.form
             survey = read_outline(locate(str(model))).survey
-            plan = target(runtime).plan(architecture, survey, form)
+            plan = target(name_of_target).plan(architecture, survey, form)
             for context, prompt in LENGTHS:
-                # OpenVINO's cache grows with the sequence; the others allocate the context.
-                use = Use(prompt + TOKENS if runtime == "openvino" else context, prompt)
+                use = Use(prompt + TOKENS if runtime in GROWING else context, prompt)
+                predicted = target(name_of_target).footprint(plan, form, architecture, use).total
                 yield memory_row(
                     {
                         "model": name,
@@ -87,8 +96,8 @@ def rows(name: str, model: Path, precisions: tuple[str, ...], work: Path) -> Ite
                         "type": plan.type,
                         "context": context,
                         "prompt": prompt,
-                        "predicted": target(runtime).footprint(plan, form, architecture, use).total,
-                        "measured": run(runtime, output / runtime, context, prompt),
+                        "predicted": predicted,
+                        "measured": run(name_of_target, output, context, prompt),
                     }
                 )
 
