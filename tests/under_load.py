@@ -1,6 +1,6 @@
 """Run the tests again and again beside busy loops, each time in a new order; print a table.
 
-    python tests/under_load.py [--runs 10] [--loops 4] [--cores 2] [--workers 6] [PYTEST ARGUMENTS...]
+    python tests/under_load.py [--runs 10] [--loops 4] [--cores 2] [--workers 6] [PYTEST ARGUMENTS]
 
 Whatever fails only in some order, or only when the machine is slow, shows here. `pytest
 --randomly-seed=SEED` repeats the order of a row. What pytest printed lies in `.cache/under-load`.
