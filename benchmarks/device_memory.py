@@ -16,6 +16,7 @@ are read. It includes the Python that drives the runtime. Linux only.
 """
 
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -29,7 +30,15 @@ from machine import describe_machine
 from random_models import MANY_HEADS, UNTIED, random_model
 from tables import VERDICTS, Row, Table, line, page
 
-TARGETS = ("gguf", "onnx", "openvino")
+RUNTIMES: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "gguf": ("gguf", {}),
+    "onnx": ("onnx", {}),
+    "onnx --qdq": ("onnx", {"qdq": "true"}),
+    "openvino": ("openvino", {}),
+}
+"""Target and options of what the table calls a runtime."""
+GROWING = ("onnx --qdq", "openvino")
+"""Whose cache grows with the sequence; the others allocate the context."""
 LENGTHS = ((512, 128), (2048, 1024))
 """Tokens of context, and of the prompt in it."""
 TOKENS = 8
@@ -70,16 +79,17 @@ def rows(name: str, model: Path, precisions: tuple[str, ...], work: Path) -> Ite
 
     architecture = read_outline(locate(str(model))).architecture
     for precision in precisions:
-        output = work / f"{model.name}-{precision}"
-        if not output.exists():
-            quantize(model, [Recipe(runtime, precision) for runtime in TARGETS], output)  # type: ignore[arg-type]
-        for runtime in TARGETS:
-            form = Recipe(runtime, precision).form  # type: ignore[arg-type]
+        for runtime, (name_of_target, options) in RUNTIMES.items():
+            output = work / f"{model.name}-{precision}-{runtime.replace(' ', '')}"
+            recipe = Recipe(name_of_target, precision, options=options)  # type: ignore[arg-type]
+            if not output.exists():
+                quantize(model, [recipe], output)
+            form = recipe.form
             survey = read_outline(locate(str(model))).survey
-            plan = target(runtime).plan(architecture, survey, form)
+            plan = target(name_of_target).plan(architecture, survey, form)
             for context, prompt in LENGTHS:
-                # OpenVINO's cache grows with the sequence; the others allocate the context.
-                use = Use(prompt + TOKENS if runtime == "openvino" else context, prompt)
+                use = Use(prompt + TOKENS if runtime in GROWING else context, prompt)
+                predicted = target(name_of_target).footprint(plan, form, architecture, use).total
                 yield memory_row(
                     {
                         "model": name,
@@ -87,15 +97,18 @@ def rows(name: str, model: Path, precisions: tuple[str, ...], work: Path) -> Ite
                         "type": plan.type,
                         "context": context,
                         "prompt": prompt,
-                        "predicted": target(runtime).footprint(plan, form, architecture, use).total,
-                        "measured": run(runtime, output / runtime, context, prompt),
+                        "predicted": predicted,
+                        "measured": run(name_of_target, output, context, prompt),
                     }
                 )
 
 
 def run(target: str, path: Path, context: int, prompt: int) -> int:
-    """VmHWM in bytes of a process that runs the artifact."""
+    """VmHWM in bytes of a process that runs the artifact; it imports nothing of phiquant."""
+    from phiquant.targets.openvino.running import properties
+
     words = [sys.executable, __file__, "--run", target, str(path), str(context), str(prompt)]
+    words.append(json.dumps(dict(properties(path)) if target == "openvino" else {}))
     ended = subprocess.run(words, capture_output=True, text=True, check=True)
     return int(ended.stdout.split()[-1])
 
@@ -107,7 +120,7 @@ def peak() -> int:
     return int(match[1]) * 1024
 
 
-def in_gguf(path: Path, context: int, prompt: np.ndarray) -> None:
+def in_gguf(path: Path, context: int, prompt: np.ndarray, _: Mapping[str, str]) -> None:
     """llama.cpp's defaults through its C functions."""
     from peers.llama_library import open_llama
 
@@ -119,7 +132,8 @@ def in_gguf(path: Path, context: int, prompt: np.ndarray) -> None:
         llama.decode(state, [100])
 
 
-def in_onnx(path: Path, context: int, prompt: np.ndarray) -> None:
+def in_onnx(path: Path, context: int, prompt: np.ndarray, _: Mapping[str, str]) -> None:
+    """onnxruntime-genai as its examples have it."""
     import onnxruntime_genai as genai
 
     model = genai.Model(str(path))
@@ -132,18 +146,17 @@ def in_onnx(path: Path, context: int, prompt: np.ndarray) -> None:
         generator.generate_next_token()
 
 
-def in_openvino(path: Path, _: int, prompt: np.ndarray) -> None:
+def in_openvino(path: Path, _: int, prompt: np.ndarray, given: Mapping[str, str]) -> None:
+    """openvino_genai with the properties that the artifact is to be run with."""
     import openvino
     import openvino_genai
 
-    from phiquant.targets.openvino.running import properties
-
-    pipeline = openvino_genai.LLMPipeline(str(path), "CPU", **properties(path))
-    given = openvino_genai.TokenizedInputs(
+    pipeline = openvino_genai.LLMPipeline(str(path), "CPU", **given)
+    tokens = openvino_genai.TokenizedInputs(
         openvino.Tensor(prompt[None].astype(np.int64)),
         openvino.Tensor(np.ones((1, len(prompt)), np.int64)),
     )
-    pipeline.generate(given, max_new_tokens=TOKENS, do_sample=False, ignore_eos=True)
+    pipeline.generate(tokens, max_new_tokens=TOKENS, do_sample=False, ignore_eos=True)
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -166,13 +179,13 @@ def main() -> None:
     parser.add_argument("demo", type=Path, nargs="?")
     parser.add_argument("--work", type=Path, default=Path(".cache/device-memory"))
     parser.add_argument("--results", type=Path)
-    parser.add_argument("--run", nargs=4, metavar=("TARGET", "PATH", "CONTEXT", "PROMPT"))
+    parser.add_argument("--run", nargs=5, metavar="WORD")
     given = parser.parse_args()
     if given.run:
-        name, path, context, prompt = given.run
+        name, path, context, prompt, told = given.run
         tokens = np.arange(100, 100 + int(prompt), dtype=np.int32)
         {"gguf": in_gguf, "onnx": in_onnx, "openvino": in_openvino}[name](
-            Path(path), int(context), tokens
+            Path(path), int(context), tokens, json.loads(told)
         )
         print(peak(), flush=True)
         return

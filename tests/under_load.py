@@ -1,6 +1,6 @@
 """Run the tests again and again beside busy loops, each time in a new order; print a table.
 
-    python tests/under_load.py [--runs 10] [--loops 4] [--cores 2] [PYTEST ARGUMENTS...]
+    python tests/under_load.py [--runs 10] [--loops 4] [--cores 2] [--workers 6] [PYTEST ARGUMENTS]
 
 Whatever fails only in some order, or only when the machine is slow, shows here. `pytest
 --randomly-seed=SEED` repeats the order of a row. What pytest printed lies in `.cache/under-load`.
@@ -87,15 +87,21 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--loops", type=int, default=4)
     parser.add_argument("--cores", type=int, default=2, help="at most so many are used, by all")
+    parser.add_argument(
+        "--workers", type=int, default=6, help="processes that run tests: all share the cores"
+    )
     options, words = parser.parse_known_args()
     cores = sorted(os.sched_getaffinity(0))[: options.cores]
     os.sched_setaffinity(0, cores)
-    print(f"{options.runs} runs beside {options.loops} busy loops on {len(cores)} cores")
+    print(
+        f"{options.runs} runs in {options.workers} processes beside {options.loops} busy loops on "
+        f"{len(cores)} cores"
+    )
     print(HEADER, flush=True)
     runs = []
     with busy(options.loops):
         for _ in range(options.runs):
-            runs.append(run_tests(random.randrange(10**9), len(cores), words))
+            runs.append(run_tests(random.randrange(10**9), options.workers, words))
             print(runs[-1].row(), *runs[-1].names, sep="\n            ", flush=True)
     sound = all(run.complete and not run.failed for run in runs)
     sys.exit(0 if sound else f"some tests failed; what pytest printed lies in {LOGS}")

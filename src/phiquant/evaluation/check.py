@@ -42,9 +42,3 @@ def passed(name: str, finding: str) -> Check:
 def failed(name: str, finding: str) -> Check:
     """A check that found a fault."""
     return Check(name, Outcome.FAILED, finding)
-
-
-def listed(names: list[str], limit: int = 4) -> str:
-    """The first names of a list that may be long."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from phiquant.evaluation.check import Check, failed, listed, passed
+from phiquant.evaluation.check import Check, failed, passed
 from phiquant.evaluation.manifest import read_manifest
 from phiquant.host.cores import cores
 from phiquant.host.hashes import hash_files
+from phiquant.phi.listed import listed
 
 
 def check_files(path: Path) -> Iterator[Check]:

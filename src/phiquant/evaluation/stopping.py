@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phiquant.evaluation.check import Check, Outcome, failed, listed, passed
+from phiquant.evaluation.check import Check, Outcome, failed, passed
+from phiquant.phi.listed import listed
 from phiquant.phi.weights import Tokens
 from phiquant.quantization.grid import Floats
 from phiquant.targets.target import Generation, Runner

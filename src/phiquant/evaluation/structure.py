@@ -19,11 +19,12 @@ import numpy.typing as npt
 
 from phiquant.errors import ArtifactError
 from phiquant.evaluation.channels import ChannelFactors
-from phiquant.evaluation.check import Check, Outcome, failed, listed, passed
+from phiquant.evaluation.check import Check, Outcome, failed, passed
 from phiquant.evaluation.thresholds import WEIGHT_ERROR
 from phiquant.phi.architecture import Architecture, LongRope, Rope, Weight
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.fused import matrices
+from phiquant.phi.listed import listed
 from phiquant.phi.survey import Survey
 from phiquant.phi.weights import row_bands
 from phiquant.targets.form import Request

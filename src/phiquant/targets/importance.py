@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from phiquant.phi.architecture import Architecture
+from phiquant.phi.listed import listed
 from phiquant.quantization.grid import Floats
 from phiquant.quantization.inputs import Inputs
-
-NAMED = 3
-"""Tensors that a message names before it counts the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +35,6 @@ class Importance:
         if not self.absent:
             return f"{told}."
         return f"{told}; it has nothing on {listed(self.absent)}, weighed alike there."
-
-
-def listed(names: list[str] | tuple[str, ...]) -> str:
-    """The first few names, and how many more."""
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,11 @@ import numpy as np
 
 from phiquant.errors import InputError
 from phiquant.phi.architecture import Architecture, Role, Weight
+from phiquant.phi.listed import listed
 from phiquant.quantization.inputs import Inputs
 from phiquant.targets.gguf.imatrix import read_imatrix, write_imatrix
 from phiquant.targets.gguf.tensors import WHOLE_MODEL, tensor_name, tensor_name_of
-from phiquant.targets.importance import ImatrixDataset, ImatrixEntry, Importance, listed
+from phiquant.targets.importance import ImatrixDataset, ImatrixEntry, Importance
 
 SLACK = 1e-3
 """By how much a squared mean may exceed the mean square, by the rounding of sums."""

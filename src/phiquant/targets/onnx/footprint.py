@@ -8,6 +8,9 @@ the artifact gives the last only, beside what is live in the widest layer. So do
 reaches 4,097 tokens while it grows: for models of the type "phi3" it is then computed anew, whole,
 with LongRoPE's long factors or without. The arena that holds it extends by powers of two, and so
 holds up to twice of what is needed.
+In the form of standard operators (`qdq`) the cache is no shared buffer: what was and what will be
+lie beside each other. Attention holds the products of all queries with all keys twice, and the
+matrices of layers are packed beside the originals, which constant folding keeps.
 Source: onnxruntime's bfc_arena (kNextPowerOfTwo); onnxruntime-genai's kv_cache, logits, and
 phi3_rope_threshold_ in generators.cpp.
 """
@@ -22,6 +25,8 @@ RUNTIME = 66 << 20
 A_TOKEN = 600
 """Bytes of an entry of the vocabulary, read once for each of its two lookups (fitted)."""
 ARENA = 2
+SCORES = 2
+"""Copies of a layer's attention scores that standard operators hold (fitted)."""
 COMPUTED_ANEW = 4097
 """Tokens of a growing sequence that onnxruntime-genai computes anew."""
 
@@ -32,12 +37,18 @@ def footprint(plan: Plan, form: OnnxForm, architecture: Architecture, use: Use) 
     together = _together(use)
     logits = 1 if form.last_logits else together
     layer = 2 * architecture.hidden_size + 4 * architecture.intermediate_size
-    cache = wide * cached_values(architecture) * use.context
+    values = wide * cached_values(architecture)
+    cache = values * use.context
     working = wide * (logits * architecture.vocabulary_size + ARENA * together * layer)
+    if form.qdq:
+        cache *= 2
+        working += SCORES * wide * architecture.heads * together**2
+        # With the prompt the rest of the cache is not there yet.
+        working = max(0, working - 2 * values * max(0, use.context - together))
     packing = _widened(plan, use.provider) * max(row.nbytes for row in plan.rows)
     return Footprint(
         weights=plan.nbytes - looked_up(plan),
-        copies=_copies(plan, use.provider),
+        copies=_copies(plan, form, use.provider),
         cache=cache,
         working=max(working, packing - cache),
         runtime=RUNTIME + A_TOKEN * architecture.vocabulary_size,
@@ -52,10 +63,12 @@ def _together(use: Use) -> int:
     return max(use.prompt, COMPUTED_ANEW)
 
 
-def _copies(plan: Plan, provider: str) -> int:
+def _copies(plan: Plan, form: OnnxForm, provider: str) -> int:
     """FP16 weights are widened for kernels that have FP32 only; packing a float matrix leaves the
-    original of a table that is looked up in too.
+    original of a table that is looked up in too. See the head for `qdq`.
     """
+    if form.qdq and form.blocks is not None:
+        return sum(row.nbytes for row in plan.rows if row.role not in (Role.EMBEDDING, Role.HEAD))
     if provider not in ON_CPU or plan.type not in ("fp16", "fp32"):
         return 0
     tied = not any(row.role is Role.HEAD for row in plan.rows)
