@@ -83,7 +83,7 @@ def choice(model: str, device: str) -> tuple[str, ...]:
         f"{one.nbytes / 1e9:.2f} GB",
         f"{one.footprint.needed / 1e9:.1f} of {on.usable / 1e9:.1f} GB",
         f"{one.speed:.3g}",
-        f"{one.loss.nats:.2g}{'' if one.loss.basis == 'demo' else ' ~'}",
+        f"{one.loss.nats:.2g}{'' if one.loss.origin == 'demo' else ' ~'}",
     )
 
 

@@ -47,7 +47,7 @@ def test_only_grids_that_the_demo_model_cannot_have_are_estimated():
             for type in types:
                 plan = planned(engine, precision, type)
                 found = loss_of(PHI.source, plan)
-                if found.basis == "demo":
+                if found.origin == "demo":
                     rows = [row for row in demo_rows()[plan.target] if row.nats == found.nats]
                     assert any(abs(row.bits - planned_layer_bits(plan)) < 0.2 for row in rows)
                 else:
@@ -79,5 +79,5 @@ def test_estimates_follow_from_bits(three_rows, monkeypatch, bits, nats, words):
     monkeypatch.setattr(losses, "planned_layer_bits", lambda plan: bits)
     found = loss_of(PHI.source, plan)
     assert found.nats == pytest.approx(nats, rel=1e-6)
-    assert found.basis == "interpolated"
+    assert found.origin == "interpolated"
     assert found.told == f"not measured: expected from {bits:.2f} bits a weight, {words}"

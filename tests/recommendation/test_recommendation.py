@@ -160,8 +160,8 @@ def test_losses_have_their_grounds(tmp_path):
     bits = [planned_layer_bits(planned(kind)) for kind in kinds]
     assert bits == sorted(bits)
     assert [one.nats for one in losses] == sorted((one.nats for one in losses), reverse=True)
-    assert losses[-2].basis == "demo"
-    assert losses[0].basis == "interpolated"
+    assert losses[-2].origin == "demo"
+    assert losses[0].origin == "interpolated"
     assert losses[-2].nats < UNNOTICED < losses[3].nats
     with pytest.raises(InputError, match="phiquant verify"):
         read_verified([tmp_path])
@@ -179,8 +179,8 @@ def test_a_loss_that_was_measured_on_the_model_counts(tmp_path):
     record.write_text(json.dumps(document))
     found = recommend(model, "rtx-4090", Wish(context=256), measured=[made.path])
     by_type = {one.type: one.loss for one in found.candidates if one.engine.target == "gguf"}
-    assert (by_type["Q8_0"].nats, by_type["Q8_0"].basis) == (0.5, "measured")
-    assert by_type["F16"].basis != "measured"
+    assert (by_type["Q8_0"].nats, by_type["Q8_0"].origin) == (0.5, "measured")
+    assert by_type["F16"].origin != "measured"
 
 
 def test_a_context_beyond_the_model(tmp_path):

@@ -109,10 +109,10 @@ def read_sample(path: Path, tokenizer: Tokenizer, sequences: int, length: int) -
         text = "".join(_documents(text, path, tokenizer))
     chosen = tuple(_at_even_distances(text, tokenizer.encode, begin, sequences, length))
     if not chosen:
-        found = len(tokenizer.encode(text[:LONGEST_COUNTED]))
+        count = len(tokenizer.encode(text[:LONGEST_COUNTED]))
         more = " or some more" if len(text) > LONGEST_COUNTED else ""
         raise InputError(
-            f"expected at least {length} tokens in {path}, found {found}{more}; give a longer text "
+            f"expected at least {length} tokens in {path}, found {count}{more}; give a longer text "
             "or ask for shorter sequences"
         )
     return _sample(chosen, path.name, sha256(data).hexdigest(), length)

@@ -126,7 +126,7 @@ def _table(recommendation: Recommendation) -> Table:
             size(memory.needed),
             left,
             f"{candidate.speed:.3g}",
-            f"{_nats_short(candidate.loss.nats)}{MARKS[candidate.loss.basis]}",
+            f"{_nats_short(candidate.loss.nats)}{MARKS[candidate.loss.origin]}",
         )
     return table
 

@@ -42,7 +42,7 @@ def for_device(
     """A request that leaves the recipe to the device. Raises RequestError."""
     named = ",".join(MODULES) if to is None else to
     some = recipes(named, "int4" if precision is None else precision, [], context)
-    targets = tuple(one.target for one in some) if to is not None else None
+    targets = tuple(recipe.target for recipe in some) if to is not None else None
     chosen = None if precision is None else cast(Precision, precision)
     return Asked((), text, None, device, context, targets, chosen)
 

@@ -90,8 +90,8 @@ class Manifest:
             if path.is_file() and path.name not in (NAME, CARD) and path.name[0] != "."
         )
         unknown = [path for path in names if path.name not in known]
-        found = {**known, **hash_files(unknown)}
-        return replace(self, files={path.name: found[path.name] for path in names})
+        hashes = {**known, **hash_files(unknown)}
+        return replace(self, files={path.name: hashes[path.name] for path in names})
 
     def with_verification(self, verification: Document) -> Self:
         """The same with the result of a verification."""

@@ -94,7 +94,7 @@ def plan(
     plans = make_plans(outline.architecture, asked.recipes, outline.survey)
     if has_weights(outline.source.directory) or _needs_weights(asked, outline):
         return prepare(model, asked, on_progress, revision=revision)
-    plans = tuple(one.with_notes((UNREAD,)) for one in plans)
+    plans = tuple(unread.with_notes((UNREAD,)) for unread in plans)
     expected = forecast(plans, outline.architecture.vocabulary_size)
     return Prospect(
         outline.source, outline.architecture, outline.survey, None, asked, plans, expected

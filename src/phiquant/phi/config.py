@@ -83,8 +83,8 @@ def _require_phi3(config: Config) -> None:
     names = config.get("architectures") or []
     name = names[0] if isinstance(names, list) and names else None
     if name != ARCHITECTURE and not (name is None and config.get("model_type") == "phi3"):
-        found = name or config.get("model_type") or "no architecture at all"
-        told = found if isinstance(found, str) else shown(found)
+        architecture = name or config.get("model_type") or "no architecture at all"
+        told = architecture if isinstance(architecture, str) else shown(architecture)
         raise ConfigError(
             f"expected a {ARCHITECTURE} checkpoint (Phi-3, Phi-3.5-mini, Phi-4, Phi-4-mini), "
             f"found {told}; other architectures are not covered"

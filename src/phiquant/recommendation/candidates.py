@@ -93,7 +93,7 @@ class Candidate:
             "memory": self.footprint.as_json(),
             "headroom": self.headroom,
             "tokens_per_second": self.speed,
-            "loss": {"nats": self.loss.nats, "basis": self.loss.basis, "told": self.loss.told},
+            "loss": {"nats": self.loss.nats, "origin": self.loss.origin, "told": self.loss.told},
         }
 
 

@@ -38,7 +38,7 @@ error."""
 LEAST = 1e-12
 """Nats that stand for a loss of 0, which has no logarithm."""
 
-LossBasis = Literal["measured", "demo", "interpolated"]
+LossOrigin = Literal["measured", "demo", "interpolated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +46,9 @@ class Loss:
     """Mean KL divergence to the original, in nats a token."""
 
     nats: float
-    basis: LossBasis
+    origin: LossOrigin
     told: str
-    """The basis in words."""
+    """The same in words."""
 
 
 @dataclass(frozen=True, slots=True)

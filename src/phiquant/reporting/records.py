@@ -21,7 +21,7 @@ def write_records(directory: Path, manifest: Manifest, hashes: Mapping[str, str]
     manifest.write(directory)
 
 
-def record_verification(directory: Path, found: Verification) -> bool:
+def record_verification(directory: Path, verification: Verification) -> bool:
     """Put the figures into the records of the artifact in `directory`, each whole or not at all.
 
     False, and nothing is written, for an artifact that phiquant did not make. Raises
@@ -30,9 +30,9 @@ def record_verification(directory: Path, found: Verification) -> bool:
     manifest = read_manifest(directory) if directory.is_dir() else None
     if manifest is None:
         return False
-    manifest = manifest.with_verification(found.as_json())
+    manifest = manifest.with_verification(verification.as_json())
     try:
-        text = card(directory, manifest, found)
+        text = card(directory, manifest, verification)
     except (AttributeError, KeyError, RequestError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"{directory / NAME} is no record that phiquant wrote "

@@ -92,9 +92,9 @@ def _entries(stored: object) -> Iterator[tuple[object, object]]:
         raise _refusal(f"{shown(stored)}")
 
 
-def _refusal(found: str) -> TokenizerError:
+def _refusal(finding: str) -> TokenizerError:
     return TokenizerError(
         "chat_template in tokenizer_config.json should be a text, or a list of objects with a "
-        f'"name" and a "template"; found {found}. Download the file again, or put the template '
+        f'"name" and a "template"; found {finding}. Download the file again, or put the template '
         f"into {FILE}"
     )

@@ -30,10 +30,10 @@ def gguf_files(path: Path) -> tuple[Path, ...]:
         if not foreign.present(path):
             raise ArtifactError(f"expected a GGUF file or a directory with one, found no {path}")
         return _with_parts(path)
-    found = sorted(path.glob("*.gguf"))
-    models = {_with_parts(file)[0] for file in found}
+    files = sorted(path.glob("*.gguf"))
+    models = {_with_parts(file)[0] for file in files}
     if len(models) != 1:
-        names = ", ".join(file.name for file in found) or "none"
+        names = ", ".join(file.name for file in files) or "none"
         raise ArtifactError(f"expected one GGUF model in {path}, found {names}; name the file")
     return _with_parts(models.pop())
 

@@ -64,10 +64,10 @@ def pre_tokenizer_name(tokenizer: Tokenizer) -> str:
     definition = tokenizer.definition
     name = NAMES.get((definition.splitting, definition.ignore_merges))
     if name is None:
-        found = ", then ".join(definition.splitting) or "no splitting at all"
+        splitting = ", then ".join(definition.splitting) or "no splitting at all"
         raise TokenizerError(
-            f"llama.cpp has no known pre-tokenizer that splits text as this tokenizer does: {found}"
-            f"{' (with ignore_merges)' if definition.ignore_merges else ''}; "
+            "llama.cpp has no known pre-tokenizer that splits text as this tokenizer does: "
+            f"{splitting}{' (with ignore_merges)' if definition.ignore_merges else ''}; "
             "use the original tokenizer of the Phi model that this one was derived from"
         )
     others = CONVERTERS_NAMES.get(name)

@@ -87,10 +87,10 @@ class OnnxArtifact:
         for weight in self._architecture.weights():
             matrix = self._matrices[weight.name]
             if isinstance(matrix, Stacked):
-                for part, one in zip(
+                for part, tensor in zip(
                     parts_of(weight, self._architecture), matrix.matrices, strict=True
                 ):
-                    yield part.name, one
+                    yield part.name, tensor
             else:
                 yield weight.name, matrix
 
@@ -114,7 +114,7 @@ class OnnxArtifact:
         split = long.original_positions if long and long.original_positions < positions else 0
         rope = read_rope(read_caches(self._file, split), stated)
         gate_up = self._matrices["model.layers.0.mlp.gate_up_proj.weight"]
-        found = Architecture(
+        architecture = Architecture(
             hidden_size=_count(decoder, "hidden_size"),
             layers=_count(decoder, "num_hidden_layers"),
             heads=_count(decoder, "num_attention_heads"),
@@ -128,10 +128,10 @@ class OnnxArtifact:
             sliding_window=self._window(),
             rope=rope,
         )
-        fault = fault_of(found)
+        fault = fault_of(architecture)
         if fault is not None:
             raise ArtifactError(f"{CONFIG} and the graph describe no network: {fault}")
-        return found
+        return architecture
 
     def _window(self) -> int | None:
         for node in self._first("GroupQueryAttention"):
@@ -175,12 +175,12 @@ class OnnxArtifact:
             raise ArtifactError(f"the graph's {ARCHITECTURE_KEY} is malformed ({error})") from error
 
     def _epsilon(self) -> float:
-        found = self._stated("norm_epsilon")
+        epsilon = self._stated("norm_epsilon")
         for node in self._first("SkipSimplifiedLayerNormalization"):
-            found = real(node, "epsilon")
-        if not isinstance(found, int | float):
+            epsilon = real(node, "epsilon")
+        if not isinstance(epsilon, int | float):
             raise ArtifactError("the graph has no norm of a kind that is known")
-        return float(found)
+        return float(epsilon)
 
     def _first(self, op: str) -> Iterator[ir.Node]:
         """The first operator `op`, if there is one."""
@@ -188,10 +188,10 @@ class OnnxArtifact:
 
     def _check_shapes(self) -> None:
         for weight in self._architecture.weights():
-            found = self._matrices[weight.name].shape
-            if found != weight.shape:
+            shape = self._matrices[weight.name].shape
+            if shape != weight.shape:
                 raise ArtifactError(
-                    f"{weight.name} should have shape {list(weight.shape)}, found {list(found)}"
+                    f"{weight.name} should have shape {list(weight.shape)}, found {list(shape)}"
                 )
 
 

@@ -37,12 +37,12 @@ WIDTHS: Mapping[ir.DataType, int] = {
 
 def extents(tensor: ir.TensorProtocol) -> tuple[int, ...]:
     """The tensor's shape."""
-    found = []
+    sizes = []
     for extent in tensor.shape:
         if not isinstance(extent, int) or extent < 0:
             raise ArtifactError(f"{tensor.name} has no definite shape")
-        found.append(extent)
-    return tuple(found)
+        sizes.append(extent)
+    return tuple(sizes)
 
 
 def nbytes_of(tensor: ir.TensorProtocol) -> int:
@@ -111,14 +111,14 @@ class ModelFile:
     def tensor(self, value: ir.Value | None) -> ir.TensorProtocol:
         """The constant that `value` is; ArtifactError if it is computed."""
         producer = value.producer() if value is not None else None
-        found = value.const_value if value is not None else None
+        stored = value.const_value if value is not None else None
         if producer is not None and producer.op_type == "Constant":
             constant = _attribute(producer, "value")
-            found = constant if isinstance(constant, ir.TensorProtocol) else None
-        if found is None:
+            stored = constant if isinstance(constant, ir.TensorProtocol) else None
+        if stored is None:
             name = value.name if value is not None else "an input"
             raise ArtifactError(f"{self.path.name}: {name} should be a stored tensor, and is not")
-        return found
+        return stored
 
     def array(self, tensor: ir.TensorProtocol) -> npt.NDArray[np.generic]:
         """The tensor's elements, mapped; 4-bit ones as flat bytes of two."""

@@ -47,19 +47,19 @@ def read_matrices(file: ModelFile, layers: int) -> dict[str, Matrix]:
 
 
 def _read_matrices(file: ModelFile, layers: int) -> dict[str, Matrix]:
-    found: dict[str, Matrix] = {"model.embed_tokens.weight": _embedding(file)}
+    matrices: dict[str, Matrix] = {"model.embed_tokens.weight": _embedding(file)}
     for layer in range(layers):
         at = f"model.layers.{layer}"
-        found[f"{at}.input_layernorm.weight"] = _gains(file, f"{at}.input_layernorm.weight")
+        matrices[f"{at}.input_layernorm.weight"] = _gains(file, f"{at}.input_layernorm.weight")
         for name, choices in PROJECTIONS.items():
             if name == "mlp.gate_up_proj":
                 gains = f"{at}.post_attention_layernorm.weight"
-                found[gains] = _gains(file, gains)
-            found[f"{at}.{name}.weight"] = _projection(file, layer, choices)
+                matrices[gains] = _gains(file, gains)
+            matrices[f"{at}.{name}.weight"] = _projection(file, layer, choices)
     final = f"model.layers.{layers}.final_norm_layernorm.weight"
-    found["model.norm.weight"] = _gains(file, "model.norm.weight", final)
-    found["lm_head.weight"] = _product(file, "/lm_head/")
-    return found
+    matrices["model.norm.weight"] = _gains(file, "model.norm.weight", final)
+    matrices["lm_head.weight"] = _product(file, "/lm_head/")
+    return matrices
 
 
 def is_tied(matrices: Mapping[str, Matrix]) -> bool:
@@ -187,10 +187,10 @@ def _nbits(
         (zeros, BYTES + tuple(FLOAT_NAMES)),
     ]
     for part, (elements, types) in zip(parts, expected, strict=False):
-        found = prod(extents(part))
-        if found != elements or part.dtype not in types:
+        stored = prod(extents(part))
+        if stored != elements or part.dtype not in types:
             raise ArtifactError(
-                f"{part.name} should have {elements} elements of {types[0].name}, found {found} "
+                f"{part.name} should have {elements} elements of {types[0].name}, found {stored} "
                 f"of {part.dtype.name}"
             )
     return NbitsMatrix(file, parts, size, bits, block)

@@ -56,7 +56,7 @@ def read_caches(file: ModelFile, original: int) -> tuple[Cache, ...]:
     for node in file.nodes:
         if node.op_type == "If":
             branches = [graph(node, name) for name in ("else_branch", "then_branch")]
-            own = [one for one in branches if one is not None and len(one.outputs) == 2]
+            own = [each for each in branches if each is not None and len(each.outputs) == 2]
             if len(own) == 2:
                 constants = [
                     [file.array(file.tensor(output)) for output in branch.outputs]

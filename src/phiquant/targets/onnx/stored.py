@@ -195,7 +195,7 @@ class Stacked:
     @property
     def shape(self) -> tuple[int, ...]:
         """(out, in)."""
-        return (sum(one.shape[0] for one in self.matrices), self.matrices[0].shape[1])
+        return (sum(matrix.shape[0] for matrix in self.matrices), self.matrices[0].shape[1])
 
     @property
     def type(self) -> str:
@@ -205,13 +205,13 @@ class Stacked:
     @property
     def tensors(self) -> tuple[ir.TensorProtocol, ...]:
         """Of all."""
-        return tuple(tensor for one in self.matrices for tensor in one.tensors)
+        return tuple(tensor for matrix in self.matrices for tensor in matrix.tensors)
 
     def rows(self, first: int, last: int | None) -> Floats:
         """The rows, from whichever matrices hold them."""
-        counts = [one.shape[0] for one in self.matrices]
-        found = [
+        counts = [matrix.shape[0] for matrix in self.matrices]
+        pieces = [
             self.matrices[number].rows(low, high)
             for number, low, high in rows_from(counts, first, last)
         ]
-        return np.concatenate(found) if found else np.empty((0, self.shape[1]), np.float32)
+        return np.concatenate(pieces) if pieces else np.empty((0, self.shape[1]), np.float32)

@@ -52,9 +52,9 @@ class Constants:
 
     def weight(self, name: str, count: int) -> Constant | None:
         """The constant for the checkpoint's weight `name` with `count` elements."""
-        found = self.by_name.get(name) or self.by_name.get(f"{name}_compressed")
-        if found is not None:
-            return found
+        own = self.by_name.get(name) or self.by_name.get(f"{name}_compressed")
+        if own is not None:
+            return own
         fed = self.by_module.get(name.removesuffix(".weight"), ())
         return next((constant for constant in fed if prod(constant.shape) == count), None)
 
