@@ -8,14 +8,14 @@ are not counted: compiled kernels are written to a cache by the first run alone.
 """
 
 import json
-import os
 import subprocess
 import sys
+import tempfile
 
 from command_line import environment
 
 SERVER = """
-import json, os, signal, sys
+import itertools, json, os, resource, signal, sys, tempfile
 import phiquant.cli.main, phiquant.cli.quantization, phiquant.cli.cleaning
 import phiquant.job.making, phiquant.targets.gguf.writer, phiquant.targets.mlx.writer
 import phiquant.targets.onnx.writer, phiquant.targets.openvino.writer
@@ -52,26 +52,53 @@ def run(argv, kill_at):
         code = ended.code or 0
     return code, count
 
-for line in sys.stdin:
-    order = json.loads(line)
+def at_a_call(argv, name, at, cut=None, error=None, limit=None, spare=None,
+              temporary=None):
+    # Before the call of os.NAME with the number `at` a file is cut short, or an error raised.
+    numbers = itertools.count(1)  # threads call at the same time
+    genuine = getattr(os, name)
+    def counting(*arguments):
+        number = next(numbers)
+        if number == at and cut:
+            os.truncate(cut, 1000)
+        if number == at and error:
+            raise OSError(error, os.strerror(error))
+        return genuine(*arguments)
+    setattr(os, name, counting)
+    if limit:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if spare is not None:
+        phiquant.job.forecast.SPARE = spare
+    tempfile.tempdir = temporary or tempfile.tempdir
+    code, _ = run(argv, None)
+    return code, next(numbers) - 1
+
+def begin(order):
+    # A process for the order, and where it tells how it ended.
     read, write = os.pipe()
     child = os.fork()
-    if child == 0:
-        os.close(read)
-        with open(order["log"], "w") as log:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
-        os.chdir(order["cwd"])
-        try:
-            code, count = run(order["argv"], order["kill_at"])
-            os.write(write, json.dumps([code, count]).encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with open(read, "rb") as told:
-        said = told.read()
-    os.waitpid(child, 0)
-    print(said.decode() or "null", flush=True)
+    if child:
+        os.close(write)
+        return child, read
+    os.close(read)
+    with open(order["log"], "w") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.chdir(order["cwd"])
+    try:
+        os.write(write, json.dumps(OBEY[order["how"]](**order["by"])).encode())
+    finally:
+        os._exit(0)
+
+OBEY = {"killed": run, "call": at_a_call}
+for line in sys.stdin:
+    orders = json.loads(line)
+    answers = []
+    for child, read in [begin(order) for order in orders]:
+        with open(read, "rb") as told:
+            answers.append(told.read().decode() or "null")
+        os.waitpid(child, 0)
+    print(f"[{', '.join(answers)}]", flush=True)
 """
 
 
@@ -81,12 +108,14 @@ class Killing:
     def __init__(self, directory):
         self.directory = directory
         self.log = directory / "log"
+        # Announcements of jobs elsewhere would be changes to the file system that are counted.
+        self._temporary = tempfile.TemporaryDirectory()
         self._server = subprocess.Popen(
             [sys.executable, "-c", SERVER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment(),
+            env=environment(TMPDIR=self._temporary.name),
         )
 
     def __enter__(self):
@@ -96,15 +125,34 @@ class Killing:
         self._server.stdin.close()
         self._server.wait()
         self._server.stdout.close()
+        self._temporary.cleanup()
 
     def run(self, *words, kill_at=None):
         """Exit code and number of changes to the file system; None for a run that was killed."""
-        order = {
-            "argv": [str(word) for word in words],
-            "cwd": str(self.directory),
-            "kill_at": kill_at,
-            "log": os.fspath(self.log),
-        }
-        self._server.stdin.write(json.dumps(order) + "\n")
+        return self._ended("killed", [words], kill_at=kill_at)[0]
+
+    def together(self, *commands):
+        """Exit codes of commands that run at the same time; logs end with their numbers."""
+        return [ended and ended[0] for ended in self._ended("killed", commands, kill_at=None)]
+
+    def at_call(self, *words, name, at=None, **what):
+        """Exit code and number of calls of os.`name`. Before the one with the number `at` the file
+        `cut` is cut down to 1000 bytes, or `error`, a number, is raised. Files may have `limit`
+        bytes, `spare` bytes are expected to be needed beside an artifact's tensors, and temporary
+        files lie in `temporary`. None for a run that did not end itself.
+        """
+        return self._ended("call", [words], name=name, at=at, **what)[0]
+
+    def _ended(self, how, commands, **by):
+        orders = [
+            {
+                "how": how,
+                "by": {"argv": [str(word) for word in words], **by},
+                "cwd": str(self.directory),
+                "log": f"{self.log}{number or ''}",
+            }
+            for number, words in enumerate(commands)
+        ]
+        self._server.stdin.write(json.dumps(orders) + "\n")
         self._server.stdin.flush()
         return json.loads(self._server.stdout.readline())

@@ -63,7 +63,7 @@ def endless(files, stop):
     stop.wait()
     raise hashes.Stopped
 
-hashes.hash_mapped = endless
+hashes.hash_opened = endless
 """
 
 

@@ -2,10 +2,10 @@
 
 from threading import Event
 
-import numpy as np
 import pytest
 
-from phiquant.host.hashes import Stopped, hash_files, hash_mapped
+from phiquant.host.hashes import Stopped, hash_files, hash_opened
+from phiquant.host.opened_file import OpenedFile
 
 
 def test_published_vectors(tmp_path):
@@ -25,14 +25,15 @@ def test_large_files_are_read_whole(tmp_path):
     assert hashes["a"] != hashes["b"]
 
 
-def test_mapped_files_hash_alike(tmp_path):
+def test_opened_files_hash_alike(tmp_path):
     (tmp_path / "a").write_bytes(bytes(range(256)) * 5000)
-    mapped = {tmp_path / "a": np.memmap(tmp_path / "a", np.uint8, "r")}
-    assert hash_mapped(mapped) == hash_files([tmp_path / "a"]) == hash_files([tmp_path / "a"], 2)
+    opened = [OpenedFile(tmp_path / "a")]
+    assert hash_opened(opened) == hash_files([tmp_path / "a"]) == hash_files([tmp_path / "a"], 2)
 
 
 def test_stops_when_asked(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(5))
     stop = Event()
     stop.set()
     with pytest.raises(Stopped):
-        hash_mapped({tmp_path / "a": np.zeros(5, np.uint8)}, stop)
+        hash_opened([OpenedFile(tmp_path / "a")], stop)

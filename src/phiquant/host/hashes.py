@@ -6,7 +6,7 @@ Source: https://github.com/BLAKE3-team/BLAKE3-specs.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import Future
 from io import FileIO
 from pathlib import Path
@@ -17,8 +17,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-PIECE = 64 << 20
-"""Bytes between two looks at whether to stop."""
+from phiquant.host.opened_file import OpenedFile
 
 BUFFER = 1 << 20
 """Bytes that are read at once: they stay in the processor's cache until they are hashed."""
@@ -39,23 +38,24 @@ def hash_files(paths: Iterable[Path], threads: int = 1) -> dict[str, str]:
     return hashes
 
 
-def hash_mapped(
-    files: Mapping[Path, npt.NDArray[np.uint8]], stop: Event | None = None
-) -> dict[str, str]:
-    """File name → BLAKE3 in hexadecimal, of mapped files: pages that are mapped cost no more.
+def hash_opened(files: Iterable[OpenedFile], stop: Event | None = None) -> dict[str, str]:
+    """File name → BLAKE3 in hexadecimal, of the bytes that each file had when it was opened.
 
-    Raises Stopped soon after `stop` is set.
+    Raises Stopped soon after `stop` is set, and a file's error if it is shorter by now.
     """
     from blake3 import blake3
 
     hashes = {}
-    for path, content in files.items():
+    buffer = np.empty(BUFFER, np.uint8)
+    for file in files:
         digest = blake3()
-        for first in range(0, content.size, PIECE):
+        for first in range(0, file.nbytes, BUFFER):
             if stop is not None and stop.is_set():
                 raise Stopped
-            digest.update(content[first : first + PIECE].data)
-        hashes[path.name] = str(digest.hexdigest())
+            piece = buffer[: file.nbytes - first]
+            file.read_into(piece, first)
+            digest.update(piece.data)
+        hashes[file.path.name] = str(digest.hexdigest())
     return hashes
 
 
@@ -68,19 +68,19 @@ def hash_array(array: npt.NDArray[np.generic]) -> str:
 
 
 class BackgroundHashes:
-    """`hash_mapped` in a thread of its own, from the start on; leaving the block ends it.
+    """`hash_opened` in a thread of its own, from the start on; leaving the block ends it.
 
     The thread is a daemon: a process that ends for another reason does not wait for it.
     """
 
-    def __init__(self, files: Mapping[Path, npt.NDArray[np.uint8]]) -> None:
+    def __init__(self, files: Iterable[OpenedFile]) -> None:
         self._stop = Event()
         self._future: Future[dict[str, str]] = Future()
         Thread(target=self._hash, args=(files,), name="phiquant-hashes", daemon=True).start()
 
-    def _hash(self, files: Mapping[Path, npt.NDArray[np.uint8]]) -> None:
+    def _hash(self, files: Iterable[OpenedFile]) -> None:
         try:
-            self._future.set_result(hash_mapped(files, self._stop))
+            self._future.set_result(hash_opened(files, self._stop))
         except BaseException as error:
             self._future.set_exception(error)
 

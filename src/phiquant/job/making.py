@@ -85,7 +85,7 @@ def carry_out(
     with (
         _disk_errors(output),
         held(output) as place,
-        BackgroundHashes(checkpoint.mapped) as hashes,
+        BackgroundHashes(checkpoint.opened.values()) as hashes,
         calibrated(
             checkpoint, asked, prospect.evidence, Job(place, hashes), on_progress
         ) as rounding,

@@ -114,7 +114,7 @@ def stretches(bands: Iterator[Band]) -> Iterator[tuple[Band, ...]]:
 
 
 def all_bands(checkpoint: Checkpoint, outlets: Sequence[Outlet]) -> Iterator[Band]:
-    """Every band of every tensor in network order; the next tensor's pages are asked for ahead."""
+    """Every band of every tensor in network order; the next tensor is asked for ahead."""
     by_source: dict[str, list[Outlet]] = {w.name: [] for w in checkpoint.architecture.weights()}
     for outlet in outlets:
         if outlet.row.source is not None:

@@ -1,4 +1,4 @@
-"""A Phi checkpoint on disk: validated on opening, mapped, read a band of rows at a time.
+"""A Phi checkpoint on disk: validated on opening, read a band of rows at a time.
 
 Opening reads headers only (and a stored head that config.json ties to the embedding: `tied_head`).
 Every way in which the files can disagree with the configuration or with one another ends in one
@@ -16,12 +16,13 @@ import numpy.typing as npt
 
 from phiquant.errors import CheckpointError
 from phiquant.host.file_state import FileState, file_state, is_still
+from phiquant.host.opened_file import OpenedFile
 from phiquant.phi.agreement import check_agreement
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import read_architecture, read_config
 from phiquant.phi.listed import listed
 from phiquant.phi.model_name import name_directory
-from phiquant.phi.safetensors_file import SafetensorsTensor, map_file, read_ahead, tensor_view
+from phiquant.phi.safetensors_file import SafetensorsTensor, read_elements, read_rows
 from phiquant.phi.tensor_names import architecture_names
 from phiquant.phi.tied_head import settle_head
 from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
@@ -43,12 +44,12 @@ class Checkpoint:
     architecture: Architecture
     tensors: Mapping[str, SafetensorsTensor]
     """By the architecture's names."""
-    mapped: Mapping[Path, npt.NDArray[np.uint8]] = field(repr=False, compare=False)
-    """The weight files, each mapped once: pages that were seen stay within reach."""
+    opened: Mapping[Path, OpenedFile] = field(repr=False, compare=False)
+    """The weight files, each opened once: what is read is of one file, whatever takes its name."""
     notes: tuple[str, ...] = ()
     """How the files were read where that is not plain: for the plan of every artifact."""
     states: Mapping[Path, FileState] = field(default_factory=dict, repr=False, compare=False)
-    """The weight files as they were when they were mapped."""
+    """The weight files as they were when they were opened."""
     _made: dict[Callable[..., object], object] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -70,8 +71,8 @@ class Checkpoint:
         files = find_weight_files(directory, config)
         stored, renamings = architecture_names(read_tensors(files))
         states = {path: file_state(path) for path in {each.path for each in stored.values()}}
-        mapped = {path: map_file(path) for path in {tensor.path for tensor in stored.values()}}
-        settled = settle_head(architecture, stored, mapped)
+        opened = {path: OpenedFile(path, CheckpointError) for path in states}
+        settled = settle_head(architecture, stored, opened)
         check_agreement(settled.architecture, settled.tensors, files)
         if settled.architecture != architecture:
             config["tie_word_embeddings"] = settled.architecture.tied_head
@@ -81,7 +82,7 @@ class Checkpoint:
             config,
             settled.architecture,
             settled.tensors,
-            mapped,
+            opened,
             (*files.notes, *renamings, *settled.notes),
             states,
         )
@@ -127,16 +128,20 @@ class Checkpoint:
         """Bytes of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
-    def raw(self, name: str) -> npt.NDArray[np.generic]:
-        """The mapped tensor in its stored element type (BF16 as uint16)."""
+    def raw(self, name: str, first: int, last: int) -> npt.NDArray[np.generic]:
+        """Elements `first` to `last` of the tensor, row-major, as it is stored (BF16 as uint16)."""
         tensor = self.tensors[name]
-        return tensor_view(self.mapped[tensor.path], tensor)
+        return read_elements(self.opened[tensor.path], tensor, first, last)
 
     def read_ahead(self, name: str) -> None:
-        """Ask the system to fetch the tensor's pages."""
+        """Ask the system to fetch the tensor's bytes."""
         tensor = self.tensors[name]
-        read_ahead(self.mapped[tensor.path], tensor)
+        self.opened[tensor.path].read_ahead(tensor.offset, tensor.nbytes)
 
     def weight(self, name: str, first: int = 0, last: int | None = None) -> npt.NDArray[np.float32]:
-        """Rows `first` to `last` (exclusive) of the tensor, widened to float32, exactly."""
-        return widen(self.raw(name)[first:last], self.tensors[name].dtype)
+        """Rows `first` to `last` (exclusive) of the tensor, widened to float32, exactly.
+
+        Raises CheckpointError if the file is shorter than it was when it was opened.
+        """
+        tensor = self.tensors[name]
+        return widen(read_rows(self.opened[tensor.path], tensor, first, last), tensor.dtype)

@@ -1,4 +1,4 @@
-"""One safetensors file, mapped: names, element types, shapes and raw bytes.
+"""One safetensors file: names, element types, shapes and raw bytes.
 
 Layout: 8 bytes little-endian header length, a JSON header (name → dtype, shape, data_offsets
 relative to its end), then the tensors without gaps. The header's length is looked at first; the
@@ -8,7 +8,7 @@ as NumPy arrays.
 Source: https://github.com/huggingface/safetensors#format.
 """
 
-import mmap
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from phiquant.errors import InputError
 from phiquant.host import foreign
+from phiquant.host.opened_file import OpenedFile
 from phiquant.host.strict_json import parse_json
 
 RAW_DTYPES: Mapping[str, np.dtype[np.generic]] = {
@@ -114,25 +115,26 @@ def _unsound(path: Path, error: type[InputError], fault: str) -> InputError:
     )
 
 
-def map_file(path: Path) -> npt.NDArray[np.uint8]:
-    """The bytes of a file, read-only; nothing is read until it is used."""
-    return np.memmap(path, np.uint8, mode="r")
+def read_elements(
+    file: OpenedFile, tensor: SafetensorsTensor, first: int, last: int
+) -> npt.NDArray[np.generic]:
+    """Elements `first` to `last` (exclusive) of the tensor in row-major order, as it is stored.
+
+    Raises the file's error where it is shorter by now.
+    """
+    dtype = RAW_DTYPES[tensor.dtype]
+    nbytes = (last - first) * dtype.itemsize
+    return file.read(tensor.offset + first * dtype.itemsize, nbytes).view(dtype)
 
 
-def tensor_view(file: npt.NDArray[np.uint8], tensor: SafetensorsTensor) -> npt.NDArray[np.generic]:
-    """The tensor, in its stored element type and shape, within the bytes of its file."""
-    data = file[tensor.offset : tensor.offset + tensor.nbytes].view(np.ndarray)
-    return data.view(RAW_DTYPES[tensor.dtype]).reshape(tensor.shape)
+def read_rows(
+    file: OpenedFile, tensor: SafetensorsTensor, first: int = 0, last: int | None = None
+) -> npt.NDArray[np.generic]:
+    """Rows `first` to `last` (exclusive; as a slice takes them) of the tensor, as it is stored.
 
-
-def map_tensor(tensor: SafetensorsTensor) -> npt.NDArray[np.generic]:
-    """A read-only view of one tensor alone; for many, map the file once."""
-    return tensor_view(map_file(tensor.path), tensor)
-
-
-def read_ahead(file: npt.NDArray[np.uint8], tensor: SafetensorsTensor) -> None:
-    """Ask the system to fetch the pages of a tensor; a no-op where it cannot be asked."""
-    mapped = getattr(file, "_mmap", None)
-    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_WILLNEED"):
-        first = tensor.offset - tensor.offset % mmap.PAGESIZE
-        mapped.madvise(mmap.MADV_WILLNEED, first, tensor.offset + tensor.nbytes - first)
+    Shape (rows, ...); of a vector, (rows,). Raises as `read_elements` does.
+    """
+    count, *inner = tensor.shape
+    start, stop, _ = slice(first, last).indices(count)
+    size, stop = math.prod(inner), max(start, stop)
+    return read_elements(file, tensor, start * size, stop * size).reshape(stop - start, *inner)

@@ -5,11 +5,10 @@ range of FP16. It touches every byte once, at the speed of the disk; on a machin
 second reading then comes from the page cache.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
-from math import isinf
 
 from phiquant.errors import CheckpointError
 from phiquant.host.cores import cores
@@ -17,9 +16,9 @@ from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.listed import listed
 from phiquant.phi.widen import largest_stored_magnitude
 
-PIECE = 1 << 25
-"""Values that one core looks at in one go: tens of milliseconds in which it asks nothing of the
-interpreter, which may be busy with the tokenizer."""
+PIECE = 1 << 21
+"""Values that one core reads and looks at in one go: some milliseconds in which it asks nothing of
+the interpreter, which may be busy with the tokenizer, and a few megabytes."""
 
 FP16_OVERFLOW = 65520.0
 """FP16 rounds to infinity from here on, halfway past its largest value 65504."""
@@ -44,9 +43,14 @@ class Survey:
 
 def _look(pool: ThreadPoolExecutor, checkpoint: Checkpoint, name: str) -> Iterator[float]:
     """The largest magnitudes of the tensor's pieces, when they are done."""
-    raw = checkpoint.raw(name).reshape(-1)
-    look = partial(largest_stored_magnitude, dtype=checkpoint.tensors[name].dtype)
-    return pool.map(look, [raw[first : first + PIECE] for first in range(0, raw.size, PIECE)])
+    tensor = checkpoint.tensors[name]
+    size = math.prod(tensor.shape)
+
+    def look(first: int) -> float:
+        last = min(first + PIECE, size)
+        return largest_stored_magnitude(checkpoint.raw(name, first, last), tensor.dtype)
+
+    return pool.map(look, range(0, size, PIECE))
 
 
 def survey(
@@ -64,7 +68,7 @@ def survey(
         for name, pieces in looks.items():
             largest[name] = max(pieces)
             advance(checkpoint.tensors[name].nbytes)
-    broken = [name for name, value in largest.items() if isinf(value)]
+    broken = [name for name, value in largest.items() if math.isinf(value)]
     if broken:
         raise CheckpointError(
             f"NaN or infinite values in {listed(broken, 6)}; "

@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from phiquant.host.opened_file import OpenedFile
 from phiquant.phi.architecture import Architecture
-from phiquant.phi.safetensors_file import SafetensorsTensor, tensor_view
-from phiquant.phi.weights import row_bands
+from phiquant.phi.safetensors_file import SafetensorsTensor, read_rows
+from phiquant.phi.weights import Floats, row_bands
 from phiquant.phi.widen import WEIGHT_DTYPES, widen
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 
-Mapped = Mapping[Path, npt.NDArray[np.uint8]]
+Opened = Mapping[Path, OpenedFile]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,18 @@ class Settled:
 
 
 def settle_head(
-    architecture: Architecture, tensors: Mapping[str, SafetensorsTensor], mapped: Mapped
+    architecture: Architecture, tensors: Mapping[str, SafetensorsTensor], opened: Opened
 ) -> Settled:
     """Decide between a tied and an untied head; reads both matrices if both are stored.
 
-    `mapped` are the bytes of the tensors' files.
+    `opened` are the tensors' files.
     """
     if not architecture.tied_head or HEAD not in tensors:
         return Settled(architecture, tensors)
     if EMBEDDING not in tensors:
         note = f"{HEAD} alone is stored, and config.json ties the two: it is the embedding as well"
         return Settled(architecture, _as_embedding(tensors), (note,))
-    if _equal(architecture, tensors[EMBEDDING], tensors[HEAD], mapped):
+    if _equal(architecture, tensors[EMBEDDING], tensors[HEAD], opened):
         note = f"{HEAD} is stored beside {EMBEDDING} and equals it: one matrix serves as both"
         return Settled(
             architecture, {n: tensor for n, tensor in tensors.items() if n != HEAD}, (note,)
@@ -68,7 +68,7 @@ def _equal(
     architecture: Architecture,
     embedding: SafetensorsTensor,
     head: SafetensorsTensor,
-    mapped: Mapped,
+    opened: Opened,
 ) -> bool:
     """Whether both are tables of the vocabulary with the same values, whatever a zero's sign."""
     shape = (architecture.vocabulary_size, architecture.hidden_size)
@@ -76,8 +76,11 @@ def _equal(
         return False
     if not {embedding.dtype, head.dtype} <= set(WEIGHT_DTYPES):
         return False
-    tied, own = (tensor_view(mapped[tensor.path], tensor) for tensor in (embedding, head))
     return all(
-        np.array_equal(widen(tied[low:high], embedding.dtype), widen(own[low:high], head.dtype))
+        np.array_equal(_widened(opened, embedding, low, high), _widened(opened, head, low, high))
         for low, high in row_bands(*shape)
     )
+
+
+def _widened(opened: Opened, tensor: SafetensorsTensor, first: int, last: int) -> Floats:
+    return widen(read_rows(opened[tensor.path], tensor, first, last), tensor.dtype)

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
 from phiquant.errors import ArtifactError
+from phiquant.host.opened_file import read_at
 from phiquant.host.shown import shown
 from phiquant.phi.architecture import Architecture
 from phiquant.quantization.grid import Floats
@@ -28,7 +27,7 @@ MOST_FACTORS = 1 << 16
 
 
 class GgufArtifact:
-    """See `targets.target.Artifact`. Tensors are mapped; opening reads headers only."""
+    """See `targets.target.Artifact`. Opening reads headers only."""
 
     def __init__(self, path: Path) -> None:
         """Open the file at `path` or in the directory `path`. Raises ArtifactError."""
@@ -125,9 +124,8 @@ class GgufArtifact:
         start, stop, _ = slice(first, last).indices(rows)
         count = max(stop - start, 0)
         row_nbytes = tensor.nbytes // rows
-        stored = np.memmap(
-            tensor.path, np.uint8, "r", tensor.offset + start * row_nbytes, (count * row_nbytes,)
-        )
+        begin = tensor.offset + start * row_nbytes
+        stored = read_at(tensor.path, begin, count * row_nbytes, ArtifactError)
         ((name, layout),) = grid.layout((count, columns)).items()
         part = stored.view(layout.dtype).reshape(layout.shape)
         weights = grid.decode({name: part}, columns)

@@ -31,6 +31,7 @@ import numpy.typing as npt
 
 from phiquant.errors import InputError, MissingDependency
 from phiquant.host import foreign
+from phiquant.host.opened_file import read_at
 from phiquant.host.shown import shown
 from phiquant.host.staging import write_bytes
 from phiquant.quantization.grid import Floats
@@ -122,8 +123,7 @@ def _entry(path: Path, name: str, tensors: Mapping[str, GgufTensor]) -> ImatrixE
 def _values(path: Path, tensor: GgufTensor) -> Floats:
     if tensor.type != "F32":
         raise InputError(f"expected F32 for {tensor.name} in {path}, found {tensor.type}")
-    stored = np.memmap(path, np.uint8, "r", tensor.offset, (tensor.nbytes,))
-    return stored.view("<f4")
+    return read_at(path, tensor.offset, tensor.nbytes).view("<f4")
 
 
 class _Legacy:

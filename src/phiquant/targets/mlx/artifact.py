@@ -14,14 +14,15 @@ from typing import Any
 
 from phiquant.errors import ArtifactError, CheckpointError, ConfigError
 from phiquant.host import foreign
+from phiquant.host.opened_file import OpenedFile
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import read_config
 from phiquant.phi.listed import listed
 from phiquant.phi.safetensors_file import (
     SafetensorsTensor,
-    map_tensor,
     read_header,
     read_metadata,
+    read_rows,
 )
 from phiquant.quantization.grid import Floats, Grid
 from phiquant.targets.mlx.formats import AFFINE_GRIDS, FLOATS, GRIDS, Affine
@@ -114,7 +115,10 @@ class MlxArtifact:
             raise ArtifactError(f"{self.path} has no weight {name}")
         matrix = self._matrices[name]
         grid: Grid = GRIDS[matrix.grid]
-        bands = {part: map_tensor(tensor)[first:last] for part, tensor in matrix.parts.items()}
+        bands = {
+            part: read_rows(OpenedFile(tensor.path, ArtifactError), tensor, first, last)
+            for part, tensor in matrix.parts.items()
+        }
         if len(matrix.shape) == 1:
             whole = {part: band[None] for part, band in bands.items()}
             decoded: Floats = grid.decode(whole, bands["weight"].shape[0])[0]

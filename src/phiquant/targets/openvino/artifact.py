@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from phiquant.errors import ArtifactError
 from phiquant.host import foreign
+from phiquant.host.opened_file import OpenedFile
 from phiquant.host.shown import shown
 from phiquant.phi.architecture import Architecture, Weight
 from phiquant.phi.config import read_architecture, read_config
@@ -87,7 +88,7 @@ class OpenVinoArtifact:
             name: _matrices(weight, self._architecture, constants)
             for name, weight in self._weights.items()
         }
-        self._binary = np.memmap((self.path / MODEL).with_suffix(".bin"), np.uint8, "r")
+        self._binary = OpenedFile((self.path / MODEL).with_suffix(".bin"), ArtifactError)
 
     @property
     def type(self) -> str:
@@ -134,13 +135,16 @@ class OpenVinoArtifact:
 
     def _rows(self, matrix: _Matrix, part: str, first: int, last: int) -> npt.NDArray[np.generic]:
         constant = matrix.parts[part]
-        data = self._binary[constant.offset : constant.offset + constant.nbytes]
         rows = matrix.shape[0] if len(matrix.shape) == 2 else 1
-        if constant.element_type == "u4" and part == "zero_point":
-            zeros = unpack_run(np.asarray(data), math.prod(constant.shape)).reshape(rows, -1)
-            return zeros[first:last]
+        if constant.element_type == "u4" and part == "zero_point":  # a row may end within a byte
+            data = self._binary.read(constant.offset, constant.nbytes)
+            return unpack_run(data, math.prod(constant.shape)).reshape(rows, -1)[first:last]
+        row_nbytes, rest = divmod(constant.nbytes, rows)
+        if rest:
+            raise ArtifactError(f"{matrix.name}: {constant.nbytes} bytes are not {rows} rows")
+        data = self._binary.read(constant.offset + first * row_nbytes, (last - first) * row_nbytes)
         stored: npt.NDArray[np.generic] = data.view(DTYPES[constant.element_type])
-        return stored.reshape(rows, -1)[first:last]
+        return stored.reshape(last - first, -1)
 
     @property
     def architecture(self) -> Architecture:
