@@ -153,12 +153,17 @@ def _code(error: BaseException) -> int:
 
 
 def _sentence(error: BaseException) -> str:
-    where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
-    notes = "; ".join(getattr(error, "__notes__", ()))
-    if isinstance(error, PhiquantError):
-        return in_options("; ".join(filter(None, (str(error), notes))))
+    """What happened, and what was left behind, which the error's notes say."""
+    notes = getattr(error, "__notes__", ())
     if isinstance(error, KeyboardInterrupt):
-        return f"interrupted; {notes or 'nothing unfinished was left behind'}"
+        return f"interrupted; {'; '.join(notes) or 'nothing unfinished was left behind'}"
+    return in_options("; ".join((_reason(error), *notes)))
+
+
+def _reason(error: BaseException) -> str:
+    where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+    if isinstance(error, PhiquantError):
+        return str(error)
     if _lacks_memory(error):
         return "the machine ran out of memory; close other programs, or lift this one's limit"
     if _lacks_disk(error):

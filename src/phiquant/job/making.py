@@ -133,10 +133,15 @@ def _disk_errors(output: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        full = ResourceError(
-            f"the disk at {output.absolute().parent} filled up; make room, or choose another "
-            "`output`"
-        )
+        full = ResourceError(_full(error, output.absolute().parent))
         for note in getattr(error, "__notes__", ()):
             full.add_note(note)
         raise full from error
+
+
+def _full(error: OSError, place: Path) -> str:
+    """Which disk filled up: the one at `place`, or that of temporary files."""
+    file = Path(error.filename).absolute() if isinstance(error.filename, str) else place
+    if file.is_relative_to(place):
+        return f"the disk at {place} filled up; make room, or choose another `output`"
+    return f"the disk at {file.parent} filled up; make room, or set TMPDIR to another directory"

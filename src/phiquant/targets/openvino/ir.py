@@ -9,6 +9,7 @@ one for duplicates; a sparse file behind them would still be read as a whole.
 Source of the format: openvino's IR version 11, `xml_serialize_util.cpp`.
 """
 
+import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -30,6 +31,9 @@ PARAMETER = re.compile(
 ALIGNMENT = 64
 """Bytes: a cache line, and what the CPU's kernels like best."""
 
+PROBE = 1 << 20
+"""Bytes that are written once more to a file where writing failed, to hear the reason."""
+
 
 @dataclass(frozen=True, slots=True)
 class IrLayout:
@@ -46,7 +50,7 @@ def arrange(graph: Graph, directory: Path) -> IrLayout:
     """Serialize `graph` and place its weights; files in `directory` are made and removed."""
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         xml, binary = Path(scratch, "model.xml"), Path(scratch, "model.bin")
-        openvino().serialize(graph.model, xml, binary)
+        _save(graph.model, xml, binary)
         head = binary.read_bytes()
         text = xml.read_text(encoding="utf-8")
     places: dict[str, tuple[StoredConstant, int]] = {}
@@ -62,8 +66,27 @@ def arrange(graph: Graph, directory: Path) -> IrLayout:
 def serialize(model: Node, path: Path) -> None:
     """Write `model` whole to `path`.xml and .bin."""
     xml = path.with_suffix(".xml")
-    openvino().serialize(model, xml, path.with_suffix(".bin"))
+    _save(model, xml, path.with_suffix(".bin"))
     xml.write_text(_with_numbered_names(xml.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def _save(model: Node, xml: Path, binary: Path) -> None:
+    """Let OpenVINO write both files. Raises OSError where the system refuses."""
+    try:
+        openvino().serialize(model, xml, binary)
+    except RuntimeError:  # "iostream error", whatever the reason: the system is asked for it
+        for path in (xml, binary):
+            _write_more(path)
+        raise
+
+
+def _write_more(path: Path) -> None:
+    try:
+        with path.open("ab", buffering=0) as file:
+            file.write(bytes(PROBE))
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _with_numbered_names(text: str) -> str:
