@@ -42,6 +42,21 @@ def available_memory() -> int | None:
     return max(0, min([free, *(limit - used for limit, used in _groups())]))
 
 
+def used_memory(process: int) -> int | None:
+    """Bytes that the process with the id `process` has taken, without files that it maps; None if
+    the system does not say, as Windows does not here.
+    """
+    if sys.platform == "darwin":
+        text = _output("/bin/ps", "-o", "rss=", "-p", str(process)).strip()
+        return int(text) * 1024 if text.isdigit() else None
+    try:
+        text = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    found = re.findall(r"^(?:RssAnon|VmSwap):\s+(\d+) kB$", text, re.MULTILINE)
+    return sum(map(int, found)) * 1024 if found else None
+
+
 def _meminfo(field: str) -> int | None:
     try:
         text = MEMINFO.read_text(encoding="ascii")

@@ -2,8 +2,8 @@
 
 *Disk* is exact for the tensors, with a spare for everything else. *Memory* is what the reading
 holds at once: bands of rows in flight, encoded bytes that wait for the disk, the tokenizer, and
-the interpreter with its libraries; mapped pages of the checkpoint are not counted, for the system
-takes them back at will. How much waits depends on the disk; the most that can is taken. Kernels
+the interpreter with its libraries. How much waits depends on the disk; the most that can is taken.
+Jobs that are at work already announce what they will take (`host.announcements`). Kernels
 that are compiled on first use leave 50 to 150 MB more in that one process; they are compiled here,
 so that what is free is asked for after that. benchmarks/job_memory.py measures whole jobs.
 *Time* is measured, once in a process: one band of random weights is rounded onto every grid of the
@@ -63,14 +63,22 @@ def forecast(plans: Sequence[Plan], vocabulary: int, cost: Cost | None = None) -
     )
 
 
-def require_memory(needed: Forecast, available: int | None) -> None:
-    """ResourceError if the machine is known to have less memory than the job takes."""
-    if available is not None and needed.memory > available:
-        raise ResourceError(
-            f"the job needs about {needed.memory / 1e9:.2f} GB of memory and "
-            f"{available / 1e9:.2f} GB are free; close other programs, or give it fewer cores "
-            "(taskset -c 0), which takes less"
-        )
+def require_memory(needed: Forecast, available: int | None, promised: int = 0) -> None:
+    """ResourceError if the machine is known to have less memory than the job takes.
+
+    Of the `available` bytes other jobs at work will take those that were `promised` to them.
+    """
+    if available is None or needed.memory + promised <= available:
+        return
+    others = (
+        f", of which other phiquant jobs at work will take {promised / 1e9:.2f}" if promised else ""
+    )
+    remedy = "wait for them" if promised else "close other programs"
+    raise ResourceError(
+        f"the job needs about {needed.memory / 1e9:.2f} GB of memory and "
+        f"{available / 1e9:.2f} GB are free{others}; {remedy}, or give it fewer cores "
+        "(taskset -c 0), which takes less"
+    )
 
 
 def require_disk(needed: Forecast, free: int, place: str, fitting: Iterable[str]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.errors import RequestError, ResourceError
 from phiquant.evaluation.manifest import Manifest
+from phiquant.host.announcements import announced
 from phiquant.host.hashes import BackgroundHashes
 from phiquant.host.staging import held, staged
 from phiquant.job.order import order
@@ -75,8 +76,16 @@ def carry_out(
             f"{source.directory} holds a configuration and no weights; quantizing needs both"
         )
     prospect.order.check_places(output)
-    require_room(prospect, output)
-    recipes, plans = prospect.recipes, prospect.plans
+    with announced(prospect.forecast.memory) as promised:
+        require_room(prospect, output, promised)
+        return _make(prospect, checkpoint, output, on_progress)
+
+
+def _make(
+    prospect: Prospect, checkpoint: Checkpoint, output: Path, on_progress: OnProgress
+) -> tuple[Made, ...]:
+    """Make the artifacts, for which there is room."""
+    source, recipes, plans = prospect.source, prospect.recipes, prospect.plans
     made = tuple(
         Made(output / (recipe.target if len(recipes) > 1 else ""), recipe, plan)
         for recipe, plan in zip(recipes, plans, strict=True)

@@ -15,9 +15,12 @@ from phiquant.planning.precision import PRECISIONS, Precision
 from phiquant.recipe import Recipe
 
 
-def require_room(prospect: Prospect, output: Path) -> None:
-    """ResourceError, with what would fit, if the machine has too little memory or disk."""
-    require_memory(prospect.forecast, available_memory())
+def require_room(prospect: Prospect, output: Path, promised: int = 0) -> None:
+    """ResourceError, with what would fit, if the machine has too little memory or disk.
+
+    `promised` bytes of the memory that is free are those of other jobs at work.
+    """
+    require_memory(prospect.forecast, available_memory(), promised)
     free = free_bytes(output) + kept_bytes(output)  # which this job would take over, or remove
     place = str(output.absolute().parent)
     require_disk(prospect.forecast, free, place, _fitting(prospect, free))

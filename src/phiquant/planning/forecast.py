@@ -10,7 +10,7 @@ class Forecast:
     disk: int
     """Disk space that must be free: tensors to the byte, and a reserve for everything else."""
     memory: int
-    """Anonymous memory at most; mapped pages of the checkpoint are not in it."""
+    """Anonymous memory at most."""
     seconds: float
     """Expected time of rounding and writing; the survey of the weights before it is not in it."""
 
