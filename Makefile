@@ -8,12 +8,15 @@ STAMP := $(VENV)/.installed
 # A process for each core, each of which takes a gigabyte; they take tests from each other.
 PARALLEL ?= -n auto --maxprocesses 8 --dist worksteal
 RUNS ?= 10
+RELEASE := .venv-release
+AUDIT := .venv-audit
 PEERS := .venv-peers
 PEERS_OPENVINO := $(PEERS)-openvino
 PEERS_AUTOROUND := $(PEERS)-autoround
 EXECUTIONS ?= 10000000
 
-.PHONY: demo test test-long test-under-load fuzz lint types dist speed accuracy calibration peers clean
+.PHONY: demo test test-long test-under-load fuzz lint types dist speed accuracy calibration peers sbom \
+  audit clean
 
 demo: $(STAMP)
 	rm -rf demo-output
@@ -49,6 +52,17 @@ dist: $(STAMP)
 	$(BIN)/python -m build --no-isolation
 	$(BIN)/python -m twine check --strict dist/*
 
+# What an installation with every extra consists of, as CycloneDX: the same bytes each time.
+sbom: $(RELEASE)/.installed
+	mkdir -p dist
+	$(AUDIT)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
+	  --output-reproducible --of JSON --output-file dist/phiquant.cdx.json $(RELEASE)/bin/python
+
+# Whether any of it has a known vulnerability; ends with an error too where that cannot be learnt.
+audit: $(RELEASE)/.installed
+	$(AUDIT)/bin/pip-audit --strict --path "$$($(RELEASE)/bin/python -c \
+	  'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
 # The tools that phiquant is measured against, in an environment of their own.
 peers: $(PEERS)/.installed $(PEERS_OPENVINO)/.installed $(PEERS_AUTOROUND)/.installed
 
@@ -69,6 +83,16 @@ $(STAMP): pyproject.toml constraints.txt
 	  --editable ".[all]" --group dev
 	touch $@
 
+# Without phiquant itself, which no one has reported anything of to a package index.
+$(RELEASE)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet cyclonedx-bom==7.5.0 pip-audit==2.10.1
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --only-binary :all: --constraint constraints.txt \
+	  ".[all]"
+	$(RELEASE)/bin/python -m pip uninstall --quiet --yes phiquant
+	touch $@
+
 $(PEERS)/.installed: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
@@ -85,4 +109,4 @@ $(PEERS_AUTOROUND)/.installed: benchmarks/peers/requirements-autoround.txt
 	touch $@
 
 clean:
-	rm -rf dist $(VENV) $(PEERS) $(PEERS_OPENVINO) $(PEERS_AUTOROUND) $(CACHE) demo-output
+	rm -rf dist $(VENV) $(RELEASE) $(AUDIT) $(PEERS) $(PEERS_OPENVINO) $(PEERS_AUTOROUND) $(CACHE) demo-output
