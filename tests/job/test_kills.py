@@ -65,7 +65,7 @@ def remove(killing):
 
 
 def request(case):
-    size = ("--calibration-size", "4x64") if "--quality" in COMMANDS[case] else ()
+    size = ("--calibration-size", "2x48") if "--quality" in COMMANDS[case] else ()
     return ("quantize", "model", *COMMANDS[case], *size, "-o", "out", "-q")
 
 
