@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -14,6 +15,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # the same cores, that takes the time from the thread that they wait for; here they sleep instead.
 # OpenMP reads this once, when it is loaded, in this process and in those that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# A shell that starts the tests behind `&` has Ctrl-C ignored, and so would every command that they
+# start; a handler is not handed on.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
 import numpy as np  # noqa: F401 (loads the BLAS library)

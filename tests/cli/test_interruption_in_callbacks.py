@@ -19,7 +19,6 @@ from phiquant.cli.ending import ending
 def listen():
     signal.raise_signal(int(sys.argv[1]))
 
-signal.signal(int(sys.argv[1]), signal.SIG_DFL)  # ignored where the tests run behind `&`
 with ending(False):
     listen()
     while True:
