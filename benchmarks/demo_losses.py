@@ -93,9 +93,9 @@ def forms(of: Outline) -> tuple[Form, ...]:
     """Every type that an engine names, those with like layers together."""
     found: dict[tuple[str, str, float], Form] = {}
     for engine in engines().values():
-        for precision, types in engine.types.items():
+        for types in engine.types.values():
             for type in types:
-                recipe = Recipe(engine.target, precision, type, CONTEXT, engine.options)
+                recipe = Recipe(engine.target, type=type, context=CONTEXT, options=engine.options)
                 plan = target(engine.target).plan(of.architecture, of.survey, recipe.form)
                 bits = planned_layer_bits(plan)
                 key = (engine.target, plan.type, round(bits, 2))

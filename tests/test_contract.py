@@ -24,7 +24,7 @@ from phiquant import (
     recommend,
     verify,
 )
-from phiquant.targets.table import MODULES
+from phiquant.targets.table import MODULES, targets
 
 NAN = math.nan
 
@@ -71,6 +71,9 @@ VALUES = {
         lambda: Recipe("onnx", "fp32", options={"provider": "cuda"}),
         "precision=fp16",
     ),
+    "a type of another precision": (lambda: Recipe("gguf", "int8", type="Q4_K_M"), "type=Q4_K_M"),
+    "six bits as eight": (lambda: Recipe("gguf", "int8", type="Q6_K"), "6 bits"),
+    "floats of two sizes": (lambda: Recipe("mlx", "fp32", type="bf16"), "precision=fp32"),
     "a type and a budget": (lambda: Recipe("gguf", type="Q6_K", budget=Budget(max_kl=0.1)), "type"),
     "floats and a budget": (lambda: Recipe("gguf", "fp16", budget=Budget(max_kl=1)), "precision"),
     "a ratio and a budget": (
@@ -189,6 +192,13 @@ def test_recipes_that_mean_the_same_are_equal(one, other):
     assert recipes[0] == recipes[1]
     assert recipes[0].form == recipes[1].form
     assert recipes[0].as_json() == recipes[1].as_json()
+
+
+def test_a_type_has_its_precision():
+    for target in targets():
+        for precision, type in target.defaults.items():
+            assert Recipe(target.name, precision, type) == Recipe(target.name, type=type)
+            assert Recipe(target.name, type=type).precision == precision
 
 
 def test_an_option_at_its_default_is_none():

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from phiquant.errors import RequestError
 from phiquant.planning.budget import Budget
-from phiquant.planning.precision import PRECISIONS, Precision
+from phiquant.planning.precision import PRECISIONS, Precision, bits_of, precision_of
 from phiquant.targets.form import Form, Request
 from phiquant.targets.table import target
 
@@ -33,7 +33,8 @@ class Recipe:
     """One artifact to make: for which runtime, and in what format.
 
     `type` names a format of the target's own ("Q4_K_M", "4bit-g64"); None lets `precision` pick
-    the target's default. `context` is the number of tokens the artifact is meant to serve, for
+    the target's default. Where a type is named, `precision` becomes the type's own. `context`
+    is the number of tokens the artifact is meant to serve, for
     runtimes that cannot choose LongRoPE's factors while they run; None means the model's
     original training length. `options` are choices that only this target knows (ONNX's
     execution provider), by name; the target's table of options lists them, and those at their
@@ -74,6 +75,9 @@ class Recipe:
         form = into.read(Request(self.precision, self.type, self.context, options))
         object.__setattr__(self, "options", tuple(form.given.items()))
         object.__setattr__(self, "form", form)
+        if self.type is not None:
+            check_precision(self.precision if self.precision != "int4" else None, form.type)
+            object.__setattr__(self, "precision", precision_of(form.type))
         if self.budget is not None:
             self._check_budget()
 
@@ -99,6 +103,15 @@ class Recipe:
             "budget": None if self.budget is None else self.budget.as_json(),
             "rescaling": self.rescaling and self.quality != "fast",
         }
+
+
+def check_precision(precision: str | None, type: str) -> None:
+    """RequestError for a precision that contradicts the type; None contradicts no type."""
+    if precision is not None and precision != precision_of(type):
+        raise RequestError(
+            f"`precision={precision}` contradicts `type={type}`, of {bits_of(type)} bits a weight; "
+            "leave one of them out"
+        )
 
 
 def _among(name: str, value: object, values: tuple[str, ...]) -> None:

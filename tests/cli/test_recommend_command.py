@@ -1,6 +1,9 @@
 """`phiquant recommend`, and `--device` in `plan` and `quantize`."""
 
 import json
+import shlex
+
+import pytest
 
 from command_line import assert_refused, call, files_in, run
 
@@ -75,3 +78,71 @@ def test_words_that_mean_nothing(model):
     for option, value in (("--min-quality", "good"), ("--context", "0"), ("--prompt", "-1")):
         ended = call("recommend", model, "--device", "rtx-4090", option, value)
         assert_refused(ended, 2, option)
+
+
+PI, CARD, PHONE, NPU = "raspberry-pi-5-8gb", "rtx-4090", "iphone-16", "core-ultra-200v"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (PI,),
+        (PI, "--context", "1000"),
+        (PI, "--min-quality", "int8"),
+        (PI, "--min-speed", "100"),
+        (CARD, "--min-quality", "fp16"),
+        (CARD, "--to", "onnx"),
+        (CARD, "--to", "onnx", "--min-quality", "int8"),
+        (PHONE, "--to", "mlx"),
+        (NPU, "--to", "openvino, onnx", "--min-quality", "0.05"),
+        (NPU, "--prompt", "64", "--min-speed", "60"),
+    ],
+    ids=" ".join,
+)
+def test_the_line_that_is_shown_makes_the_choice(words):
+    asked = ("recommend", "Phi-4-mini-instruct", "--device", *words)
+    chosen = json.loads(call(*asked, "--json").out)["chosen"]
+    assert made_by(call(*asked)) == (chosen["recipe"], chosen["type"], chosen["weights"])
+
+
+def made_by(shown):
+    """The recipe, type and bytes that `plan` gives for the line that `recommend` showed."""
+    line = shown.out.partition("Make it: ")[2]
+    phiquant, quantize, *words = shlex.split(line)
+    assert (phiquant, quantize, words[-2:]) == ("phiquant", "quantize", ["-o", "OUT"])
+    words = ["Phi-4-mini-instruct" if word.startswith("microsoft/") else word for word in words]
+    planned = call("plan", *words[:-2], "--json")
+    assert planned.code == 0, planned.err
+    (one,) = json.loads(planned.out)["plans"]
+    return one["recipe"], one["plan"]["type"], one["plan"]["nbytes"]
+
+
+def test_the_line_names_a_device_as_it_was_given(model, tmp_path):
+    (folder := tmp_path / "my boards").mkdir()
+    path = board(folder)
+    asked = ("recommend", model, "--device", path, "--context", "256")
+    chosen = json.loads(call(*asked, "--json").out)["chosen"]
+    assert made_by(call(*asked)) == (chosen["recipe"], chosen["type"], chosen["weights"])
+
+
+def test_the_line_for_this_machine_does_not_choose_anew(model):
+    shown = call("recommend", model, "--device", "this", "--context", "256")
+    assert "--device" not in shown.out.partition("Make it: ")[2]
+
+
+def test_a_least_precision_is_of_bits(model):
+    for device in (PI, CARD, PHONE, "macbook-m4-16gb"):
+        for least, bits in (("int4", 4), ("int8", 8), ("fp16", 16)):
+            words = ("Phi-4-mini-instruct", "--device", device, "--min-quality", least)
+            chosen = json.loads(call("recommend", *words, "--json").out)["chosen"]
+            assert chosen is None or chosen["bits_per_weight"] > bits - 0.1, chosen["type"]
+
+
+def test_a_precision_and_a_type_that_contradict_each_other_are_refused(model):
+    for precision, type in (("int8", "Q4_K_M"), ("int4", "Q8_0"), ("fp16", "F32")):
+        ended = call("plan", model, "--precision", precision, "--type", type)
+        assert_refused(ended, 2, f"--precision {precision}", f"--type {type}", "leave one")
+    assert call("plan", model, "--precision", "int8", "--type", "Q8_0").code == 0
+    two = ("--to", "gguf,mlx", "--precision", "int8")
+    planned = json.loads(call("plan", model, *two, "--type", "gguf=Q4_K_M", "--json").out)["plans"]
+    assert [one["plan"]["type"] for one in planned] == ["Q4_K_M", "8bit-g64"]

@@ -98,11 +98,11 @@ def test_every_engine_makes_what_its_target_can_make():
     for engine in engines().values():
         assert engine.target in MODULES
         of = target(engine.target)
-        for precision, types in engine.types.items():
+        for types in engine.types.values():
             for type in types:
                 assert type in of.types, (engine.name, type)
                 assert refusal(engine, type) is None, (engine.name, type)
-                recipe = Recipe(engine.target, precision, type, options=engine.options)
+                recipe = Recipe(engine.target, type=type, options=engine.options)
                 assert of.plan(outline.architecture, outline.survey, recipe.form).nbytes > 10**8
 
 

@@ -35,17 +35,17 @@ def test_figures_are_figures():
             assert 0 <= row.error <= row.nats / 4 or row.nats < 1e-9, row
 
 
-def planned(engine, precision, type):
-    recipe = Recipe(engine.target, precision, type, 4096, engine.options)
+def planned(engine, type):
+    recipe = Recipe(engine.target, type=type, context=4096, options=engine.options)
     return target(engine.target).plan(PHI.architecture, PHI.survey, recipe.form)
 
 
 def test_only_grids_that_the_demo_model_cannot_have_are_estimated():
     estimated = set()
     for engine in engines().values():
-        for precision, types in engine.types.items():
+        for types in engine.types.values():
             for type in types:
-                plan = planned(engine, precision, type)
+                plan = planned(engine, type)
                 found = loss_of(PHI.source, plan)
                 if found.origin == "demo":
                     rows = [row for row in demo_rows()[plan.target] if row.nats == found.nats]

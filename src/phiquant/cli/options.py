@@ -200,7 +200,7 @@ def request(
         )
     wanted = reading.recipes(
         DEFAULT if to is None else to,
-        "int4" if precision is None else precision,
+        precision,
         type or [],
         context,
         words,

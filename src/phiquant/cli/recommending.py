@@ -8,8 +8,10 @@ from rich.table import Table
 
 from phiquant.cli.console import out
 from phiquant.cli.ending import Result
+from phiquant.cli.make_line import making
 from phiquant.cli.request import Asked
 from phiquant.cli.wording import in_options
+from phiquant.devices.table import THIS
 from phiquant.errors import RequestError
 from phiquant.planning.precision import PRECISIONS, Precision
 from phiquant.recipe import Quality, Recipe
@@ -63,7 +65,9 @@ def recommend_command(
 ) -> Result:
     """Recommend an artifact of `model` for `device`."""
     recommendation = recommend(model, device, wish, measured=measured, revision=revision)
-    return Result(recommendation.as_json(), lambda: _render(recommendation))
+    again = None if measured or device == THIS else device  # else it may choose otherwise
+    make = making(recommendation, again, revision)
+    return Result(recommendation.as_json(), lambda: _render(recommendation, make))
 
 
 def recipes_for(model: str, asked: Asked) -> tuple[Recipe, ...]:
@@ -76,7 +80,7 @@ def recipes_for(model: str, asked: Asked) -> tuple[Recipe, ...]:
     return (replace(recommendation.recipe, quality=quality, rescaling=asked.rescaling),)
 
 
-def _render(recommendation: Recommendation) -> None:
+def _render(recommendation: Recommendation, make: str) -> None:
     device, wish = recommendation.device, recommendation.wish
     out(
         f"{recommendation.outline.source.name} on {device.title}: "
@@ -99,7 +103,8 @@ def _render(recommendation: Recommendation) -> None:
         for line in recommendation.nearest:
             out(f"- {in_options(line)}")
         return
-    _explain(recommendation, recommendation.chosen)
+    _explain(recommendation.chosen)
+    out(f"Make it: {make}")
 
 
 def _table(recommendation: Recommendation) -> Table:
@@ -136,7 +141,7 @@ def _nats_short(nats: float) -> str:
     return f"{nats:.2g}" if nats >= 1e-3 or nats == 0 else f"{nats:.0e}"
 
 
-def _explain(recommendation: Recommendation, chosen: Candidate) -> None:
+def _explain(chosen: Candidate) -> None:
     memory = chosen.footprint
     released = f", {size(memory.released)} of originals released" if memory.released else ""
     terms = (
@@ -152,8 +157,3 @@ def _explain(recommendation: Recommendation, chosen: Candidate) -> None:
     out(f"Loss: {chosen.loss.nats:.2g} nats a token, {chosen.loss.told}.")
     share = f"{100 * chosen.engine.efficiency:.0f}% of the bandwidth"
     out(f"Speed: {chosen.speed:.3g} tokens/s at {share}; {chosen.engine.basis}.")
-    model = recommendation.outline.source.hub_id or str(recommendation.outline.source.directory)
-    out(
-        f"Make it: phiquant quantize {model} --device {recommendation.device.name} "
-        f"--context {recommendation.wish.context} -o OUT"
-    )

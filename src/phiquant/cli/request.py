@@ -11,8 +11,10 @@ from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.errors import RequestError
 from phiquant.planning.budget import Budget
 from phiquant.planning.precision import PRECISIONS, Precision
-from phiquant.recipe import ImatrixFiles, Quality, Recipe
+from phiquant.recipe import ImatrixFiles, Quality, Recipe, check_precision
 from phiquant.targets.table import MODULES, target
+
+DEFAULT_PRECISION: Precision = "int4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ def for_device(
 ) -> Asked:
     """A request that leaves the recipe to the device. Raises RequestError."""
     named = ",".join(MODULES) if to is None else to
-    some = recipes(named, "int4" if precision is None else precision, [], context)
+    some = recipes(named, precision, [], context)
     targets = tuple(recipe.target for recipe in some) if to is not None else None
     chosen = None if precision is None else cast(Precision, precision)
     return Asked((), text, None, device, context, targets, chosen)
@@ -49,7 +51,7 @@ def for_device(
 
 def recipes(
     to: str,
-    precision: str,
+    precision: str | None,
     types: list[str],
     context: int | None,
     options: Sequence[str] = (),
@@ -60,7 +62,9 @@ def recipes(
 ) -> tuple[Recipe, ...]:
     """One recipe for each target in `to`; RequestError for words that mean nothing here.
 
-    `options` are words KEY=VALUE; each goes to every target in `to` that has an option KEY.
+    `precision` is None where none was given. Where only some targets have a type of their own, it
+    is meant for the others. `options` are words KEY=VALUE; each goes to every target in `to` that
+    has an option KEY.
     """
     names = [name.strip() for name in to.split(",") if name.strip()]
     unknown = [name for name in names if name not in MODULES]
@@ -68,17 +72,18 @@ def recipes(
         raise RequestError(
             f"expected targets among {', '.join(MODULES)}, found {', '.join(unknown) or 'none'}"
         )
-    if precision not in PRECISIONS:
+    if precision is not None and precision not in PRECISIONS:
         raise RequestError(
             f"expected a precision among {', '.join(PRECISIONS)}, found {precision!r}; "
             "a format of the target's own goes to --type"
         )
     chosen = _types(names, types)
     given = _options(names, options)
-    return tuple(
+    wanted = cast(Precision, precision or DEFAULT_PRECISION)
+    made = tuple(
         Recipe(
             name,
-            cast(Precision, precision),
+            DEFAULT_PRECISION if name in chosen else wanted,
             chosen.get(name),
             context,
             given[name],
@@ -88,6 +93,10 @@ def recipes(
         )
         for name in names
     )
+    if len(chosen) == len(names):
+        for recipe in made:
+            check_precision(precision, recipe.form.type)
+    return made
 
 
 def calibration_text(path: Path | None, size: str) -> CalibrationText:

@@ -10,7 +10,7 @@ from phiquant.errors import PhiquantError, RequestError
 from phiquant.phi.outline import Outline
 from phiquant.planning.footprint import Footprint, Use, looked_up
 from phiquant.planning.plan import Plan
-from phiquant.planning.precision import PRECISIONS, Precision
+from phiquant.planning.precision import PRECISIONS, Precision, precision_of
 from phiquant.recipe import Recipe
 from phiquant.recommendation.losses import Loss, VerifiedArtifact, loss_of
 from phiquant.targets.table import target
@@ -24,12 +24,14 @@ class Wish:
     prompt: int | None = None
     """Tokens of the longest prompt; None for a quarter of the context."""
     min_precision: Precision | None = None
+    """The least bits of a weight, those of this precision: "int8" rules 6-bit types out."""
     max_loss: float | None = None
     """The greatest loss, in nats a token."""
     min_speed: float = 10.0
     """Tokens a second that are fast enough: beyond, less loss counts more than more speed."""
     targets: tuple[str, ...] | None = None
     precision: Precision | None = None
+    """The precision that it must be."""
 
     def __post_init__(self) -> None:
         for name, tokens in (("context", self.context), ("prompt", self.prompt)):
@@ -136,10 +138,9 @@ def candidates(
 
 
 def _recipes(engine: Engine, wish: Wish) -> Iterator[Recipe]:
-    for precision, types in engine.types.items():
-        if wish.precision is None or wish.precision == precision:
-            for type in types:
-                yield Recipe(engine.target, precision, type, wish.context, engine.options)
+    for type in (type for types in engine.types.values() for type in types):
+        if wish.precision in (None, precision_of(type)):
+            yield Recipe(engine.target, type=type, context=wish.context, options=engine.options)
 
 
 def _candidate(  # noqa: PLR0917 (a value of each kind)

@@ -9,7 +9,7 @@ first.
 
 from collections.abc import Sequence
 
-from phiquant.planning.precision import PRECISIONS
+from phiquant.planning.precision import BITS, bits_of
 from phiquant.recommendation.candidates import Candidate, Wish
 
 UNNOTICED = 0.02
@@ -50,10 +50,8 @@ def roomy(candidate: Candidate) -> bool:
 
 def good_enough(candidate: Candidate, wish: Wish) -> bool:
     """Whether precision and loss are within the wish."""
-    if wish.min_precision is not None:
-        order = PRECISIONS.index
-        if order(candidate.recipe.precision) < order(wish.min_precision):
-            return False
+    if wish.min_precision is not None and bits_of(candidate.type) < BITS[wish.min_precision]:
+        return False
     return candidate.loss.nats <= (TOLERABLE if wish.max_loss is None else wish.max_loss)
 
 
