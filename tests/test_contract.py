@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from command_line import tiny_model
 from phiquant import (
     Budget,
     CalibrationText,
+    EvaluationText,
     ImatrixFiles,
     InputError,
     PhiquantError,
@@ -18,12 +20,14 @@ from phiquant import (
     RequestError,
     Settings,
     Wish,
+    carry_out,
     inspect,
     plan,
     quantize,
     recommend,
     verify,
 )
+from phiquant.devices.table import find_device
 from phiquant.targets.table import MODULES, targets
 
 NAN = math.nan
@@ -192,6 +196,93 @@ def test_recipes_that_mean_the_same_are_equal(one, other):
     assert recipes[0] == recipes[1]
     assert recipes[0].form == recipes[1].form
     assert recipes[0].as_json() == recipes[1].as_json()
+
+
+def kinds(model, artifact, new):
+    """A call with a value of another kind → the parameter, and a word of the remedy."""
+    gguf, device, pi = Recipe("gguf"), find_device("raspberry-pi-5-8gb"), "raspberry-pi-5-8gb"
+    return {
+        "a name as the recipe": (lambda: plan(model, "gguf"), "recipes", "Recipe("),
+        "names as the recipes": (lambda: plan(model, ["gguf", "mlx"]), "recipes", "Recipe("),
+        "a name as what to make": (lambda: quantize(model, "gguf", new), "recipes", "Recipe("),
+        "swapped arguments": (lambda: quantize(model, new, gguf), "output", "Path"),
+        "the recipe first": (lambda: plan(gguf, model), "model", "Path"),
+        "no model": (lambda: plan(None, gguf), "model", "Path"),
+        "no recipes": (lambda: plan(model, None), "recipes", "Recipe("),
+        "a text's name": (
+            lambda: quantize(model, gguf, new, text="f.txt"),
+            "text",
+            "CalibrationText(path)",
+        ),
+        "a matrix's name": (
+            lambda: plan(model, gguf, imatrix="f.gguf"),
+            "imatrix",
+            "ImatrixFiles(read=path)",
+        ),
+        "a number as the place": (lambda: quantize(model, gguf, 5), "output", "Path"),
+        "a number as the revision": (lambda: plan(model, gguf, revision=5), "revision", "str"),
+        "no listener": (lambda: plan(model, gguf, "loudly"), "on_progress", "leave it out"),
+        "words to carry out": (lambda: carry_out("x", "y"), "prospect", "`plan`"),
+        "windows in quotes": (lambda: Settings(windows="16"), "windows", "int"),
+        "a file's name to measure on": (lambda: Settings(text="f.txt"), "text", "EvaluationText("),
+        "a flag in words": (lambda: Settings(boundary="no"), "boundary", "False"),
+        "a limit in quotes": (lambda: Settings(max_kl="0.1"), "max_kl", "float"),
+        "a mapping as settings": (
+            lambda: verify(artifact, model, settings={"windows": 1}),
+            "settings",
+            "Settings(windows=1)",
+        ),
+        "nothing to verify against": (lambda: verify(artifact, None), "against", "Checkpoint"),
+        "a number to verify": (lambda: verify(5, model), "path", "Path"),
+        "a device as the context": (lambda: Wish("iphone-16"), "context", "int"),
+        "a speed in words": (lambda: Wish(min_speed="fast"), "min_speed", "float"),
+        "a word as targets": (lambda: Wish(targets="gguf"), "targets", "str"),
+        "a number as the wish": (lambda: recommend(model, pi, 4096), "wish", "Wish(context=4096)"),
+        "no device": (lambda: recommend(model, None), "device", "phiquant devices"),
+        "a folder as what was measured": (
+            lambda: recommend(model, pi, measured="dir"),
+            "measured",
+            "Path",
+        ),
+        "options as words": (
+            lambda: Recipe("onnx", options=["embedding=8"]),
+            "options",
+            '{"embedding": 8}',
+        ),
+        "options as a word": (lambda: Recipe("onnx", options="qdq"), "options", "embedding"),
+        "targets of a recipe": (lambda: Recipe(["gguf"]), "target", "str"),
+        "a budget in words": (lambda: Recipe("gguf", budget="2GB"), "budget", "Budget("),
+        "a number to inspect": (lambda: inspect(5), "path", "Path"),
+        "a matrix of no place": (lambda: ImatrixFiles(read=5), "read", "Path"),
+        "a text of no place": (lambda: CalibrationText(5), "path", "Path"),
+        "a text of no words": (lambda: EvaluationText("name", b"words"), "content", "str"),
+        "engines by name": (
+            lambda: replace(device, engines=("gguf-cpu-arm",)),
+            "engines",
+            "Engine(",
+        ),
+        "a class that is none": (lambda: replace(device, kind="phone"), "kind", "mobile"),
+    }
+
+
+@pytest.mark.parametrize("case", list(kinds(*map(Path, "abc"))))
+def test_a_value_of_another_kind_is_refused_in_words(case, model, artifact, tmp_path):
+    wrong, parameter, remedy = kinds(model, artifact, tmp_path / "new")[case]
+    with pytest.raises(RequestError) as refused:
+        wrong()
+    said = str(refused.value)
+    assert said.startswith("expected ")
+    assert f"`{parameter}`" in said
+    assert ", found " in said
+    assert remedy in said
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_was_made_can_be_recorded(model, tmp_path):
+    (made,) = quantize(model, Recipe("gguf"), tmp_path / "out")
+    document = json.loads(json.dumps(made.as_json()))
+    assert document["path"] == str(tmp_path / "out")
+    assert document["recipe"] == made.recipe.as_json()
 
 
 def test_a_type_has_its_precision():

@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from phiquant.calibration.calibration_text import CalibrationText
-    from phiquant.devices.device import Device
-    from phiquant.errors import InputError, PhiquantError, RequestError, ResourceError
+    from phiquant.devices.device import Absent, Device, Engine
+    from phiquant.errors import (
+        ArtifactError,
+        CheckpointError,
+        InputError,
+        MissingDependency,
+        PhiquantError,
+        RequestError,
+        ResourceError,
+    )
     from phiquant.evaluation.inspection import Inspection, inspect
     from phiquant.evaluation.settings import Settings
     from phiquant.evaluation.text import EvaluationText
@@ -33,15 +41,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Absent",
+    "ArtifactError",
     "Budget",
     "CalibrationText",
     "Checkpoint",
+    "CheckpointError",
     "Device",
+    "Engine",
     "EvaluationText",
     "ImatrixFiles",
     "InputError",
     "Inspection",
     "Made",
+    "MissingDependency",
     "PhiquantError",
     "Progress",
     "Prospect",
@@ -62,14 +75,19 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Absent": "phiquant.devices.device",
+    "ArtifactError": "phiquant.errors",
     "Budget": "phiquant.planning.budget",
     "CalibrationText": "phiquant.calibration.calibration_text",
     "Checkpoint": "phiquant.phi.checkpoint",
+    "CheckpointError": "phiquant.errors",
     "Device": "phiquant.devices.device",
+    "Engine": "phiquant.devices.device",
     "ImatrixFiles": "phiquant.recipe",
     "InputError": "phiquant.errors",
     "Inspection": "phiquant.evaluation.inspection",
     "Made": "phiquant.job.making",
+    "MissingDependency": "phiquant.errors",
     "PhiquantError": "phiquant.errors",
     "Progress": "phiquant.progress",
     "Prospect": "phiquant.job.prospect",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from phiquant.errors import RequestError
+from phiquant.host.kinds import PLACE, WORD, Kind, instance, optional, several
 from phiquant.planning.budget import Budget
 from phiquant.planning.precision import PRECISIONS, Precision, bits_of, precision_of
 from phiquant.targets.form import Form, Request
@@ -26,6 +27,12 @@ class ImatrixFiles:
     """GGUF or the older encoding, whatever its name; stands in for the text where it suffices."""
     write: str | os.PathLike[str] | None = None
     """A file to make over the text; in the older encoding if it ends in ".dat"."""
+
+    def __post_init__(self) -> None:
+        optional(PLACE).check(read=self.read, write=self.write)
+
+
+BUDGET = instance(Budget, "a Budget", "give Budget(max_bytes=…), for instance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,8 @@ class Recipe:
     """What the target reads: type, context and options, checked."""
 
     def __post_init__(self) -> None:
+        WORD.check(target=self.target)
+        optional(BUDGET).check(budget=self.budget)
         into = target(self.target)
         _among("precision", self.precision, PRECISIONS)
         _among("quality", self.quality, QUALITIES)
@@ -123,10 +132,21 @@ def _positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str)
+
+
+PAIRS = several(Kind(_is_pair, "a name with its value", 'give {"embedding": 8}, for instance'))
+
+
 def _words(options: Options, name: str, known: Mapping[str, str]) -> dict[str, str]:
     """The options as text by name; RequestError for an unknown or doubled one."""
+    pairs = tuple(options.items()) if isinstance(options, Mapping) else options
+    if isinstance(pairs, Iterable) and not isinstance(pairs, str):
+        pairs = tuple(pairs)
+    PAIRS.check(options=pairs)
     given: dict[str, str] = {}
-    for key, value in options.items() if isinstance(options, Mapping) else options:
+    for key, value in pairs:
         if key not in known:
             choice = f"{name} has {', '.join(known)}" if known else f"{name} has no options"
             raise RequestError(f"{name} has no option {key!r}: {choice}")

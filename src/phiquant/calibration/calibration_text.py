@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from phiquant.errors import RequestError
+from phiquant.host.kinds import PLACE, optional
 from phiquant.host.shown import shown
 
 MOST = 10**9
@@ -24,6 +25,7 @@ class CalibrationText:
     length: int = 512
 
     def __post_init__(self) -> None:
+        optional(PLACE).check(path=self.path)
         for name, value, least in (("sequences", self.sequences, 1), ("length", self.length, 2)):
             whole = isinstance(value, int) and not isinstance(value, bool)
             if not whole or not least <= value <= MOST:

@@ -30,17 +30,9 @@ def quantize_command(
     with shown(progress) as on_progress:
         made = carry_out(prospect, output, on_progress)
     return Result(
-        {"artifacts": [_document(artifact) for artifact in made]},
+        {"artifacts": [artifact.as_json() for artifact in made]},
         lambda: _render(made, not summary),
     )
-
-
-def _document(made: Made) -> dict[str, object]:
-    return {
-        "path": str(made.path),
-        "recipe": made.recipe.as_json(),
-        "plan": made.plan.as_json(),
-    }
 
 
 def _summarise(prospect: Prospect) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from phiquant.errors import RequestError
+from phiquant.host.kinds import FLAG, NUMBER, WORD, instance, several
 from phiquant.planning.precision import Precision
 
 CLASSES = ("iot", "mobile", "ai-pc", "mac", "nvidia", "other")
@@ -46,9 +48,18 @@ class Absent:
     why: str
 
 
+ENGINES = several(
+    instance(Engine, "an Engine", "give those of another Device, or Engine(…), not their names")
+)
+ABSENT = several(instance(Absent, "an Absent", "give Absent(engine, why)"))
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One device. Memory in GiB, bandwidth in 1e9 bytes a second."""
+    """One device. Memory in GiB, bandwidth in 1e9 bytes a second.
+
+    Raises RequestError for a kind that is none of CLASSES, and for values of other kinds.
+    """
 
     name: str
     title: str
@@ -67,6 +78,20 @@ class Device:
     absent: tuple[Absent, ...] = ()
     features: tuple[str, ...] = ()
     """Instruction sets, where they are known."""
+
+    def __post_init__(self) -> None:
+        WORD.check(name=self.name, title=self.title, source=self.source)
+        NUMBER.check(
+            memory_gib=self.memory_gib,
+            usable_gib=self.usable_gib,
+            bandwidth_gbs=self.bandwidth_gbs,
+        )
+        ENGINES.check(engines=self.engines)
+        ABSENT.check(absent=self.absent)
+        several(WORD).check(features=self.features)
+        FLAG.check(verified=self.verified)
+        if self.kind not in CLASSES:
+            raise RequestError(f"expected `kind` among {', '.join(CLASSES)}, found {self.kind!r}")
 
     @property
     def usable(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from phiquant.errors import ArtifactError, InputError
 from phiquant.evaluation.manifest import Manifest, read_manifest
 from phiquant.evaluation.size import bytes_on_disk
+from phiquant.host.kinds import PLACE
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.source import locate
@@ -92,6 +93,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     fetched. Raises ArtifactError or CheckpointError for files that are broken, or no Phi model's,
     InputError where nothing is there.
     """
+    PLACE.check(path=path)
     path = _place(path)
     record = read_manifest(path) if path.is_dir() else None
     for target in targets():

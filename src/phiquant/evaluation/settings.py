@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from phiquant.errors import RequestError
 from phiquant.evaluation.text import EvaluationText
+from phiquant.host.kinds import FLAG, NUMBER, WHOLE, instance, optional
+
+TEXT = instance(EvaluationText, "an EvaluationText", "give EvaluationText(name, content)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,11 @@ class Settings:
     """Tokens that the answer to a chat prompt may take; a quarter of them in a slow runtime."""
 
     def __post_init__(self) -> None:
+        optional(TEXT).check(text=self.text)
+        WHOLE.check(window=self.window, answer=self.answer)
+        optional(WHOLE).check(windows=self.windows)
+        optional(NUMBER).check(max_kl=self.max_kl)
+        FLAG.check(boundary=self.boundary)
         counts = (
             ("window", self.window, 2),
             ("windows", self.windows, 1),

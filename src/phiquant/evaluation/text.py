@@ -19,6 +19,7 @@ import numpy as np
 
 from phiquant.errors import InputError
 from phiquant.host import foreign
+from phiquant.host.kinds import WORD
 from phiquant.phi.weights import Tokens
 
 SHIPPED = "mixed.txt"
@@ -26,10 +27,13 @@ SHIPPED = "mixed.txt"
 
 @dataclass(frozen=True, slots=True)
 class EvaluationText:
-    """A text by name; the hash tells whether two figures were measured over the same one."""
+    """A text by name, in full; the hash tells whether two figures are of the same one."""
 
     name: str
     content: str
+
+    def __post_init__(self) -> None:
+        WORD.check(name=self.name, content=self.content)
 
     @property
     def sha256(self) -> str:

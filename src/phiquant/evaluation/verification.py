@@ -32,10 +32,18 @@ from phiquant.evaluation.structure import (
 )
 from phiquant.evaluation.text import EvaluationSample
 from phiquant.evaluation.truth import ReferenceFigures
+from phiquant.host.kinds import LISTENER, PLACE, instance, optional
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.progress import OnProgress, Progress, ignore
 from phiquant.targets.isolated import Launched, launch
 from phiquant.targets.target import Artifact, Generation, Target
+
+AGAINST = instance(
+    (str, os.PathLike, Checkpoint, ReferenceFigures),
+    "the original checkpoint",
+    "give its directory or id, a Checkpoint, or ReferenceFigures",
+)
+SETTINGS = optional(instance(Settings, "Settings", "give Settings(windows=1), for instance"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +150,10 @@ def verify(
     nothing is written. Raises ArtifactError if `path` is no artifact at all, InputError if the
     checkpoint or the text will not do, MissingDependency if the runtime is not installed.
     """
+    PLACE.check(path=path)
+    AGAINST.check(against=against)
+    SETTINGS.check(settings=settings)
+    LISTENER.check(on_progress=on_progress)
     settings, path = settings or Settings(), Path(path)
     target = target_of(path)
     if not isinstance(against, ReferenceFigures):

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.errors import RequestError, ResourceError
 from phiquant.evaluation.manifest import Manifest
 from phiquant.host.announcements import announced
 from phiquant.host.hashes import BackgroundHashes
+from phiquant.host.kinds import LISTENER, PLACE, instance
 from phiquant.host.staging import held, staged
 from phiquant.job.order import order
 from phiquant.job.prospect import Prospect, prepare
@@ -30,6 +32,8 @@ from phiquant.recipe import ImatrixFiles, Recipe
 from phiquant.reporting.records import write_records
 from phiquant.targets.table import target
 
+PROSPECT = instance(Prospect, "a Prospect", "give what `plan` returned")
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -38,6 +42,14 @@ class Made:
     path: Path
     recipe: Recipe
     plan: Plan
+
+    def as_json(self) -> dict[str, Any]:
+        """The artifact as `phiquant quantize --json` lists it."""
+        return {
+            "path": str(self.path),
+            "recipe": self.recipe.as_json(),
+            "plan": self.plan.as_json(),
+        }
 
 
 def quantize(
@@ -58,6 +70,8 @@ def quantize(
     whose quality is not "fast" calibrate on `text`, or on the importance matrix that `imatrix`
     names. Raises RequestError, InputError or ResourceError; see `phiquant.errors`.
     """
+    PLACE.check(model=model, output=output)
+    LISTENER.check(on_progress=on_progress)
     asked = order(recipes, text, imatrix)
     asked.check_places(Path(output))
     prospect = prepare(model, asked, on_progress, revision=revision)
@@ -70,6 +84,9 @@ def carry_out(
     """Make the artifacts of a job; see `quantize`. Raises ResourceError before it begins if the
     machine has too little memory or disk.
     """
+    PROSPECT.check(prospect=prospect)
+    PLACE.check(output=output)
+    LISTENER.check(on_progress=on_progress)
     source, checkpoint, output = prospect.source, prospect.checkpoint, Path(output)
     if checkpoint is None:
         raise RequestError(

@@ -10,8 +10,17 @@ from pathlib import Path
 
 from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.errors import InputError, RequestError
+from phiquant.host.kinds import instance, optional, several
 from phiquant.host.staging import check_destination
 from phiquant.recipe import ImatrixFiles, Recipe
+
+RECIPES = several(instance(Recipe, "a Recipe", 'give Recipe("gguf"), for instance'))
+TEXT = optional(
+    instance(CalibrationText, "a CalibrationText", "give CalibrationText(path) for a file")
+)
+MATRICES = optional(
+    instance(ImatrixFiles, "ImatrixFiles", "give ImatrixFiles(read=path) for a file")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +72,12 @@ def order(
     imatrix: ImatrixFiles | None = None,
 ) -> Order:
     """The order for a recipe, or for several. Raises as `Order` does."""
-    several = (recipes,) if isinstance(recipes, Recipe) else tuple(recipes)
-    return Order(several, text or CalibrationText(), imatrix or ImatrixFiles())
+    if isinstance(recipes, Recipe):
+        recipes = (recipes,)
+    RECIPES.check(recipes=recipes)
+    TEXT.check(text=text)
+    MATRICES.check(imatrix=imatrix)
+    return Order(tuple(recipes), text or CalibrationText(), imatrix or ImatrixFiles())
 
 
 def _check_together(recipes: Sequence[Recipe]) -> None:
@@ -72,7 +85,7 @@ def _check_together(recipes: Sequence[Recipe]) -> None:
     if not names or len(set(names)) != len(names):
         raise RequestError(
             "expected one or more recipes for different targets, found "
-            f"{', '.join(names) or 'none'}"
+            f"{', '.join(names) or 'none'}; make two artifacts for one target in two jobs"
         )
     if len({recipe.rescaling for recipe in recipes if recipe.quality == "best"}) > 1:
         raise RequestError(

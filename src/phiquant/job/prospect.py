@@ -15,6 +15,7 @@ from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.calibration.cost import Cost
 from phiquant.errors import RequestError
 from phiquant.host.cores import cores
+from phiquant.host.kinds import LISTENER, PLACE
 from phiquant.job.budgets import within_budgets
 from phiquant.job.evidence import Evidence, read_evidence
 from phiquant.job.forecast import forecast
@@ -89,6 +90,8 @@ def plan(
     weights, and the weights of a model on the hub are not fetched for a plan unless a budget
     needs them; the plans then say so. Raises RequestError or InputError; see `phiquant.errors`.
     """
+    PLACE.check(model=model)
+    LISTENER.check(on_progress=on_progress)
     asked = order(recipes, text, imatrix)
     outline = find_outline(model, revision)
     plans = make_plans(outline.architecture, asked.recipes, outline.survey)

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from phiquant.errors import InputError, RequestError
+from phiquant.host.kinds import PLACE, WORD, optional
 from phiquant.phi.published import published_id
 
 HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
@@ -51,6 +52,8 @@ def read_model_name(model: str | os.PathLike[str], revision: str | None = None) 
     Raises InputError for a word that names neither a directory nor a model on the hub, and
     RequestError for a revision that contradicts the address or cannot apply to a directory.
     """
+    PLACE.check(model=model)
+    optional(WORD).check(revision=revision)
     word = os.fspath(model)
     if (scheme := SCHEME.match(word)) is not None:
         return _address(word, scheme[1].lower(), word[scheme.end() :], revision)

@@ -7,6 +7,7 @@ from typing import Any
 
 from phiquant.devices.device import Device, Engine
 from phiquant.errors import PhiquantError, RequestError
+from phiquant.host.kinds import NUMBER, WHOLE, WORD, optional, several
 from phiquant.phi.outline import Outline
 from phiquant.planning.footprint import Footprint, Use, looked_up
 from phiquant.planning.plan import Plan
@@ -34,6 +35,11 @@ class Wish:
     """The precision that it must be."""
 
     def __post_init__(self) -> None:
+        WHOLE.check(context=self.context)
+        optional(WHOLE).check(prompt=self.prompt)
+        NUMBER.check(min_speed=self.min_speed)
+        optional(NUMBER).check(max_loss=self.max_loss)
+        optional(several(WORD)).check(targets=self.targets)
         for name, tokens in (("context", self.context), ("prompt", self.prompt)):
             if tokens is not None and tokens < 1:
                 raise RequestError(

@@ -9,6 +9,7 @@ from typing import Any
 from phiquant.devices.device import Device
 from phiquant.devices.table import find_device
 from phiquant.errors import RequestError, ResourceError
+from phiquant.host.kinds import PLACE, instance, optional, several
 from phiquant.phi.family import find_outline
 from phiquant.phi.outline import Outline
 from phiquant.recipe import Recipe
@@ -16,6 +17,13 @@ from phiquant.recommendation.candidates import Candidate, Ruled, Wish, candidate
 from phiquant.recommendation.choice import choose, verdict
 from phiquant.recommendation.losses import read_verified
 from phiquant.recommendation.nearest import nearest
+
+DEVICE = instance(
+    (str, os.PathLike, Device),
+    "a device",
+    "give a name that `phiquant devices` lists, `this`, a TOML file, or a Device",
+)
+WISH = optional(instance(Wish, "a Wish", "give Wish(context=4096), for instance"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,9 @@ def recommend(
     a published Phi, or a hub id; `device` a name of the table, `this`, a TOML file, or a Device.
     `measured` are verified artifacts of the model. Raises RequestError or InputError.
     """
+    DEVICE.check(device=device)
+    WISH.check(wish=wish)
+    several(PLACE).check(measured=measured)
     outline = find_outline(model, revision)
     on = device if isinstance(device, Device) else find_device(os.fspath(device))
     asked = _within(wish or Wish(), outline, given=wish is not None)
