@@ -1,6 +1,7 @@
 """`phiquant plan`, and what `quantize` says and checks before it begins."""
 
 import json
+import re
 import shutil
 from collections import namedtuple
 
@@ -91,3 +92,40 @@ def test_too_little_memory_is_seen_before_the_first_byte(model, tmp_path, monkey
     ended = call("quantize", model, "-o", tmp_path / "out", "-q")
     assert_refused(ended, 4, "of memory", "cores")
     assert files_in(tmp_path) == []
+
+
+WITHOUT_EFFECT = {
+    "a text that nobody reads": (("--calibration", "config.json"), "--quality fast"),
+    "a size of such a text": (("--calibration-size", "4x32"), "--quality fast"),
+    "scales that fast keeps": (("--no-rescaling",), "--no-rescaling"),
+    "more context than the model has": (("--context", "100000"), "--context"),
+    "that for another target": (("--to", "onnx", "--context", "100000"), "--context"),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_EFFECT)
+def test_what_would_have_no_effect_is_refused(case, model, monkeypatch):
+    monkeypatch.chdir(model)
+    words, told = WITHOUT_EFFECT[case]
+    assert_refused(call("plan", model, *words, "-q"), 2, told)
+
+
+@pytest.mark.parametrize("target", ["gguf", "mlx", "onnx", "openvino"])
+@pytest.mark.parametrize(
+    "words", [("--max-size", "10kB"), ("--bits-per-weight", "1.5"), ("--bits-per-weight", "100")]
+)
+def test_a_size_out_of_reach_is_refused_before_weights_are_read(target, words, model, tmp_path):
+    shutil.copy(model / "config.json", tmp_path)  # and no weights
+    small = call("plan", tmp_path, "--to", target, *words)
+    assert_refused(small, 2, "at most 32" if "100" in words else "needs at least")
+
+
+@pytest.mark.parametrize("target", ["gguf", "mlx", "onnx", "openvino"])
+def test_the_least_size_is_the_least_that_is_made(target, model):
+    words = ("plan", model, "--to", target, "--json", "-q")
+    refused = call(*words, "--max-size", "10kB")
+    least = int(re.search(r"\((\d+) bytes\)", refused.err)[1])
+    assert_refused(call(*words[:-2], "--max-size", least - 1), 2, str(least))
+    ended = call(*words, "--max-size", least)
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["plans"][0]["plan"]["nbytes"] <= least

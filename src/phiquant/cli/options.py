@@ -183,6 +183,11 @@ def request(
 
     text = reading.calibration_text(calibration, calibration_size)
     files = ImatrixFiles(imatrix, imatrix_out)
+    if no_rescaling and quality == "fast":
+        raise RequestError(
+            "--quality fast keeps every channel's scale as it is; leave --no-rescaling out, or "
+            "choose --quality balanced or best"
+        )
     flags = reading.option_words(
         provider=provider,
         accuracy_level=accuracy_level,

@@ -35,6 +35,8 @@ from phiquant.planning.allocation import (
     Allocation,
     Offer,
     Offers,
+    check_bits,
+    check_bytes,
     checked,
     until_within,
     within_bits,
@@ -98,6 +100,27 @@ def within_budgets(
         else:
             plans.append(plan)
     return tuple(plans)
+
+
+def check_budgets(
+    asked: Sequence[tuple[Recipe, Plan]], architecture: Architecture, survey: Survey
+) -> None:
+    """RequestError for a size that no plan of the recipe's target has; nothing is measured."""
+    for recipe, plan in asked:
+        budget, into = recipe.budget, target(recipe.target)
+        if budget is None or budget.max_kl is not None:
+            continue
+        choices = into.choices_for(recipe.form, survey)
+        apart = taken_apart(plan, architecture, choices) if into.apart else plan
+        offers = {
+            row.output: [Offer(choice, 0.0) for choice in offered]
+            for row in apart.rows
+            if (offered := choices(row))
+        }
+        if budget.max_bytes is not None:
+            check_bytes(apart, offers, budget.max_bytes)
+        if budget.bits_per_weight is not None:
+            check_bits(apart, offers, budget.bits_per_weight)
 
 
 def _wants_analysis(recipe: Recipe) -> bool:

@@ -38,6 +38,11 @@ class Order:
     def __post_init__(self) -> None:
         _check_together(self.recipes)
         _check_imatrix(self.qualities, self.text, self.imatrix)
+        if self.text != CalibrationText() and not (self.reads_text or self.allocates):
+            raise RequestError(
+                "nothing that is asked for reads a calibration text: `quality=fast` rounds from "
+                "the weights alone; leave the text and its size out, or choose `quality=balanced`"
+            )
         for name, path in (("text.path", self.text.path), ("imatrix.read", self.imatrix.read)):
             if path is not None and not Path(path).is_file():
                 raise InputError(f"expected a file for `{name}`, found none at {path}")
@@ -46,6 +51,11 @@ class Order:
     def qualities(self) -> frozenset[str]:
         """The qualities that the recipes ask for."""
         return frozenset(recipe.quality for recipe in self.recipes)
+
+    @property
+    def allocates(self) -> bool:
+        """Whether a recipe has a budget, which is divided by what a text shows."""
+        return any(recipe.budget is not None for recipe in self.recipes)
 
     @property
     def reads_text(self) -> bool:

@@ -16,7 +16,7 @@ from phiquant.calibration.cost import Cost
 from phiquant.errors import RequestError
 from phiquant.host.cores import cores
 from phiquant.host.kinds import LISTENER, PLACE
-from phiquant.job.budgets import within_budgets
+from phiquant.job.budgets import check_budgets, within_budgets
 from phiquant.job.evidence import Evidence, read_evidence
 from phiquant.job.forecast import forecast
 from phiquant.job.magnitudes import check_magnitudes
@@ -94,7 +94,7 @@ def plan(
     LISTENER.check(on_progress=on_progress)
     asked = order(recipes, text, imatrix)
     outline = find_outline(model, revision)
-    plans = make_plans(outline.architecture, asked.recipes, outline.survey)
+    plans = _of_outline(outline, asked)
     if has_weights(outline.source.directory) or _needs_weights(asked, outline):
         return prepare(model, asked, on_progress, revision=revision)
     plans = tuple(unread.with_notes((UNREAD,)) for unread in plans)
@@ -124,7 +124,7 @@ def prepare(
 ) -> Prospect:
     """Read everything of `model` once, and plan. Raises RequestError or InputError."""
     outline = find_outline(model, revision)
-    make_plans(outline.architecture, asked.recipes, outline.survey)  # refuses before the download
+    _of_outline(outline, asked)  # refuses before the download
     source = _source(model, outline, revision)
     checkpoint = Checkpoint.open(source.directory, source.name)
     surveyed, notes = _examine(checkpoint, asked.recipes, on_progress)
@@ -158,6 +158,14 @@ def make_plans(
     plans = tuple(plan_of(recipe, architecture, surveyed) for recipe in recipes)
     for recipe, made in zip(recipes, plans, strict=True):
         check_magnitudes(recipe, made, surveyed)
+    return plans
+
+
+def _of_outline(outline: Outline, asked: Order) -> tuple[Plan, ...]:
+    """The plans as far as the configuration tells. RequestError for budgets that are too small."""
+    plans = make_plans(outline.architecture, asked.recipes, outline.survey)
+    pairs = list(zip(asked.recipes, plans, strict=True))
+    check_budgets(pairs, outline.architecture, outline.survey)
     return plans
 
 

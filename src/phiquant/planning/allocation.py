@@ -50,27 +50,36 @@ class Allocation:
 
 def within_bits(plan: Plan, offers: Offers, bits: float) -> Allocation:
     """The least predicted divergence at `bits` per weight; RequestError if there is none."""
-    try:
-        return within_bytes(plan, offers, int(bits * plan.weights / 8))
-    except RequestError as error:
-        least = 8 * least_bytes(plan, offers) / plan.weights
-        raise RequestError(
-            f"{plan.target} needs at least {least:.3f} bits per weight for this model, found "
-            f"{bits:g}; ask for more"
-        ) from error
+    check_bits(plan, offers, bits)
+    return within_bytes(plan, offers, int(bits * plan.weights / 8))
 
 
 def within_bytes(plan: Plan, offers: Offers, nbytes: int) -> Allocation:
     """The least predicted divergence within `nbytes` of tensors; RequestError if there is none."""
-    room = nbytes - _fixed(plan, offers)
-    chosen = choose(_effects(offers), _sizes(offers), room)
-    if chosen is None:
-        least = least_bytes(plan, offers)
+    check_bytes(plan, offers, nbytes)
+    chosen = choose(_effects(offers), _sizes(offers), nbytes - _fixed(plan, offers))
+    assert chosen is not None  # the smallest plan is one
+    return _allocated(plan, offers, chosen)
+
+
+def check_bits(plan: Plan, offers: Offers, bits: float) -> None:
+    """RequestError where even the smallest plan has more than `bits` per weight."""
+    least = least_bytes(plan, offers)
+    if int(bits * plan.weights / 8) < least:
+        raise RequestError(
+            f"{plan.target} needs at least {8 * least / plan.weights:.3f} bits per weight for this "
+            f"model, found {bits:g}; ask for more"
+        )
+
+
+def check_bytes(plan: Plan, offers: Offers, nbytes: int) -> None:
+    """RequestError where even the smallest plan has more than `nbytes` of tensors."""
+    least = least_bytes(plan, offers)
+    if nbytes < least:
         raise RequestError(
             f"{plan.target} needs at least {least / 1e6:.1f} MB ({least} bytes) of tensors for "
             f"this model, found {nbytes / 1e6:.1f} MB; ask for more"
         )
-    return _allocated(plan, offers, chosen)
 
 
 def within_divergence(plan: Plan, offers: Offers, nats: float) -> Allocation:

@@ -6,6 +6,9 @@ from typing import Any
 
 from phiquant.errors import RequestError
 
+MOST_BITS = 32
+"""Bits of a weight in the widest format."""
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -32,6 +35,10 @@ class Budget:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not isfinite(value) or value <= 0:
             raise RequestError(f"expected a number above 0 for `{name}`, found {value!r}")
+        if name == "bits_per_weight" and value > MOST_BITS:
+            raise RequestError(
+                f"expected at most {MOST_BITS} for `{name}`, those of FP32, found {value:g}"
+            )
 
     def as_json(self) -> dict[str, Any]:
         """The budget as it is recorded."""

@@ -11,9 +11,10 @@ TYPES: Mapping[str, str] = {name: mixture.sentence for name, mixture in MIXTURES
 
 @dataclass(frozen=True, slots=True)
 class GgufForm:
-    """The mixture."""
+    """The mixture, and the tokens to serve, no more than the model is made for."""
 
     type: str
+    context: int | None = None
     divides = False
 
     @property
@@ -25,4 +26,4 @@ class GgufForm:
 def read_form(request: Request) -> GgufForm:
     """The mixture that is asked for, by type or by precision; RequestError for an unknown one."""
     choose = f"among {', '.join(MIXTURES)}"
-    return GgufForm(request.type_among(TYPES, DEFAULTS, "llama.cpp", choose))
+    return GgufForm(request.type_among(TYPES, DEFAULTS, "llama.cpp", choose), request.context)

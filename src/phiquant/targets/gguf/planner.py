@@ -5,6 +5,7 @@ from phiquant.phi.architecture import Architecture, Role, Weight
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.grid import stored_bytes
+from phiquant.targets.form import check_context
 from phiquant.targets.gguf.form import GgufForm
 from phiquant.targets.gguf.grids import GRIDS
 from phiquant.targets.gguf.mixtures import MIXTURES, Choice, Mixture, TensorPlace, choose
@@ -14,8 +15,10 @@ from phiquant.targets.gguf.tensors import LONG_FACTORS, SHORT_FACTORS, tensor_na
 def plan(architecture: Architecture, survey: Survey, form: GgufForm) -> Plan:
     """Every tensor of the file, in network order, LongRoPE's factors first.
 
-    Raises ConfigError for dimensions that llama.cpp's `phi3` cannot hold.
+    Raises ConfigError for dimensions that llama.cpp's `phi3` cannot hold, RequestError for a
+    context that the model does not reach.
     """
+    check_context(form.context, architecture.max_positions)
     _check(architecture)
     rows = _factor_rows(architecture)
     rows += [
