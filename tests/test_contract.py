@@ -54,7 +54,7 @@ VALUES = {
     "no context": (lambda: Recipe("mlx", context=0), "context"),
     "less than no context": (lambda: Recipe("onnx", context=-4096), "context"),
     "an empty type": (lambda: Recipe("gguf", type=""), "type"),
-    "another target's type": (lambda: Recipe("mlx", type="Q4_K_M"), "type"),
+    "another target's type": (lambda: Recipe("mlx", type="Q4_K_M"), "target=gguf"),
     "another target's option": (lambda: Recipe("gguf", options={"ratio": 1}), "ratio"),
     "a doubled option": (lambda: Recipe("onnx", options=[("qdq", True), ("qdq", True)]), "qdq"),
     "a provider that is none": (lambda: Recipe("onnx", options={"provider": "tpu"}), "provider"),

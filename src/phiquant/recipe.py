@@ -10,7 +10,7 @@ from phiquant.host.kinds import PLACE, WORD, Kind, instance, optional, several
 from phiquant.planning.budget import Budget
 from phiquant.planning.precision import PRECISIONS, Precision, bits_of, precision_of
 from phiquant.targets.form import Form, Request
-from phiquant.targets.table import target
+from phiquant.targets.table import target, targets
 
 Quality = Literal["fast", "balanced", "best"]
 QUALITIES: tuple[str, ...] = get_args(Quality)
@@ -81,6 +81,8 @@ class Recipe:
         if self.type is not None and not isinstance(self.type, str):
             raise RequestError(f"expected `type` to be a name, found {self.type!r}")
         options = _words(self.options, self.target, into.options)
+        if self.type is not None:
+            _check_owner(self.type, self.target)
         form = into.read(Request(self.precision, self.type, self.context, options))
         object.__setattr__(self, "options", tuple(form.given.items()))
         object.__setattr__(self, "form", form)
@@ -126,6 +128,18 @@ def check_precision(precision: str | None, type: str) -> None:
 def _among(name: str, value: object, values: tuple[str, ...]) -> None:
     if value not in values:
         raise RequestError(f"expected `{name}` among {', '.join(values)}, found {value!r}")
+
+
+def _check_owner(type: str, name: str) -> None:
+    """RequestError for a type that only other targets have."""
+    word = type.lower()
+    owners = [other.name for other in targets() if word in map(str.lower, other.types)]
+    if owners and name not in owners:
+        own = ", ".join(target(name).defaults.values())
+        raise RequestError(
+            f"{name} has no type {type!r}: it is a `type` of {' and '.join(owners)}; choose "
+            f"`target={owners[0]}`, or a type of {name}'s own ({own}, ...)"
+        )
 
 
 def _positive(value: object) -> bool:

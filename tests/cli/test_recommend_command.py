@@ -37,9 +37,10 @@ def test_a_recommendation_for_people_and_for_machines():
     assert len(document["candidates"]) > 8
 
 
-def test_nothing_that_fits_is_an_answer():
+def test_nothing_that_fits_is_told_in_full_and_ends_in_4():
     ended = call("recommend", "phi-4", "--device", "raspberry-pi-5-4gb")
-    assert ended.code == 0
+    assert ended.code == 4
+    assert ended.err.startswith("phiquant: phi-4 does not fit")
     assert "Nothing fits as asked. Nearest:" in ended.out
     assert "another Phi: Phi-4-mini-instruct" in ended.out
 

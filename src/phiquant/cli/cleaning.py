@@ -49,8 +49,9 @@ def _fate(remains: Remains, dry_run: bool, keep_journals: bool) -> str:
 
 def _render(directory: Path, told: Sequence[tuple[Remains, str]]) -> None:
     if not told:
-        out(f"No job left anything in {directory}.")
+        out(f"No job left anything in {directory.resolve()}.")
         return
+    out(f"In {directory.resolve()}:")
     table = Table("path", "what", "size", "")
     for each, fate in told:
         what = "journal: the same command would go on with it" if each.resumable else each.kind

@@ -13,6 +13,7 @@ from phiquant.cli.ending import Result, announce, warn
 from phiquant.cli.progress import shown
 from phiquant.cli.wheel import find_wheel
 from phiquant.demo.demonstration import Demonstration, Row, demonstrate
+from phiquant.errors import VerificationError
 from phiquant.host.staging import check_destination
 
 
@@ -42,7 +43,9 @@ def demo_command(output: Path, wheel: Path | None, *, progress: bool, as_json: b
     failed = [
         row.made.path for row in whole.rows if row.verification and not row.verification.passed
     ]
-    failure = f"failed verification: {', '.join(map(str, failed))}" if failed else None
+    failure = (
+        VerificationError(f"failed verification: {', '.join(map(str, failed))}") if failed else None
+    )
     took = times[0], times[-1]
     return Result(_document(whole, took), lambda: _render(whole, took, growing), failure)
 

@@ -33,6 +33,8 @@ def devices_command(
 
 def _render(listed: list[Device]) -> None:
     table = Table("name", "device", "class", "GiB", "for a model", "GB/s", "runs", pad_edge=False)
+    table.columns[0].no_wrap = True  # it is to be typed
+    table.columns[0].overflow = "fold"
     for column in table.columns[3:6]:
         column.justify = "right"
     for device in listed:

@@ -1,7 +1,7 @@
 """How a command ends: its result on stdout, or a sentence on stderr and an exit code.
 
 Exit codes: 0 done; 1 a bug of ours; 2 bad request or bad input; 3 verification failed; 4 not
-enough memory or disk; 130 interrupted.
+enough memory or disk, here or on the device that was named; 130 interrupted.
 """
 
 import _thread
@@ -43,8 +43,8 @@ class Result:
     document: dict[str, Any]
     render: Callable[[], None]
     """Prints for people; called only without `--json`."""
-    failure: str | None = None
-    """Why the verification failed, if it did."""
+    failure: PhiquantError | None = None
+    """What the command ends in where the result is a failure: of a verification, say."""
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def ending(as_json: bool) -> Iterator[Callable[[Result], None]]:
         emitted = True
         _show(result, as_json)
         if result.failure is not None:
-            raise VerificationError(result.failure)
+            raise result.failure
 
     _listen_for_interruptions()
     try:

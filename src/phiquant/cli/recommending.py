@@ -12,7 +12,7 @@ from phiquant.cli.make_line import making
 from phiquant.cli.request import Asked
 from phiquant.cli.wording import in_options
 from phiquant.devices.table import THIS
-from phiquant.errors import RequestError
+from phiquant.errors import RequestError, ResourceError
 from phiquant.planning.precision import PRECISIONS, Precision
 from phiquant.recipe import Quality, Recipe
 from phiquant.recommendation.candidates import Candidate, Wish
@@ -67,7 +67,17 @@ def recommend_command(
     recommendation = recommend(model, device, wish, measured=measured, revision=revision)
     again = None if measured or device == THIS else device  # else it may choose otherwise
     make = making(recommendation, again, revision)
-    return Result(recommendation.as_json(), lambda: _render(recommendation, make))
+    document = recommendation.as_json()
+    return Result(document, lambda: _render(recommendation, make), unfit(recommendation))
+
+
+def unfit(recommendation: Recommendation) -> ResourceError | None:
+    """What `--device` would end in too, where nothing fits."""
+    try:
+        _ = recommendation.recipe
+    except ResourceError as error:
+        return error
+    return None
 
 
 def recipes_for(model: str, asked: Asked) -> tuple[Recipe, ...]:

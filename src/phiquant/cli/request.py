@@ -147,10 +147,19 @@ def _options(names: list[str], words: Sequence[str]) -> dict[str, tuple[tuple[st
             raise RequestError(f"expected an option as KEY=VALUE, found {word!r}")
         takers = [name for name in names if key in target(name).options]
         if not takers:
-            raise RequestError(f"none of {', '.join(names)} has an option {key!r}")
+            raise RequestError(_no_option(key, names))
         for name in takers:
             given[name] += ((key, value),)
     return given
+
+
+def _no_option(key: str, names: Sequence[str]) -> str:
+    """That no target in `names` has the option, and whose it is, or what there is."""
+    owners = [name for name in MODULES if key in target(name).options]
+    if owners:
+        return f"`{key}` is an option of {' and '.join(owners)}; add {owners[0]} to --to"
+    lists = (f"{name} has {', '.join(target(name).options) or 'none'}" for name in names)
+    return f"there is no option {key!r}: {'; '.join(lists)}"
 
 
 def _types(names: list[str], types: list[str]) -> dict[str, str]:
@@ -164,7 +173,8 @@ def _types(names: list[str], types: list[str]) -> dict[str, str]:
                 )
             name, type = names[0], word
         if name not in names:
-            raise RequestError(f"--type {word} is for a target that --to does not name")
+            wanted = f"add {name} to --to" if name in MODULES else f"--to has {', '.join(names)}"
+            raise RequestError(f"--type {word} is for a target that --to does not name; {wanted}")
         if name in chosen:
             raise RequestError(f"--type names two types for {name}: {chosen[name]} and {type}")
         chosen[name] = type

@@ -5,7 +5,7 @@ from pathlib import Path
 from phiquant.cli.console import out
 from phiquant.cli.ending import Result, warn
 from phiquant.cli.progress import shown
-from phiquant.errors import ArtifactError
+from phiquant.errors import ArtifactError, VerificationError
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.text import read_text
 from phiquant.evaluation.verification import verify
@@ -39,6 +39,6 @@ def verify_command(artifact: Path, against: str, settings: Settings, progress: b
     failure = (
         None
         if verification.passed
-        else f"{artifact} failed verification: {verification.reasons[0]}"
+        else VerificationError(f"{artifact} failed verification: {verification.reasons[0]}")
     )
     return Result(verification.as_json(), lambda: out(verification_table(verification)), failure)

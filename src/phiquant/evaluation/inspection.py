@@ -9,10 +9,12 @@ from typing import Any
 
 from phiquant.errors import ArtifactError, InputError
 from phiquant.evaluation.manifest import Manifest, read_manifest
+from phiquant.evaluation.opening import artifacts_in
 from phiquant.evaluation.size import bytes_on_disk
 from phiquant.host.kinds import PLACE
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.model_name import read_model_name
 from phiquant.phi.source import locate
 from phiquant.targets.table import targets
 from phiquant.targets.target import StoredEntry
@@ -113,7 +115,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     known = ", ".join(target.title for target in targets())
     raise ArtifactError(
         f"{path} is neither a checkpoint (config.json and *.safetensors) nor an artifact of a "
-        f"known runtime ({known})"
+        f"known runtime ({known}){artifacts_in(path)}"
     )
 
 
@@ -121,11 +123,13 @@ def _place(path: str | os.PathLike[str]) -> Path:
     if Path(path).exists():
         return Path(path)
     try:
-        return locate(path).directory
+        read_model_name(path)
     except InputError as error:
         raise InputError(
-            f"expected a checkpoint or an artifact at {path}, found nothing; {error}"
+            f"expected a checkpoint or an artifact at {path}, found nothing; give a directory, a "
+            "model file, a Hugging Face id, or the address of its page"
         ) from error
+    return locate(path).directory
 
 
 def _inspect_checkpoint(path: Path) -> Inspection:

@@ -11,18 +11,21 @@ from phiquant.phi.listed import listed
 
 
 def check_files(path: Path) -> Iterator[Check]:
-    """Compare the files of the directory `path` with the hashes in its record, where it has one.
+    """Compare the files of the directory `path` with the hashes in its record, where it has one;
+    for a file, those of its directory, where the record there lists it.
 
     An artifact by another tool has none, and no check.
     """
-    manifest = read_manifest(path) if path.is_dir() else None
-    if manifest is None or not manifest.files:
+    alone = not path.is_dir()
+    directory = path.parent if alone else path
+    manifest = read_manifest(directory)
+    if manifest is None or not manifest.files or (alone and path.name not in manifest.files):
         return
-    missing = [name for name in manifest.files if not (path / name).is_file()]
+    missing = [name for name in manifest.files if not (directory / name).is_file()]
     if missing:
         yield failed("files", f"missing, though recorded: {listed(missing)}")
         return
-    hashes = hash_files((path / name for name in manifest.files), threads=cores())
+    hashes = hash_files((directory / name for name in manifest.files), threads=cores())
     changed = [name for name, digest in manifest.files.items() if hashes[name] != digest]
     if changed:
         yield failed("files", f"changed since they were written: {listed(changed)}")

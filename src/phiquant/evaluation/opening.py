@@ -24,6 +24,19 @@ def target_of(path: Path) -> Target[Any]:
             return target
     known = ", ".join(target.title for target in targets())
     raise ArtifactError(
-        f"{path} is no artifact of a known runtime ({known}); give the directory that "
-        "`phiquant quantize` made, or a model file"
+        f"{path} is no artifact of a known runtime ({known})"
+        + (
+            artifacts_in(path)
+            or "; give the directory that `phiquant quantize` made, or a model file"
+        )
     )
+
+
+def artifacts_in(path: Path) -> str:
+    """Which artifacts lie in the directory `path`, to be added to a sentence; empty for none."""
+    names = sorted(
+        inner.name
+        for inner in (path.iterdir() if path.is_dir() else ())
+        if inner.is_dir() and any(target.recognises(inner) for target in targets())
+    )
+    return f"; it holds the artifacts {', '.join(names[:8])}: give one of them" if names else ""

@@ -6,16 +6,20 @@ decided, `forecast` for what it will take.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.calibration.cost import Cost
-from phiquant.errors import RequestError
+from phiquant.errors import InputError, RequestError
+from phiquant.evaluation.manifest import read_manifest
 from phiquant.host.cores import cores
 from phiquant.host.kinds import LISTENER, PLACE
+from phiquant.host.shown import shown
 from phiquant.job.budgets import check_budgets, within_budgets
 from phiquant.job.evidence import Evidence, read_evidence
 from phiquant.job.forecast import forecast
@@ -93,7 +97,8 @@ def plan(
     PLACE.check(model=model)
     LISTENER.check(on_progress=on_progress)
     asked = order(recipes, text, imatrix)
-    outline = find_outline(model, revision)
+    with _made_told_apart(model):
+        outline = find_outline(model, revision)
     plans = _of_outline(outline, asked)
     if has_weights(outline.source.directory) or _needs_weights(asked, outline):
         return prepare(model, asked, on_progress, revision=revision)
@@ -123,10 +128,12 @@ def prepare(
     revision: str | None = None,
 ) -> Prospect:
     """Read everything of `model` once, and plan. Raises RequestError or InputError."""
-    outline = find_outline(model, revision)
+    with _made_told_apart(model):
+        outline = find_outline(model, revision)
     _of_outline(outline, asked)  # refuses before the download
     source = _source(model, outline, revision)
-    checkpoint = Checkpoint.open(source.directory, source.name)
+    with _made_told_apart(model):
+        checkpoint = Checkpoint.open(source.directory, source.name)
     surveyed, notes = _examine(checkpoint, asked.recipes, on_progress)
     architecture = checkpoint.architecture
     plans = make_plans(architecture, asked.recipes, surveyed)
@@ -159,6 +166,23 @@ def make_plans(
     for recipe, made in zip(recipes, plans, strict=True):
         check_magnitudes(recipe, made, surveyed)
     return plans
+
+
+@contextmanager
+def _made_told_apart(model: str | os.PathLike[str]) -> Iterator[None]:
+    """Say of a directory that will not do as a checkpoint that phiquant itself made it, if so."""
+    try:
+        yield
+    except InputError as error:
+        directory = Path(model)
+        record = read_manifest(directory) if directory.is_dir() else None
+        if record is None:
+            raise
+        name = record.source.get("hub_id") or record.source.get("name")
+        raise InputError(
+            f"expected a checkpoint, found in {directory} an artifact that phiquant made of "
+            f"{shown(name)}; give that"
+        ) from error
 
 
 def _of_outline(outline: Outline, asked: Order) -> tuple[Plan, ...]:

@@ -20,7 +20,7 @@ from urllib.request import url2pathname
 
 from phiquant.errors import InputError, RequestError
 from phiquant.host.kinds import PLACE, WORD, optional
-from phiquant.phi.published import published_id
+from phiquant.phi.published import near, published_id
 
 HUB_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -61,16 +61,24 @@ def read_model_name(model: str | os.PathLike[str], revision: str | None = None) 
     if path.is_dir():
         return _directory(path, revision)
     if path.exists():
-        raise InputError(f"expected a checkpoint directory, found the file {word}")
+        raise InputError(
+            f"expected a checkpoint directory, found the file {word}; give the "
+            f"directory {path.parent}"
+        )
     if word.split("/", maxsplit=1)[0].lower() in _hosts():
         return _on_hub(word, urlsplit(f"https://{word}").path, revision)
     hub_id = word.rstrip("/") if HUB_ID.fullmatch(word.rstrip("/")) else published_id(word)
     if hub_id is None:
         raise InputError(
-            f"there is no directory {word}; give a checkpoint's directory, a Hugging Face id such "
-            "as microsoft/Phi-4-mini-instruct, or the address of its page"
+            f"there is no directory {word}{_meant(word)}; give a checkpoint's directory, a Hugging "
+            "Face id such as microsoft/Phi-4-mini-instruct, or the address of its page"
         )
     return ModelName(hub_id.rpartition("/")[2], None, hub_id, revision)
+
+
+def _meant(word: str) -> str:
+    names = near(word)
+    return f"; did you mean {' or '.join(names)}?" if names else ""
 
 
 def name_directory(directory: Path) -> ModelName:

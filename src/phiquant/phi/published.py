@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,3 +24,10 @@ def published_id(word: str) -> str | None:
     wanted = word.removeprefix("microsoft/").lower()
     ids = [str(model["hub"]) for model in published()]
     return next((hub for hub in ids if hub.rpartition("/")[2].lower() == wanted), None)
+
+
+def near(word: str) -> tuple[str, ...]:
+    """The names of published models that `word` may have been meant for, the nearest first."""
+    names = {str(model["hub"]).rpartition("/")[2].lower(): model["hub"] for model in published()}
+    found = get_close_matches(word.removeprefix("microsoft/").lower(), names, 3, 0.6)
+    return tuple(str(names[name]).rpartition("/")[2] for name in found)

@@ -20,7 +20,7 @@ from math import exp, log
 from pathlib import Path
 from typing import Literal
 
-from phiquant.errors import InputError
+from phiquant.errors import InputError, RequestError
 from phiquant.evaluation.manifest import read_manifest
 from phiquant.phi.architecture import Role
 from phiquant.phi.source import Source
@@ -92,6 +92,11 @@ def read_verified(paths: Iterable[Path]) -> tuple[VerifiedArtifact, ...]:
                 f"{path} has no record of a verification; run: phiquant verify {path} --against "
                 "MODEL"
             )
+        if verification is not None and verification.get("passed") is not True:
+            raise InputError(
+                f"{path} failed its verification, so that its loss says nothing; make and verify "
+                "it anew"
+            )
         names = frozenset(
             str(manifest.source[key]) for key in ("name", "hub_id") if manifest.source.get(key)
         )
@@ -100,6 +105,16 @@ def read_verified(paths: Iterable[Path]) -> tuple[VerifiedArtifact, ...]:
             VerifiedArtifact(names, str(plan["target"]), str(plan["type"]), nats, path)
         )
     return tuple(artifacts)
+
+
+def check_model(source: Source, measured: Iterable[VerifiedArtifact]) -> None:
+    """RequestError for an artifact of another model than `source`."""
+    for artifact in measured:
+        if not artifact.names & {source.name, source.hub_id}:
+            raise RequestError(
+                f"{artifact.path} was made of {' or '.join(sorted(artifact.names)) or 'no name'}, "
+                f"and `measured` takes artifacts of {source.name}; leave it out"
+            )
 
 
 def _measured(verification: object) -> float | None:

@@ -15,7 +15,7 @@ from phiquant.phi.outline import Outline
 from phiquant.recipe import Recipe
 from phiquant.recommendation.candidates import Candidate, Ruled, Wish, candidates
 from phiquant.recommendation.choice import choose, verdict
-from phiquant.recommendation.losses import read_verified
+from phiquant.recommendation.losses import check_model, read_verified
 from phiquant.recommendation.nearest import nearest
 
 DEVICE = instance(
@@ -89,7 +89,9 @@ def recommend(
     on = device if isinstance(device, Device) else find_device(os.fspath(device))
     asked = _within(wish or Wish(), outline, given=wish is not None)
     paths = [Path(path) for path in measured]
-    possible, ruled = candidates(outline, on, asked, read_verified(paths))
+    verified = read_verified(paths)
+    check_model(outline.source, verified)
+    possible, ruled = candidates(outline, on, asked, verified)
     chosen = choose(possible, asked)
     instead = () if chosen is not None else tuple(nearest(outline, on, asked, possible))
     said = tuple(verdict(candidate, chosen, asked) for candidate in possible)
