@@ -157,6 +157,7 @@ def test_head_and_dimensions(variants):
     assert tied.tied_head
 
 
+@pytest.mark.long
 def test_the_same_wheel_gives_the_same_bytes(wheel, variants, tmp_path):
     again = build(wheel, tmp_path / "again")
     names = sorted(path.name for path in again.iterdir())
