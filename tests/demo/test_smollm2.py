@@ -54,8 +54,7 @@ class Variants(dict):
         self._unpacked, self._place = unpacked, place
 
     def __missing__(self, name):
-        choices = {"plain": name == "plain", "untied": name == "untied"}
-        self[name] = write(self._unpacked, self._place / name, **choices)
+        self[name] = write(self._unpacked, self._place / name, name)
         return self[name]
 
 
