@@ -70,15 +70,17 @@ def request(case):
 
 
 def survive(killing, case, count, random):
-    """Kill the command `count` times, and let it go on each time."""
+    """Kill the command `count` times, and let it go on each time; how often it was killed."""
     command = request(case)
     code, changes = killing.run(*command)
     assert code == 0, killing.log.read_text()
     whole = made(killing)
     remove(killing)
-    at = sorted({int(x) for x in np.linspace(1, changes, count) + random.uniform(-2, 2, count)})
+    at = sorted(int(x) for x in np.linspace(1, changes, count) + random.uniform(-2, 2, count))
+    killed = 0
     for number in at:
         ended = killing.run(*command, kill_at=max(1, min(number, changes)))
+        killed += ended is None
         left = made(killing)
         # An artifact and an importance matrix are two destinations, each whole or absent.
         assert left.items() <= whole.items(), (case, number)
@@ -92,6 +94,7 @@ def survive(killing, case, count, random):
         remove(killing)
         killing.run("clean", ".")
         assert [name for name in files_in(killing.directory) if "phiquant-" in name] == []
+    return killed
 
 
 @pytest.mark.parametrize("case", COMMANDS)
@@ -100,9 +103,10 @@ def test_a_kill_at_any_change_to_the_file_system_loses_nothing(killing, case):
 
 
 @pytest.mark.long
-def test_a_hundred_kills_of_each_command(killing):
-    for case in COMMANDS:
-        survive(killing, case, 100, np.random.default_rng(1))
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("case", COMMANDS)
+def test_a_hundred_kills(killing, case):
+    assert survive(killing, case, 100, np.random.default_rng(1)) == 100
 
 
 def test_a_killed_calibration_goes_on_at_its_block(killing):
