@@ -121,8 +121,8 @@ def test_a_killed_calibration_goes_on_at_its_block(killing):
     remove(killing)
 
 
-@pytest.mark.parametrize("spoil", ["zeroed", "cut short", "gone"])
-def test_what_a_power_cut_spoils_is_done_again(killing, spoil):
+def test_what_a_power_cut_spoils_is_done_again(killing):
+    """Of the arrays that the journal names some are zeroed, some cut short, and some gone."""
     command = request("best")
     code, changes = killing.run(*command)
     assert code == 0
@@ -131,11 +131,11 @@ def test_what_a_power_cut_spoils_is_done_again(killing, spoil):
     killing.run(*command, kill_at=changes * 3 // 4)
     journal = killing.directory / ".out.phiquant-journal"
     arrays = sorted(path for path in journal.iterdir() if path.name.startswith(("gguf.", "mlx.")))
-    assert arrays
-    for path in arrays[:: max(1, len(arrays) // 3)]:
-        if spoil == "zeroed":
+    assert len(arrays) >= 3
+    for number, path in enumerate(arrays):
+        if number % 3 == 0:
             path.write_bytes(bytes(path.stat().st_size))
-        elif spoil == "cut short":
+        elif number % 3 == 1:
             path.write_bytes(path.read_bytes()[:100])
         else:
             path.unlink()
