@@ -84,7 +84,11 @@ def test_calibration_and_evaluation_share_no_eight_words():
     assert not held_out & mixed
 
 
-@pytest.mark.parametrize("write", [write_phi_3_5_mini, write_phi_4, write_phi_4_mini])
+LARGEST = pytest.param(write_phi_4_mini, marks=pytest.mark.long)
+"""200,000 tokens, which take seconds."""
+
+
+@pytest.mark.parametrize("write", [write_phi_3_5_mini, write_phi_4, LARGEST])
 def test_128_sequences_of_512_are_there_for_every_phi(write, tmp_path, monkeypatch):
     tokenizer = read_tokenizer(tmp_path, write(tmp_path))
     dealt = []

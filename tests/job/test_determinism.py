@@ -138,10 +138,10 @@ def compiled_for_others(names, tmp_path):
 
 
 def test_the_width_of_vectors_does_not_show(tmp_path):
-    compiled_for_others(["mlx 4bit-g64 BF16"], tmp_path)
+    compiled_for_others(["gguf Q8_0"], tmp_path)
 
 
 @pytest.mark.long
 def test_the_width_of_vectors_does_not_show_in_other_grids(tmp_path):
-    names = ["gguf Q8_0", "gguf Q4_K", "gguf Q6_K", "onnx int4-b32 F32", "openvino i4 g64"]
+    names = ["mlx 4bit-g64 BF16", "gguf Q4_K", "gguf Q6_K", "onnx int4-b32 F32", "openvino i4 g64"]
     compiled_for_others(names, tmp_path)

@@ -70,15 +70,17 @@ def request(case):
 
 
 def survive(killing, case, count, random):
-    """Kill the command `count` times, and let it go on each time."""
+    """Kill the command `count` times, and let it go on each time; how often it was killed."""
     command = request(case)
     code, changes = killing.run(*command)
     assert code == 0, killing.log.read_text()
     whole = made(killing)
     remove(killing)
-    at = sorted({int(x) for x in np.linspace(1, changes, count) + random.uniform(-2, 2, count)})
+    at = sorted(int(x) for x in np.linspace(1, changes, count) + random.uniform(-2, 2, count))
+    killed = 0
     for number in at:
         ended = killing.run(*command, kill_at=max(1, min(number, changes)))
+        killed += ended is None
         left = made(killing)
         # An artifact and an importance matrix are two destinations, each whole or absent.
         assert left.items() <= whole.items(), (case, number)
@@ -92,6 +94,7 @@ def survive(killing, case, count, random):
         remove(killing)
         killing.run("clean", ".")
         assert [name for name in files_in(killing.directory) if "phiquant-" in name] == []
+    return killed
 
 
 @pytest.mark.parametrize("case", COMMANDS)
@@ -100,9 +103,10 @@ def test_a_kill_at_any_change_to_the_file_system_loses_nothing(killing, case):
 
 
 @pytest.mark.long
-def test_a_hundred_kills_of_each_command(killing):
-    for case in COMMANDS:
-        survive(killing, case, 100, np.random.default_rng(1))
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("case", COMMANDS)
+def test_a_hundred_kills(killing, case):
+    assert survive(killing, case, 100, np.random.default_rng(1)) == 100
 
 
 def test_a_killed_calibration_goes_on_at_its_block(killing):
@@ -121,8 +125,8 @@ def test_a_killed_calibration_goes_on_at_its_block(killing):
     remove(killing)
 
 
-@pytest.mark.parametrize("spoil", ["zeroed", "cut short", "gone"])
-def test_what_a_power_cut_spoils_is_done_again(killing, spoil):
+def test_what_a_power_cut_spoils_is_done_again(killing):
+    """Of the arrays that the journal names some are zeroed, some cut short, and some gone."""
     command = request("best")
     code, changes = killing.run(*command)
     assert code == 0
@@ -131,11 +135,11 @@ def test_what_a_power_cut_spoils_is_done_again(killing, spoil):
     killing.run(*command, kill_at=changes * 3 // 4)
     journal = killing.directory / ".out.phiquant-journal"
     arrays = sorted(path for path in journal.iterdir() if path.name.startswith(("gguf.", "mlx.")))
-    assert arrays
-    for path in arrays[:: max(1, len(arrays) // 3)]:
-        if spoil == "zeroed":
+    assert len(arrays) >= 3
+    for number, path in enumerate(arrays):
+        if number % 3 == 0:
             path.write_bytes(bytes(path.stat().st_size))
-        elif spoil == "cut short":
+        elif number % 3 == 1:
             path.write_bytes(path.read_bytes()[:100])
         else:
             path.unlink()

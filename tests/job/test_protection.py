@@ -106,7 +106,11 @@ def test_what_is_planned_is_written_and_runs(model, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", EIGHT)
-@pytest.mark.parametrize("budget", [None, Budget(bits_per_weight=6.0)], ids=["protected", "budget"])
+@pytest.mark.parametrize(
+    "budget",
+    [None, pytest.param(Budget(bits_per_weight=6.0), marks=pytest.mark.long)],
+    ids=["protected", "budget"],
+)
 def test_best_writes_what_it_rounded_part_by_part(model, tmp_path, monkeypatch, name, budget):
     """Killed between two parts and gone on with, in bands that end within parts."""
     pytest.importorskip({"onnx": "onnx_ir", "openvino": "openvino_tokenizers"}[name])

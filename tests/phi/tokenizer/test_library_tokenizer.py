@@ -16,7 +16,11 @@ def write_tiny(directory):
     return 512
 
 
-@pytest.mark.parametrize("write", [write_tiny, write_phi_3_5_mini, write_phi_4_mini])
+LARGEST = pytest.param(write_phi_4_mini, marks=pytest.mark.long)
+"""200,000 tokens, which take seconds."""
+
+
+@pytest.mark.parametrize("write", [write_tiny, write_phi_3_5_mini, LARGEST])
 def test_the_parts_make_the_same_tokenizer(write, tmp_path):
     tokenizer = read_tokenizer(tmp_path, write(tmp_path))
     from_text = tokenizers.Tokenizer.from_str(tokenizer.document)
