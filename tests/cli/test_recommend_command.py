@@ -126,6 +126,17 @@ def test_the_line_names_a_device_as_it_was_given(model, tmp_path):
     assert made_by(call(*asked)) == (chosen["recipe"], chosen["type"], chosen["weights"])
 
 
+@pytest.mark.parametrize(
+    "words", [("/tree/abc",), ("", "--revision", "abc")], ids=["in the address", "as an option"]
+)
+def test_the_line_keeps_the_state_of_the_model(words):
+    address = f"https://huggingface.co/microsoft/Phi-4-mini-instruct{words[0]}"
+    shown = call("recommend", address, "--device", PI, *words[1:])
+    line = " ".join(shown.out.partition("Make it: ")[2].split())
+    start = "phiquant quantize microsoft/Phi-4-mini-instruct --revision abc --device"
+    assert line.startswith(start)
+
+
 def test_the_line_for_this_machine_does_not_choose_anew(model):
     shown = call("recommend", model, "--device", "this", "--context", "256")
     assert "--device" not in shown.out.partition("Make it: ")[2]

@@ -13,6 +13,7 @@ from phiquant.cli.request import Asked
 from phiquant.cli.wording import in_options
 from phiquant.devices.table import THIS
 from phiquant.errors import RequestError, ResourceError
+from phiquant.phi.model_name import read_model_name
 from phiquant.planning.precision import PRECISIONS, Precision
 from phiquant.recipe import Quality, Recipe
 from phiquant.recommendation.candidates import Candidate, Wish
@@ -66,7 +67,7 @@ def recommend_command(
     """Recommend an artifact of `model` for `device`."""
     recommendation = recommend(model, device, wish, measured=measured, revision=revision)
     again = None if measured or device == THIS else device  # else it may choose otherwise
-    make = making(recommendation, again, revision)
+    make = making(recommendation, again, read_model_name(model, revision).revision)
     document = recommendation.as_json()
     return Result(document, lambda: _render(recommendation, make), unfit(recommendation))
 
