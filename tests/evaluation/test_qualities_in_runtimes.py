@@ -66,7 +66,8 @@ def test_floats_are_what_they_are_at_every_quality(truth, tmp_path, quality):
     stored = []
     for at in ("fast", quality):
         recipe = Recipe("gguf", "fp16", quality=at)
-        quantize(truth.checkpoint.directory, [recipe], tmp_path / at, text=TEXT)
+        text = None if at == "fast" else TEXT
+        quantize(truth.checkpoint.directory, [recipe], tmp_path / at, text=text)
         (file,) = (tmp_path / at).glob("*.gguf")
         stored.append(file.read_bytes())
     assert stored[0] == stored[1]

@@ -81,7 +81,7 @@ def write_sound(place: Path) -> None:
     for file in (place / "gguf").glob("*.gguf"):
         file.rename(file.with_name("model.gguf"))
     record = place / "gguf" / "phiquant.json"
-    verified = {"verification": {"figures": {"mean": {"value": 0.1}}}}
+    verified = {"verification": {"passed": True, "figures": {"mean": {"value": 0.1}}}}
     record.write_text(json.dumps(json.loads(record.read_text()) | verified))
 
 

@@ -48,13 +48,14 @@ def files(place):
 
 
 def test_the_later_sees_the_earlier_and_not_the_reverse(own_place):
-    with announced(GB) as first, other_job(2 * GB) as (_, second):
+    whole = 100 * GB  # more than this process has, whatever other tests left in it
+    with announced(whole) as first, other_job(2 * GB) as (_, second):
         assert first == 0
         used = used_memory(os.getpid())
         if used is not None:
-            assert 0 < GB - second < 4 * GB
+            assert 0 < whole - second < 10 * GB
             with announced(1) as third:
-                assert 1.5 * GB < third - (GB - used_memory(os.getpid())) <= 2 * GB
+                assert 1.5 * GB < third - (whole - used_memory(os.getpid())) <= 2 * GB
         assert len(files(own_place)) == 2
     with announced(1) as now:
         assert now == 0
