@@ -13,6 +13,8 @@ from phiquant.targets.form import Form, Request
 from phiquant.targets.table import target, targets
 
 Quality = Literal["fast", "balanced", "best"]
+DEFAULT: Precision = "int4"
+"""Where a recipe says neither a precision nor a type."""
 QUALITIES: tuple[str, ...] = get_args(Quality)
 
 Options = Mapping[str, str | int | float] | Iterable[tuple[str, str | int | float]]
@@ -40,12 +42,11 @@ class Recipe:
     """One artifact to make: for which runtime, and in what format.
 
     `type` names a format of the target's own ("Q4_K_M", "4bit-g64"); None lets `precision` pick
-    the target's default. Where a type is named, `precision` becomes the type's own. `context`
-    is the number of tokens the artifact is meant to serve, for
-    runtimes that cannot choose LongRoPE's factors while they run; None means the model's
-    original training length. `options` are choices that only this target knows (ONNX's
-    execution provider), by name; the target's table of options lists them, and those at their
-    defaults are dropped. `quality` says how weights are rounded: "fast" from the weights alone,
+    the target's default. A precision of None becomes the type's own, or INT4 where there is none.
+    `context` is the number of tokens the artifact is meant to serve, for runtimes that cannot
+    choose LongRoPE's factors while they run; None means the model's original training length.
+    `options` are choices that only this target knows (ONNX's execution provider), by name; the
+    target's table of options lists them, and those at their defaults are dropped. `quality` says how weights are rounded: "fast" from the weights alone,
     "balanced" weighing errors by how much each input is used, "best" layer by layer with feedback;
     the latter two may also keep attention's values at 8 bits (`job.protection`). With `rescaling`
     they scale channels first, which leaves the network the same and its single weights not.
@@ -56,7 +57,7 @@ class Recipe:
     """
 
     target: str
-    precision: Precision = "int4"
+    precision: Precision | None = None
     type: str | None = None
     context: int | None = None
     options: Options = ()
@@ -70,10 +71,16 @@ class Recipe:
         WORD.check(target=self.target)
         optional(BUDGET).check(budget=self.budget)
         into = target(self.target)
-        _among("precision", self.precision, PRECISIONS)
+        if self.precision is not None:
+            _among("precision", self.precision, PRECISIONS)
         _among("quality", self.quality, QUALITIES)
         if not isinstance(self.rescaling, bool):
             raise RequestError(f"expected `rescaling` as true or false, found {self.rescaling!r}")
+        if not self.rescaling and self.quality == "fast":
+            raise RequestError(
+                "`quality=fast` keeps every channel's scale as it is; leave `rescaling` out, or "
+                "choose `quality=balanced` or `quality=best`"
+            )
         if self.context is not None and not _positive(self.context):
             raise RequestError(
                 f"expected `context` to be a whole number of tokens above 0, found {self.context!r}"
@@ -83,12 +90,17 @@ class Recipe:
         options = _words(self.options, self.target, into.options)
         if self.type is not None:
             _check_owner(self.type, self.target)
-        form = into.read(Request(self.precision, self.type, self.context, options))
+        default = self.precision or DEFAULT
+        form = into.read(Request(default, self.type, self.context, options))
+        precision = default if self.type is None else precision_of(form.type)
+        if self.precision not in (None, precision):
+            raise RequestError(
+                f"`precision={self.precision}` contradicts `type={form.type}`, of "
+                f"{bits_of(form.type)} bits a weight; leave one of them out"
+            )
+        object.__setattr__(self, "precision", precision)
         object.__setattr__(self, "options", tuple(form.given.items()))
         object.__setattr__(self, "form", form)
-        if self.type is not None:
-            check_precision(self.precision if self.precision != "int4" else None, form.type)
-            object.__setattr__(self, "precision", precision_of(form.type))
         if self.budget is not None:
             self._check_budget()
 
@@ -114,15 +126,6 @@ class Recipe:
             "budget": None if self.budget is None else self.budget.as_json(),
             "rescaling": self.rescaling and self.quality != "fast",
         }
-
-
-def check_precision(precision: str | None, type: str) -> None:
-    """RequestError for a precision that contradicts the type; None contradicts no type."""
-    if precision is not None and precision != precision_of(type):
-        raise RequestError(
-            f"`precision={precision}` contradicts `type={type}`, of {bits_of(type)} bits a weight; "
-            "leave one of them out"
-        )
 
 
 def _among(name: str, value: object, values: tuple[str, ...]) -> None:

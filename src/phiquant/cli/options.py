@@ -175,45 +175,40 @@ def request(
     revision: Revision = None,
 ) -> "Asked":
     """What the words ask for. Raises RequestError."""
-    from dataclasses import replace
-
     from phiquant.cli import request as reading
-    from phiquant.recipe import ImatrixFiles
+    from phiquant.recipe import ImatrixFiles, Recipe
     from phiquant.targets.table import DEFAULT
 
-    text = reading.calibration_text(calibration, calibration_size)
-    files = ImatrixFiles(imatrix, imatrix_out)
-    if no_rescaling and quality == "fast":
-        raise RequestError(
-            "--quality fast keeps every channel's scale as it is; leave --no-rescaling out, or "
-            "choose --quality balanced or best"
-        )
-    flags = reading.option_words(
+    budget = reading.budget(bits_per_weight, max_size, max_kl)
+    words = reading.option_words(
         provider=provider,
         accuracy_level=accuracy_level,
         qdq=qdq,
         ov_device=ov_device,
         ratio=ratio,
     )
-    words = [*flags, *(option or [])]
-    if device is not None:
-        if type or words or any((bits_per_weight, max_size, max_kl)):
-            raise RequestError("--device chooses type, options and bits itself; leave them out")
-        asked = reading.for_device(device, to, precision, context, text)
-        return replace(
-            asked, revision=revision, quality=quality, imatrix=files, rescaling=not no_rescaling
+    words += option or []
+    rescaling = not no_rescaling
+    wanted: tuple[Recipe, ...] | reading.ByDevice
+    if device is None:
+        wanted = reading.recipes(
+            DEFAULT if to is None else to,
+            precision,
+            type or [],
+            context,
+            words,
+            quality=quality,
+            rescaling=rescaling,
+            budget=budget,
         )
-    wanted = reading.recipes(
-        DEFAULT if to is None else to,
-        precision,
-        type or [],
-        context,
-        words,
-        quality=quality,
-        rescaling=not no_rescaling,
-        budget=reading.budget(bits_per_weight, max_size, max_kl),
-    )
-    return reading.Asked(wanted, text, revision, imatrix=files)
+    elif type or words or budget:
+        raise RequestError("--device chooses type, options and bits itself; leave them out")
+    else:
+        wanted = reading.by_device(
+            device, to, precision, context, quality=quality, rescaling=rescaling
+        )
+    text = reading.calibration_text(calibration, calibration_size)
+    return reading.Asked(wanted, text, ImatrixFiles(imatrix, imatrix_out), revision)
 
 
 Request = Callable[[], "Asked"]

@@ -9,13 +9,13 @@ from rich.table import Table
 from phiquant.cli.console import out
 from phiquant.cli.ending import Result
 from phiquant.cli.make_line import making
-from phiquant.cli.request import Asked
+from phiquant.cli.request import Asked, ByDevice
 from phiquant.cli.wording import in_options
 from phiquant.devices.table import THIS
 from phiquant.errors import RequestError, ResourceError
 from phiquant.phi.model_name import read_model_name
 from phiquant.planning.precision import PRECISIONS, Precision
-from phiquant.recipe import Quality, Recipe
+from phiquant.recipe import Recipe
 from phiquant.recommendation.candidates import Candidate, Wish
 from phiquant.recommendation.recommend import Recommendation, recommend
 from phiquant.reporting.units import size
@@ -83,12 +83,11 @@ def unfit(recommendation: Recommendation) -> ResourceError | None:
 
 def recipes_for(model: str, asked: Asked) -> tuple[Recipe, ...]:
     """The recipes that were asked for, or the one that suits the device that was named."""
-    if asked.device is None:
-        return asked.recipes
-    wanted = Wish(asked.context or Wish().context, targets=asked.targets, precision=asked.precision)
-    recommendation = recommend(model, asked.device, wanted, revision=asked.revision)
-    quality = cast(Quality, asked.quality)
-    return (replace(recommendation.recipe, quality=quality, rescaling=asked.rescaling),)
+    by = asked.recipes
+    if not isinstance(by, ByDevice):
+        return by
+    recommendation = recommend(model, by.device, by.wish, revision=asked.revision)
+    return (replace(recommendation.recipe, quality=by.quality, rescaling=by.rescaling),)
 
 
 def _render(recommendation: Recommendation, make: str) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import cast
@@ -11,42 +11,49 @@ from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.errors import RequestError
 from phiquant.planning.budget import Budget
 from phiquant.planning.precision import PRECISIONS, Precision
-from phiquant.recipe import ImatrixFiles, Quality, Recipe, check_precision
+from phiquant.recipe import ImatrixFiles, Quality, Recipe
+from phiquant.recommendation.candidates import Wish
 from phiquant.targets.table import MODULES, target
 
-DEFAULT_PRECISION: Precision = "int4"
+
+@dataclass(frozen=True, slots=True)
+class ByDevice:
+    """A recipe that is left to a device: what it is to be besides."""
+
+    device: str
+    wish: Wish
+    quality: Quality
+    rescaling: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What `quantize` and `plan` are asked for, besides the model and the destination."""
 
-    recipes: tuple[Recipe, ...]
-    """Empty where a device is named, which decides."""
+    recipes: tuple[Recipe, ...] | ByDevice
     text: CalibrationText
+    imatrix: ImatrixFiles
     revision: str | None
-    device: str | None = None
-    context: int | None = None
-    targets: tuple[str, ...] | None = None
-    """With a device: the targets to choose among; None for all."""
-    precision: Precision | None = None
-    """With a device: the precision that it must be; None for any."""
-    quality: str = "fast"
-    """With a device: how to round."""
-    imatrix: ImatrixFiles = field(default_factory=ImatrixFiles)
-    rescaling: bool = True
-    """With a device: whether channels may be re-scaled."""
 
 
-def for_device(
-    device: str, to: str | None, precision: str | None, context: int | None, text: CalibrationText
-) -> Asked:
-    """A request that leaves the recipe to the device. Raises RequestError."""
+def by_device(
+    device: str,
+    to: str | None,
+    precision: str | None,
+    context: int | None,
+    *,
+    quality: str,
+    rescaling: bool,
+) -> ByDevice:
+    """A recipe that is left to a device. Raises RequestError for words that no recipe may have."""
     named = ",".join(MODULES) if to is None else to
-    some = recipes(named, precision, [], context)
-    targets = tuple(recipe.target for recipe in some) if to is not None else None
-    chosen = None if precision is None else cast(Precision, precision)
-    return Asked((), text, None, device, context, targets, chosen)
+    possible = recipes(named, precision, [], context, quality=quality, rescaling=rescaling)
+    wish = Wish(
+        Wish().context if context is None else context,
+        targets=None if to is None else tuple(recipe.target for recipe in possible),
+        precision=cast(Precision | None, precision),
+    )
+    return ByDevice(device, wish, cast(Quality, quality), rescaling)
 
 
 def recipes(
@@ -79,11 +86,12 @@ def recipes(
         )
     chosen = _types(names, types)
     given = _options(names, options)
-    wanted = cast(Precision, precision or DEFAULT_PRECISION)
-    made = tuple(
+    others = [name for name in names if name not in chosen] or names
+    """For which the precision is meant."""
+    return tuple(
         Recipe(
             name,
-            DEFAULT_PRECISION if name in chosen else wanted,
+            cast(Precision | None, precision if name in others else None),
             chosen.get(name),
             context,
             given[name],
@@ -93,10 +101,6 @@ def recipes(
         )
         for name in names
     )
-    if len(chosen) == len(names):
-        for recipe in made:
-            check_precision(precision, recipe.form.type)
-    return made
 
 
 def calibration_text(path: Path | None, size: str) -> CalibrationText:
