@@ -46,11 +46,12 @@ class Recipe:
     `context` is the number of tokens the artifact is meant to serve, for runtimes that cannot
     choose LongRoPE's factors while they run; None means the model's original training length.
     `options` are choices that only this target knows (ONNX's execution provider), by name; the
-    target's table of options lists them, and those at their defaults are dropped. `quality` says how weights are rounded: "fast" from the weights alone,
-    "balanced" weighing errors by how much each input is used, "best" layer by layer with feedback;
-    the latter two may also keep attention's values at 8 bits (`job.protection`). With `rescaling`
-    they scale channels first, which leaves the network the same and its single weights not.
-    With a `budget`, every tensor gets the format that serves the model best within it.
+    target's table of options lists them, and those at their defaults are dropped. `quality` says
+    how weights are rounded: "fast" from the weights alone, "balanced" weighing errors by how
+    much each input is used, "best" layer by layer with feedback; the latter two may also keep
+    attention's values at 8 bits (`job.protection`). With `rescaling` they scale channels first,
+    which leaves the network the same and its single weights not. With a `budget`, every tensor
+    gets the format that serves the model best within it.
 
     Raises RequestError for a target, precision, type, option or quality that does not exist, and
     for values that contradict each other.

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 HANGING = """
 import os, sys
 if "verify" in sys.argv:
-    from phiquant.targets import runtime_process
+    from phiquant.targets.isolation import runtime_process
     runtime_process.PROGRAM = (
         "import os, pathlib, time; "
         "pathlib.Path({mark!r} + '.new').write_text(str(os.getpid())); "

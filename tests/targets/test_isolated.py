@@ -17,9 +17,9 @@ from command_line import environment
 from phiquant.errors import ArtifactError, MissingDependency, ResourceError
 from phiquant.host.child import python
 from phiquant.phi.config import read_architecture
-from phiquant.targets import runtime_process
-from phiquant.targets.isolated import IsolatedRunner
-from phiquant.targets.limits import Limits, limits_for
+from phiquant.targets.isolation import runtime_process
+from phiquant.targets.isolation.isolated import IsolatedRunner
+from phiquant.targets.isolation.limits import Limits, limits_for
 from phiquant.targets.table import target
 from phiquant.targets.target import Generation
 from processes import alive, assert_ends
@@ -37,7 +37,7 @@ import numpy as np
 from types import SimpleNamespace
 import phiquant.targets.table as table
 from phiquant.errors import ArtifactError, ConfigError, MissingDependency, ResourceError
-from phiquant.targets.serving import serve
+from phiquant.targets.isolation.serving import serve
 
 class Runner:
     runtime, slow, chat_template = "stub 1.0", False, "{{ x }}"
@@ -134,7 +134,9 @@ ENDINGS = {
 @pytest.mark.parametrize("where", ["__init__", "tokenize"])
 def test_a_child_that_dies_is_an_artifact_error(monkeypatch, tmp_path, ending, where):
     # Shut in, it may not send itself signals by the call that Python uses.
-    unconfined = "import phiquant.targets.serving as own; own.confine = lambda readable: ()\n"
+    unconfined = (
+        "import phiquant.targets.isolation.serving as own; own.confine = lambda readable: ()\n"
+    )
     changes = unconfined + f"def die(self, text): {ending}\nRunner.{where} = die\n"
     with (
         pytest.raises(ArtifactError, match=ENDINGS[ending]) as caught,
@@ -166,10 +168,10 @@ Runner.tokenize = die
 def test_a_child_that_hangs_is_ended(monkeypatch, tmp_path):
     changes = "def hang(self, text): time.sleep(10**6)\nRunner.tokenize = hang\n"
     with runner(monkeypatch, tmp_path, changes) as there:
-        monkeypatch.setattr("phiquant.targets.limits.PATIENCE", 0.2)
+        monkeypatch.setattr("phiquant.targets.isolation.limits.PATIENCE", 0.2)
         with pytest.raises(ArtifactError, match="no answer for"):
             there.tokenize("x")
-    assert not alive(there.process_id)
+    assert not alive(there._child.id)
 
 
 def test_the_time_goes_by_the_work():
@@ -291,25 +293,25 @@ def test_it_is_over_with_the_block_whatever_ends_it(monkeypatch, tmp_path):
     there = runner(monkeypatch, tmp_path)
     with pytest.raises(KeyboardInterrupt), there:
         raise KeyboardInterrupt
-    assert not alive(there.process_id)
+    assert not alive(there._child.id)
     given_up = runner(monkeypatch, tmp_path)
     given_up.close()
-    assert not alive(given_up.process_id)
+    assert not alive(given_up._child.id)
 
 
 PARENT = """
 import sys, time
 from pathlib import Path
 sys.path[:0] = {path!r}
-from phiquant.targets import runtime_process
-from phiquant.targets.isolated import IsolatedRunner
+from phiquant.targets.isolation import runtime_process
+from phiquant.targets.isolation.isolated import IsolatedRunner
 from phiquant.targets.table import target
 from phiquant.targets.target import Generation
 from test_isolated import LIMITS, STUB
 changes = "def hang(self, text): time.sleep(10**6)\\nRunner.tokenize = hang\\n"
 runtime_process.PROGRAM = "exec(%r)" % STUB.replace("{{changes}}", changes)
 with IsolatedRunner(target("gguf"), Path(sys.argv[1]), LIMITS) as there:
-    print(there.process_id, flush=True)
+    print(there._child.id, flush=True)
     there.tokenize("x")
 """
 

@@ -15,11 +15,11 @@ import llama_h
 from command_line import assert_refused, call, tiny_model
 from phiquant.errors import ArtifactError
 from phiquant.phi.reference import Reference
-from phiquant.targets import isolated
 from phiquant.targets.gguf import TARGET, context_settings
 from phiquant.targets.gguf.error_log import ErrorLog
 from phiquant.targets.gguf.library import LOADERS, library, package_for
 from phiquant.targets.gguf.llama_cpp_python import LlamaCppPython
+from phiquant.targets.isolation import isolated
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("xllamacpp", "llama_cpp_py_sync", "llama_cpp")

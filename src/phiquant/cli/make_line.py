@@ -1,14 +1,11 @@
 """The line that makes what `recommend` chose."""
 
 import shlex
-from collections.abc import Mapping
 
+from phiquant.cli.wording import in_options
 from phiquant.recipe import Recipe
 from phiquant.recommendation.candidates import Wish
 from phiquant.recommendation.recommend import Recommendation
-
-FLAGS: Mapping[str, str] = {"provider": "--provider", "ov_device": "--ov-device"}
-"""Options of a target that have an option of the command line to themselves."""
 
 
 def making(recommendation: Recommendation, device: str | None, revision: str | None) -> str:
@@ -36,5 +33,5 @@ def making(recommendation: Recommendation, device: str | None, revision: str | N
 def _recipe(recipe: Recipe) -> list[str]:
     words = ["--to", recipe.target, "--type", recipe.form.type]
     for name, value in recipe.form.given.items():
-        words += [FLAGS[name], value] if name in FLAGS else ["--option", f"{name}={value}"]
+        words += in_options(f"`{name}={value}`").split()
     return words

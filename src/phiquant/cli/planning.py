@@ -41,4 +41,4 @@ def _render(prospect: Prospect, every_row: bool) -> None:
         for note in made.notes:
             out(f"Note: {in_options(note)}")
         out(f"{made.target} {made.type}: {made.nbytes:,} bytes of tensors")
-    out(forecast_text(prospect.forecast, prospect.evidence.sample is not None))
+    out(forecast_text(prospect.forecast, prospect.order.reads_text))

@@ -38,7 +38,7 @@ def quantize_command(
 def _summarise(prospect: Prospect) -> None:
     for plan in prospect.plans:
         out(plan_table(plan))
-    out(forecast_text(prospect.forecast, prospect.evidence.sample is not None))
+    out(forecast_text(prospect.forecast, prospect.order.reads_text))
 
 
 def _render(made: tuple[Made, ...], with_plans: bool) -> None:

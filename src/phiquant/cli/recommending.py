@@ -6,7 +6,7 @@ from typing import cast
 
 from rich.table import Table
 
-from phiquant.cli.console import out
+from phiquant.cli.console import out, out_as_is
 from phiquant.cli.ending import Result
 from phiquant.cli.make_line import making
 from phiquant.cli.request import Asked, ByDevice
@@ -114,7 +114,7 @@ def _render(recommendation: Recommendation, make: str) -> None:
             out(f"- {in_options(line)}")
         return
     _explain(recommendation.chosen)
-    out(f"Make it: {make}")
+    out_as_is(f"Make it: {make}")
 
 
 def _table(recommendation: Recommendation) -> Table:

@@ -1,8 +1,9 @@
 """What the fields of the library are called on the command line.
 
 Messages of the library name its fields between backquotes, alone or with a value:
-`bits_per_weight`, `precision=fp16`. Here they become the options that a person typed or could
-type. A word between backquotes that is none of these stays as it is.
+`bits_per_weight`, `precision=fp16`, `embedding=8`. Here they become the options that a person typed
+or could type: --bits-per-weight, --precision fp16, --option embedding=8. A word between backquotes
+that is none of these stays as it is.
 """
 
 import re
@@ -54,6 +55,9 @@ def in_options(message: str) -> str:
         name, value = field[1], field[2]
         if name not in OPTIONS:
             return field[0]
-        return OPTIONS[name] if value is None else f"{OPTIONS[name]} {value}"
+        typed = OPTIONS[name]
+        if value is None:
+            return typed
+        return f"{typed}{'=' if ' ' in typed else ' '}{value}"
 
     return _FIELD.sub(option, message)

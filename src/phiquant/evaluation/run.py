@@ -28,7 +28,7 @@ from phiquant.phi.tokenizer.chat import chat_prompt
 from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
 from phiquant.phi.weights import Tokens
 from phiquant.progress import OnProgress, Progress
-from phiquant.targets.limits import Limits, limits_for
+from phiquant.targets.isolation.limits import Limits, limits_for
 from phiquant.targets.target import Artifact, Generation, Runner, Target
 
 QUESTION = "Explain in one sentence why the sky is blue."

@@ -35,7 +35,7 @@ from phiquant.evaluation.truth import ReferenceFigures
 from phiquant.host.kinds import LISTENER, PLACE, instance, optional
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.progress import OnProgress, Progress, ignore
-from phiquant.targets.isolated import Launched, launch
+from phiquant.targets.isolation.isolated import Launched, launch
 from phiquant.targets.target import Artifact, Generation, Target
 
 AGAINST = instance(

@@ -60,6 +60,7 @@ def forecast(plans: Sequence[Plan], vocabulary: int, cost: Cost | None = None) -
         disk=2 * disk + cost.disk,
         memory=max(memory, CALIBRATING + vocabulary * A_TOKEN + cost.memory),
         seconds=seconds + cost.seconds(product_rate()),
+        calibration=True,
     )
 
 

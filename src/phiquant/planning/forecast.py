@@ -14,6 +14,9 @@ class Forecast:
     seconds: float
     """Expected time of rounding and writing; the survey of the weights before it is not in it."""
 
-    def as_json(self) -> dict[str, float]:
+    calibration: bool = False
+    """Whether the calibrated run before the writing is in these figures."""
+
+    def as_json(self) -> dict[str, float | bool]:
         """The figures under their names."""
         return asdict(self)

@@ -41,10 +41,10 @@ def plan_rows(plan: Plan) -> RenderableType:
     return table
 
 
-def forecast_text(forecast: Forecast, calibrates: bool = False) -> str:
-    """What a job will take, in a line."""
+def forecast_text(forecast: Forecast, calibrates: bool) -> str:
+    """What a job will take, in a line; `calibrates` says whether it reads a text before."""
     before = "the weights are checked"
-    if calibrates:
+    if calibrates and not forecast.calibration:
         before += " and the calibration, which is not in these figures, is done"
     return (
         f"To make it: {size(forecast.disk)} of disk, {size(forecast.memory)} of memory at most, "

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import NoneType, TracebackType
+from types import NoneType
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -21,10 +21,10 @@ import numpy.typing as npt
 from phiquant import errors
 from phiquant.errors import ArtifactError, InputError, PhiquantError, ResourceError
 from phiquant.quantization.grid import Floats
-from phiquant.targets.frames import Document
-from phiquant.targets.limits import Limits
+from phiquant.targets.isolation.frames import Document
+from phiquant.targets.isolation.limits import Limits
+from phiquant.targets.isolation.runtime_process import GoneError, RuntimeProcess
 from phiquant.targets.links import check_links, places_of
-from phiquant.targets.runtime_process import GoneError, RuntimeProcess
 from phiquant.targets.table import is_listed
 from phiquant.targets.target import Generation, Runner, Target
 
@@ -47,12 +47,7 @@ class Launched(Protocol):
 
     def __enter__(self) -> Runner: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *ended: object) -> None: ...
 
     def close(self) -> None:
         """Give it up, entered or not."""
@@ -75,12 +70,7 @@ class _Here:
     def __enter__(self) -> Runner:
         return self._stack.enter_context(self._target.runner(self._path))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -116,22 +106,12 @@ class IsolatedRunner:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *ended: object) -> None:
         self.close()
 
     def close(self) -> None:
         """End the child."""
         self._child.close()
-
-    @property
-    def process_id(self) -> int:
-        """The child's."""
-        return self._child.id
 
     @property
     def runtime(self) -> str:

@@ -20,9 +20,9 @@ from typing import IO, Any
 from phiquant.errors import RequestError
 from phiquant.host.child import python
 from phiquant.quantization.grid import Floats
-from phiquant.targets.frames import BrokenFrameError, Document, receive, send, widen_pipe
+from phiquant.targets.isolation.frames import BrokenFrameError, Document, receive, send, widen_pipe
 
-PROGRAM = "from phiquant.targets.serving import serve; serve()"
+PROGRAM = "from phiquant.targets.isolation.serving import serve; serve()"
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",

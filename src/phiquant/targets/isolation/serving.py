@@ -32,7 +32,7 @@ def serve() -> None:
     # Before anything starts threads, as NumPy does: see `confinement`.
     confined = confine(map(Path, request["readable"]))
     no_telemetry()
-    from phiquant.targets.frames import send
+    from phiquant.targets.isolation.frames import send
     from phiquant.targets.table import target
 
     served = Served(target(request["target"]), confined)
@@ -65,7 +65,7 @@ def _first_line(questions: BinaryIO) -> dict[str, Any]:
 
 def _listen(questions: BinaryIO) -> "queue.SimpleQueue[dict[str, Any]]":
     """Read questions in a thread of their own, which notices at once that nobody asks any more."""
-    from phiquant.targets.frames import receive
+    from phiquant.targets.isolation.frames import receive
 
     waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
