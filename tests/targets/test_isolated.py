@@ -171,7 +171,7 @@ def test_a_child_that_hangs_is_ended(monkeypatch, tmp_path):
         monkeypatch.setattr("phiquant.targets.isolation.limits.PATIENCE", 0.2)
         with pytest.raises(ArtifactError, match="no answer for"):
             there.tokenize("x")
-    assert not alive(there._child.id)
+    assert not alive(there._child._process.pid)
 
 
 def test_the_time_goes_by_the_work():
@@ -293,10 +293,10 @@ def test_it_is_over_with_the_block_whatever_ends_it(monkeypatch, tmp_path):
     there = runner(monkeypatch, tmp_path)
     with pytest.raises(KeyboardInterrupt), there:
         raise KeyboardInterrupt
-    assert not alive(there._child.id)
+    assert not alive(there._child._process.pid)
     given_up = runner(monkeypatch, tmp_path)
     given_up.close()
-    assert not alive(given_up._child.id)
+    assert not alive(given_up._child._process.pid)
 
 
 PARENT = """
@@ -311,7 +311,7 @@ from test_isolated import LIMITS, STUB
 changes = "def hang(self, text): time.sleep(10**6)\\nRunner.tokenize = hang\\n"
 runtime_process.PROGRAM = "exec(%r)" % STUB.replace("{{changes}}", changes)
 with IsolatedRunner(target("gguf"), Path(sys.argv[1]), LIMITS) as there:
-    print(there._child.id, flush=True)
+    print(there._child._process.pid, flush=True)
     there.tokenize("x")
 """
 

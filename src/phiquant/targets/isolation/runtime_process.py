@@ -71,7 +71,6 @@ class RuntimeProcess:
         self._gone: GoneError | None = None
         self._words: deque[str] = deque(maxlen=LAST_WORDS)
         self._process = _start()
-        self.id = self._process.pid
         widen_pipe(_of(self._process.stdout).fileno())
         self._threads = [
             threading.Thread(target=run, daemon=True) for run in (self._hear, self._watch)
