@@ -6,12 +6,18 @@ import subprocess
 import sys
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from io import StringIO
 from pathlib import Path
+
+import typer.main
 
 from phiquant.cli.main import main
 from tiny_models import write_tiny_checkpoint
 from tiny_tokenizer import write_tiny_tokenizer
+
+# The parser of the command line is built for milliseconds, and here for thousands of commands.
+typer.main.get_command = cache(typer.main.get_command)
 
 COMMAND = (sys.executable, "-m", "phiquant")
 HIDDEN = Path(__file__).parent / "hidden"

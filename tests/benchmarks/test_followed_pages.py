@@ -18,7 +18,9 @@ def benchmarks_importable(monkeypatch: pytest.MonkeyPatch):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param("follow_search", marks=pytest.mark.long), "follow_feedback"]
+)
 def test_a_committed_page_is_what_the_command_writes(name):
     from marked import PART, filled
 

@@ -127,7 +127,7 @@ def test_a_tokenizer_that_differs_is_refused(tmp_path):
     models = build_tokenizer(tokenizer)
     other = tmp_path / "other"
     other.mkdir()
-    different = read_tokenizer(other, write_phi_4_mini(other))
+    different = read_tokenizer(other, write_phi_3_5_mini(other))
     with pytest.raises(TokenizerError, match="cannot be represented"):
         check_parity(models, different)
 
