@@ -14,6 +14,9 @@ from attacks.attack import (
 )
 
 RECORD = "phiquant.json"
+RECOMMEND = (
+    "recommend", "Phi-4-mini-instruct", "--device", "raspberry-pi-5-8gb", "--measured", "MODEL",
+)  # fmt: skip
 DEVICES = ("devices", "--file", "HERE/table.toml")
 BALANCED = ("plan", "MODEL", "--quality", "balanced", "--calibration", "HERE/text.jsonl", "-q")
 BOARD = """
@@ -120,14 +123,7 @@ ATTACKS = [
             "gguf",
             fields(RECORD, verification={"figures": {"mean": {"value": value}}}),
             ("record of a verification",),
-            (
-                "recommend",
-                "Phi-4-mini-instruct",
-                "--device",
-                "raspberry-pi-5-8gb",
-                "--measured",
-                "MODEL",
-            ),
+            RECOMMEND,
         )
         for value in ("nan", "x", None, [1], -1, True)
     ),
@@ -136,14 +132,7 @@ ATTACKS = [
         "gguf",
         content(RECORD, "{}"),
         (RECORD, "schema"),
-        (
-            "recommend",
-            "Phi-4-mini-instruct",
-            "--device",
-            "raspberry-pi-5-8gb",
-            "--measured",
-            "MODEL",
-        ),
+        RECOMMEND,
     ),
     # devices
     table("of nothing that is TOML", "[", "not valid TOML"),

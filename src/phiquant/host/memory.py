@@ -53,8 +53,8 @@ def used_memory(process: int) -> int | None:
         text = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
-    found = re.findall(r"^(?:RssAnon|VmSwap):\s+(\d+) kB$", text, re.MULTILINE)
-    return sum(map(int, found)) * 1024 if found else None
+    kilobytes = re.findall(r"^(?:RssAnon|VmSwap):\s+(\d+) kB$", text, re.MULTILINE)
+    return sum(map(int, kilobytes)) * 1024 if kilobytes else None
 
 
 def _meminfo(field: str) -> int | None:

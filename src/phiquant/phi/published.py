@@ -29,5 +29,5 @@ def published_id(word: str) -> str | None:
 def near(word: str) -> tuple[str, ...]:
     """The names of published models that `word` may have been meant for, the nearest first."""
     names = {str(model["hub"]).rpartition("/")[2].lower(): model["hub"] for model in published()}
-    found = get_close_matches(word.removeprefix("microsoft/").lower(), names, 3, 0.6)
-    return tuple(str(names[name]).rpartition("/")[2] for name in found)
+    close = get_close_matches(word.removeprefix("microsoft/").lower(), names, 3, 0.6)
+    return tuple(str(names[name]).rpartition("/")[2] for name in close)

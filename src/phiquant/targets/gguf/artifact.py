@@ -72,11 +72,11 @@ class GgufArtifact:
     @cached_property
     def architecture(self) -> Architecture:
         """The dimensions by the file's own fields. Raises ArtifactError if it is no phi3."""
-        found = self.fields.get("general.architecture")
-        if found != ARCHITECTURE:
+        name = self.fields.get("general.architecture")
+        if name != ARCHITECTURE:
             raise ArtifactError(
                 f"expected the architecture {ARCHITECTURE!r} in {self.files[0].name}, "
-                f"found {shown(found)}; only Phi-3 style models can be read"
+                f"found {shown(name)}; only Phi-3 style models can be read"
             )
         embedding = self._tensors.get("token_embd.weight")
         if embedding is None or len(embedding.shape) != 2:

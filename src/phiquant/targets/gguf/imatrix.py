@@ -103,8 +103,8 @@ def _read_gguf(path: Path) -> dict[str, ImatrixEntry]:
 
 
 def _entry(path: Path, name: str, tensors: Mapping[str, GgufTensor]) -> ImatrixEntry:
-    found = [tensors.get(name + suffix) for suffix in (SUMS, COUNTS, PLAIN)]
-    sums, counts, plain = (_values(path, tensor) if tensor else None for tensor in found)
+    stored = [tensors.get(name + suffix) for suffix in (SUMS, COUNTS, PLAIN)]
+    sums, counts, plain = (_values(path, tensor) if tensor else None for tensor in stored)
     if sums is None or counts is None:
         raise InputError(f"{path} has {SUMS} or {COUNTS} of {name}, not both; make it anew")
     if counts.size != 1:
@@ -154,10 +154,10 @@ class _Legacy:
         if self._at < len(self._data):
             raise self._error(f"{len(self._data) - self._at} bytes too many")
 
-    def _error(self, found: str) -> InputError:
+    def _error(self, fault: str) -> InputError:
         return InputError(
             f"{self._path} is no importance matrix that llama.cpp writes, neither GGUF nor the "
-            f"older encoding: it has {found}"
+            f"older encoding: it has {fault}"
         )
 
     def _take(self, nbytes: int) -> npt.NDArray[np.uint8]:

@@ -178,9 +178,9 @@ def _grid_of(
         _expect_shape(weight, shape)
         return weight.dtype
     if set(parts) != set(AFFINE_PARTS) or weight.dtype != "U32" or len(shape) != 2:
-        found = ", ".join(f"{part} ({tensor.dtype})" for part, tensor in parts.items())
+        stored = ", ".join(f"{part} ({tensor.dtype})" for part, tensor in parts.items())
         raise ArtifactError(
-            f"{module} is stored as {found}; expected a float weight, or a U32 weight with scales "
+            f"{module} is stored as {stored}; expected a float weight, or a U32 weight with scales "
             "and biases (MLX's other quantization modes are not covered)"
         )
     kind = _affine_kind(module, shape, parts, config)

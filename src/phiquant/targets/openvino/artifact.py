@@ -48,8 +48,8 @@ DTYPES: Mapping[str, Any] = {
 
 def recognises(path: Path) -> bool:
     """Whether `path` is a directory with an OpenVINO language model, or its .xml file."""
-    found = foreign.present(_directory(path) / MODEL)
-    return found and (path.is_dir() or path.name == MODEL)
+    present = foreign.present(_directory(path) / MODEL)
+    return present and (path.is_dir() or path.name == MODEL)
 
 
 def _directory(path: Path) -> Path:
@@ -122,11 +122,11 @@ class OpenVinoArtifact:
             return self._decoded(vector, 0, 1)[0, first:last]
         matrices = self._matrices[name]
         counts = [matrix.shape[0] for matrix in matrices]
-        found = [
+        pieces = [
             self._decoded(matrices[number], low, high)
             for number, low, high in rows_from(counts, first, last)
         ]
-        return np.concatenate(found) if found else np.empty((0, shape[1]), np.float32)
+        return np.concatenate(pieces) if pieces else np.empty((0, shape[1]), np.float32)
 
     def _decoded(self, matrix: _Matrix, first: int, last: int) -> Floats:
         grid: Grid = READABLE_FLOATS.get(matrix.grid) or named_grid(matrix.grid)  # type: ignore[assignment]
