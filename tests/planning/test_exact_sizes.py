@@ -120,7 +120,7 @@ def models(tmp_path_factory):
 @pytest.mark.parametrize("target, type, options", list(kinds()))
 def test_every_type(target, type, options, models, tmp_path):
     for number, directory in enumerate(models):
-        recipe = Recipe(target, "int4", type, options=options)
+        recipe = Recipe(target, None, type, options=options)
         (made,) = quantize(directory, [recipe], tmp_path / str(number))
         assert made.plan.type.lower() == type.lower()
         assert STORED[target](made.path) == made.plan.nbytes
