@@ -14,7 +14,7 @@ from tiny_models import longrope
 ir = pytest.importorskip("onnx_ir")
 
 
-def recipe(kind=None, precision="int4", **options):
+def recipe(kind=None, precision=None, **options):
     pairs = tuple((name, str(value)) for name, value in options.items())
     return Recipe("onnx", precision, kind, options=pairs)
 
