@@ -94,6 +94,7 @@ def test_every_line_that_it_gives_runs(shown, name):
     assert ended.stdout.strip()
 
 
+@pytest.mark.long
 def test_the_lines_for_an_own_model_run(shown, tmp_path):
     if shutil.which("phiquant", path=Path(sys.executable).parent) is None:
         pytest.skip("phiquant is not installed as a program")

@@ -23,6 +23,12 @@ PACKAGES = {
     "onnx": "onnxruntime_genai",
     "openvino": "openvino_genai",
 }
+RESCALED = [
+    pytest.param(name, quality, marks=() if alone else pytest.mark.long)
+    for number, name in enumerate(PACKAGES)
+    for alone, quality in zip((number % 2, number % 2 == 0), ("balanced", "best"), strict=True)
+]
+"""Every target, in turn at one of the qualities; the long run has all."""
 NORM = "model.layers.1.input_layernorm.weight"
 WIDTHS = {"hidden_size": 256, "intermediate_size": 512, "num_key_value_heads": 2}
 
@@ -36,8 +42,7 @@ def truth(tmp_path_factory):
     return ReferenceFigures.measure(model, SETTINGS)
 
 
-@pytest.mark.parametrize("name", PACKAGES)
-@pytest.mark.parametrize("quality", ["balanced", "best"])
+@pytest.mark.parametrize("name, quality", RESCALED)
 def test_rescaled_artifacts_run_and_verify(truth, tmp_path, name, quality):
     pytest.importorskip(PACKAGES[name])
     recipe = Recipe(name, "int8", quality=quality)

@@ -4,14 +4,17 @@ A module that is loaded anew stands for another process: it has nothing but the 
 """
 
 import os
+import subprocess
+import sys
 from importlib.util import module_from_spec, spec_from_file_location
 
 import numpy as np
 import pytest
 
+from phiquant.targets.isolation.runtime_process import ENVIRONMENT
+
 INNER = """
-from numba import njit
-from phiquant.host.kernel import kernel
+from phiquant.host.kernel import kernel, njit
 
 FACTOR = 2
 
@@ -45,7 +48,7 @@ def load(tmp_path, monkeypatch):
         for name in ("inner", "outer"):
             specification = spec_from_file_location(name, tmp_path / f"{name}.py")
             module = module_from_spec(specification)
-            monkeypatch.setitem(__import__("sys").modules, name, module)
+            monkeypatch.setitem(sys.modules, name, module)
             specification.loader.exec_module(module)
         return module.total
 
@@ -106,3 +109,13 @@ def test_what_is_damaged_is_compiled_anew(load, tmp_path):
         file.write_bytes(content)
         assert load()(WHOLE) == 20
     assert len(file.read_bytes()) > 1000
+
+
+def test_a_process_that_only_runs_artifacts_loads_no_compiler():
+    lines = [
+        "import sys",
+        "from phiquant.targets.table import targets",
+        "assert len(targets()) >= 4 and 'numba' not in sys.modules",
+    ]
+    environ = os.environ | ENVIRONMENT
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True, env=environ)

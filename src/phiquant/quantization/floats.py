@@ -14,10 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit, types
-from numba.extending import intrinsic
 
-from phiquant.host.kernel import kernel
+from phiquant.host.kernel import intrinsic, kernel, njit, types
 from phiquant.quantization.grid import Floats
 
 FloatName = Literal["F32", "F16", "BF16"]

@@ -21,11 +21,15 @@ def plan_of(size, top, symmetric=False):
     return Search(size, (0, top), starts, 2, symmetric=False)
 
 
-def error_of(weights, scale, offset, codes, importance=1.0):
+def squares_of(weights, scale, offset, codes, importance=1.0):
     with np.errstate(all="ignore"):
         q = np.clip(np.rint((weights - offset) / scale), *codes)
     q = np.nan_to_num(q)
-    return float((importance * (weights - offset - scale * q) ** 2).sum())
+    return importance * (weights - offset - scale * q) ** 2
+
+
+def error_of(weights, scale, offset, codes, importance=1.0):
+    return float(squares_of(weights, scale, offset, codes, importance).sum())
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -74,11 +78,9 @@ def test_close_to_brute_force(kind, weighted):
     for row, group in enumerate(weights.astype(np.float64)):
         ours += error_of(group, float(scale[row, 0]), float(offset[row, 0]), (0, 7), factor)
         span = group.max() - group.min()
-        best += min(
-            error_of(group, step, group.min() + shift * span, (0, 7), factor)
-            for step in span / np.linspace(6, 13, 90)
-            for shift in np.linspace(-0.1, 0.5, 90)
-        )
+        steps = span / np.linspace(6, 13, 90)[:, None, None]
+        offsets = group.min() + np.linspace(-0.1, 0.5, 90)[:, None] * span
+        best += squares_of(group, steps, offsets, (0, 7), factor).sum(-1).min()
     assert ours <= (1.05 if weighted else 1.02) * best
 
 

@@ -23,9 +23,8 @@ E - 2 a R1 - 2 b R0 + a² C2 + 2 a b C1 + b² N. Residual moments, unlike raw on
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from phiquant.host.kernel import kernel
+from phiquant.host.kernel import kernel, njit
 from phiquant.quantization.floats import bits_float, float_bits
 from phiquant.quantization.grid import Floats
 from phiquant.quantization.search.transposition import SIDE, transpose_block

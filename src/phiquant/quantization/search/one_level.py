@@ -25,9 +25,8 @@ judged, not after.
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
-from phiquant.host.kernel import kernel
+from phiquant.host.kernel import kernel, njit
 from phiquant.quantization.bands import in_bands
 from phiquant.quantization.floats import FloatType
 from phiquant.quantization.grid import Floats

@@ -6,8 +6,8 @@ in the moments is all that it takes.
 """
 
 import numpy as np
-from numba import njit
 
+from phiquant.host.kernel import njit
 from phiquant.quantization.grid import Floats
 from phiquant.quantization.search.lanes import (
     BEST_ERROR,

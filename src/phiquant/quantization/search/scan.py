@@ -11,8 +11,8 @@ this only proposes where to begin; what is kept is judged by residuals (`one_lev
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from phiquant.host.kernel import njit
 from phiquant.quantization.grid import Floats
 from phiquant.quantization.search.lanes import (
     FAR,

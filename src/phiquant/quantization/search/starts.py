@@ -5,8 +5,8 @@ cut at the lower end, the upper end or between; or levels that meet one weight e
 """
 
 import numpy as np
-from numba import njit
 
+from phiquant.host.kernel import njit
 from phiquant.quantization.search.lanes import (
     FINEST,
     GREATEST,

@@ -10,8 +10,8 @@ super-block is again one vector operation for all lanes. This file chooses the u
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from phiquant.host.kernel import njit
 from phiquant.quantization.grid import Floats
 from phiquant.quantization.search.lanes import (
     BEST_MINIMUM,

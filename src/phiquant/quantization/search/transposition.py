@@ -9,8 +9,8 @@ processor has (vpermt2ps, vunpcklps, zip1).
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
-from numba.extending import intrinsic
+
+from phiquant.host.kernel import intrinsic, types
 
 SIDE = 8
 

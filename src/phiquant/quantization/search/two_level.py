@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from phiquant.host.kernel import kernel
+from phiquant.host.kernel import kernel, njit
 from phiquant.quantization.bands import in_bands
 from phiquant.quantization.floats import FloatType
 from phiquant.quantization.grid import Codes, Floats
