@@ -127,21 +127,21 @@ def grids(names, **changes):
     ).stdout
 
 
-def compiled_for_others(names, tmp_path):
-    """Kernels for a processor with vectors half as wide, which are compiled for seconds."""
+def compiled_for_others(names):
+    """Kernels for a processor with vectors half as wide; the first time they are compiled."""
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("numba is told to compile for another processor of this kind, an x86-64")
     haswell = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}  # no more than it has
-    narrow = grids(names, **haswell, NUMBA_CACHE_DIR=str(tmp_path))
+    narrow = grids(names, **haswell)
     assert narrow == grids(names)
     assert narrow.count("\n") == len(names)
 
 
-def test_the_width_of_vectors_does_not_show(tmp_path):
-    compiled_for_others(["gguf Q8_0"], tmp_path)
+def test_the_width_of_vectors_does_not_show():
+    compiled_for_others(["gguf Q8_0"])
 
 
 @pytest.mark.long
-def test_the_width_of_vectors_does_not_show_in_other_grids(tmp_path):
+def test_the_width_of_vectors_does_not_show_in_other_grids():
     names = ["mlx 4bit-g64 BF16", "gguf Q4_K", "gguf Q6_K", "onnx int4-b32 F32", "openvino i4 g64"]
-    compiled_for_others(names, tmp_path)
+    compiled_for_others(names)

@@ -291,8 +291,9 @@ def load(source: Floats, first: int, lanes: Lanes, rules: Rules) -> None:
     size = x.size // LANES
     runs = source[first * size : (first + LANES) * size]
     if runs.size < x.size:
-        padded = np.zeros(x.size, np.float32)
-        padded[: runs.size] = runs
+        padded = np.empty(x.size, np.float32)
+        for i in range(x.size):  # slices and np.zeros take numba seconds to compile
+            padded[i] = runs[i] if i < runs.size else ZERO
         runs = padded
     for lane in range(LANES):
         most = np.int32(0)
