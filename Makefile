@@ -5,8 +5,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CACHE ?= .cache
 STAMP := $(VENV)/.installed
-# A process for each core, each of which takes a gigabyte; they take tests from each other.
-PARALLEL ?= -n auto --maxprocesses 8 --dist worksteal
+# A process for each core, each of which takes a gigabyte. A file's tests stay together, for they
+# share what the first of them made.
+PARALLEL ?= -n auto --maxprocesses 8 --dist loadscope
 RUNS ?= 10
 RELEASE := .venv-release
 AUDIT := .venv-audit
