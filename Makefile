@@ -16,8 +16,8 @@ PEERS_OPENVINO := $(PEERS)-openvino
 PEERS_AUTOROUND := $(PEERS)-autoround
 EXECUTIONS ?= 10000000
 
-.PHONY: demo test test-long test-under-load fuzz lint types dist speed accuracy calibration peers sbom \
-  audit clean
+.PHONY: demo test test-long test-under-load fuzz fuzz-guided lint types dist speed accuracy \
+  calibration peers sbom audit clean
 
 demo: $(STAMP)
 	rm -rf demo-output
@@ -38,6 +38,12 @@ test-under-load: $(STAMP)
 fuzz: $(STAMP)
 	$(BIN)/python tests/fuzzing/fuzz.py --executions $(EXECUTIONS) \
 	  --record benchmarks/results/fuzzing.md
+
+# Fuzzing that coverage leads, against as much that it does not: twenty minutes a parser. Atheris
+# comes as a wheel for Linux on x86-64.
+fuzz-guided: $(STAMP)
+	$(BIN)/python -m pip install --quiet atheris==3.0.0
+	$(BIN)/python tests/fuzzing/guided.py --seconds 600 --record benchmarks/results/fuzzing-guided.md
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

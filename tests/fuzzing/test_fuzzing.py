@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from fuzzing.guided import reach
 from fuzzing.parsers import PARSERS, prepare, write_sound
 from fuzzing.turns import fuzz
 
@@ -47,3 +48,14 @@ def test_the_same_seed_gives_the_same_files(name, sound):
     first = changed()
     assert first == changed()
     assert sum(variant != data for variant in first) >= 15
+
+
+@pytest.mark.long
+def test_coverage_leads_on():
+    """Files that are led reach more than the sound file does, and nothing that is a finding."""
+    pytest.importorskip("atheris", reason="make fuzz-guided installs it")
+    at_once = reach("onnx graph", seconds=1, seed=1, led=True)
+    led = reach("onnx graph", seconds=30, seed=1, led=True)
+    assert not led.finding
+    assert led.files > at_once.files > 0
+    assert led.branches > at_once.branches > 0
