@@ -70,12 +70,12 @@ class Rounded:
         rows = self.wanted.rows[name]
         if rows[0].role is not None and rows[0].role.is_norm:
             return self.network.weight(name, first, last)
-        found = []
+        sizes = []
         for row in rows:
             grid = self.wanted.grid(row)
             parts = self.journal.parts(self.wanted.name, row.output, grid.layout(row.shape))
-            found.append(grid.decode(parts, row.shape[1]))
-        return np.concatenate(found)[first:last]
+            sizes.append(grid.decode(parts, row.shape[1]))
+        return np.concatenate(sizes)[first:last]
 
 
 def main() -> None:
@@ -109,10 +109,10 @@ def steps(prospect: Prospect, truth: ReferenceFigures, work: Path) -> Iterator[t
     """The cells of a row a method; the first is what the others are compared with."""
     best = None
     for name, method in METHODS.items():
-        found = loss_with(method, prospect, truth, work)
-        best = best or found
-        mean = f"{found.mean:.4f} ± {found.mean_error:.4f}"
-        yield name, mean, f"{found.mean / best.mean:.3f}", f"{found.top1:.1%}"
+        losses = loss_with(method, prospect, truth, work)
+        best = best or losses
+        mean = f"{losses.mean:.4f} ± {losses.mean_error:.4f}"
+        yield name, mean, f"{losses.mean / best.mean:.3f}", f"{losses.top1:.1%}"
 
 
 def loss_with(method: Method, prospect: Prospect, truth: ReferenceFigures, work: Path) -> Loss:

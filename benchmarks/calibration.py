@@ -72,9 +72,9 @@ def main() -> None:
     options = read_options()
     machine = describe_machine()
     checkpoint = kept_checkpoint(options.work, options.layers, options.peers)
-    usage, found = run(options, checkpoint)
+    usage, timing = run(options, checkpoint)
     products = count(phi4_mini_architecture(options.layers), *options.tokens)
-    table = rows(usage, found, products)
+    table = rows(usage, timing, products)
     report: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine,
@@ -83,7 +83,7 @@ def main() -> None:
         "size": options.size,
         "target": options.to,
         "products": asdict(products) | {"total": products.total},
-        "found": found,
+        "found": timing,
         "anonymous": usage.anonymous,
         "resident": usage.resident,
         "rows": [row.record for row in table],
@@ -110,27 +110,27 @@ def run(options: Options, checkpoint: Path) -> tuple[Usage, dict[str, Any]]:
     return usage, json.loads(usage.output.splitlines()[-1])
 
 
-def rows(usage: Usage, found: dict[str, Any], products: Products) -> list[Row]:
+def rows(usage: Usage, timing: dict[str, Any], products: Products) -> list[Row]:
     memory = usage.anonymous / 1e9
-    alone = products.total / mean(found["rate"])
-    ratio = found["wall_s"] / alone
-    used, wall = f"{memory:.2f} GB", f"{found['wall_s']:.0f} s"
+    alone = products.total / mean(timing["rate"])
+    ratio = timing["wall_s"] / alone
+    used, wall = f"{memory:.2f} GB", f"{timing['wall_s']:.0f} s"
     memory_bar = Bar(MEMORY_BAR, words=f"≤ {MEMORY_BAR:g} GB")
     what = "wall, against the products alone"
     return [
         judged("peak anonymous memory", used, "", (memory, used), memory_bar),
         judged(what, wall, f"{alone:.0f} s", (ratio, f"{ratio:.2f}"), Bar(PRODUCTS_BAR)),
-        announced_row(found),
+        announced_row(timing),
     ]
 
 
-def announced_row(found: dict[str, Any]) -> Row:
-    announced = found["announced_s"]
+def announced_row(timing: dict[str, Any]) -> Row:
+    announced = timing["announced_s"]
     what = "announced, against taken"
     bar = Bar(ANNOUNCED_BAR, words=f"within {ANNOUNCED_BAR:.0%}")
     if announced is None:
         return judged(what, "nothing", "", (inf, "nothing announced"), bar)
-    taken = found["announced_stage_s"]
+    taken = timing["announced_stage_s"]
     off = announced / taken - 1
     return judged(what, f"{announced:.0f} s", f"{taken:.0f} s", (abs(off), f"{off:+.0%}"), bar)
 
@@ -141,11 +141,11 @@ def mean(values: Sequence[float]) -> float:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The page of a report as JSON keeps it."""
-    machine, found, products = report["machine"], report["found"], report["products"]
-    rates = " and ".join(f"{rate / 1e9:.0f}" for rate in found["rate"])
+    machine, timing, products = report["machine"], report["found"], report["products"]
+    rates = " and ".join(f"{rate / 1e9:.0f}" for rate in timing["rate"])
     parts = ", ".join(f"{name} {value / 1e12:.1f}" for name, value in products.items())
-    alone = products["total"] / mean(found["rate_per_processor_s"])
-    stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in found["stages_s"].items())
+    alone = products["total"] / mean(timing["rate_per_processor_s"])
+    stages = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in timing["stages_s"].items())
     return page(
         [
             "# Calibration on the Phi-4-mini shape",
@@ -154,8 +154,8 @@ def markdown(report: Mapping[str, Any]) -> str:
             "--quality best.",
             f"One large float32 product ran at {rates} GFLOP/s, before and after. "
             f"Products, in TFLOP: {parts}. In processor time, which other work on the machine "
-            f"does not lengthen: {found['processor_s']:.0f} s against {alone:.0f} s, or "
-            f"{found['processor_s'] / alone:.2f} of it.",
+            f"does not lengthen: {timing['processor_s']:.0f} s against {alone:.0f} s, or "
+            f"{timing['processor_s'] / alone:.2f} of it.",
             f"Stages: {stages}.",
             f"Machine: {machine['processor']}, {machine['cores']} cores, Linux "
             f"{machine['kernel']}, Python {machine['python']}; load "

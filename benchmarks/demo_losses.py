@@ -91,7 +91,7 @@ class Form:
 
 def forms(of: Outline) -> tuple[Form, ...]:
     """Every type that an engine names, those with like layers together."""
-    found: dict[tuple[str, str, float], Form] = {}
+    by_key: dict[tuple[str, str, float], Form] = {}
     for engine in engines().values():
         for types in engine.types.values():
             for type in types:
@@ -99,12 +99,12 @@ def forms(of: Outline) -> tuple[Form, ...]:
                 plan = target(engine.target).plan(of.architecture, of.survey, recipe.form)
                 bits = planned_layer_bits(plan)
                 key = (engine.target, plan.type, round(bits, 2))
-                providers = found[key].providers if key in found else ()
+                providers = by_key[key].providers if key in by_key else ()
                 if engine.provider not in providers:
                     providers = (*providers, engine.provider)
-                first = found[key].recipe if key in found else recipe
-                found[key] = Form(first, plan.type, bits, providers)
-    return tuple(found.values())
+                first = by_key[key].recipe if key in by_key else recipe
+                by_key[key] = Form(first, plan.type, bits, providers)
+    return tuple(by_key.values())
 
 
 def in_bfloat16(checkpoint: Checkpoint, directory: Path) -> None:
@@ -237,9 +237,9 @@ def keep_verification(form: Form, work: Path) -> None:
     """Measure the type, unless that was done."""
     if record(form, work).exists():
         return
-    found = measure(form, reference(work / "checkpoint"), work)
-    write_json(record(form, work), found)
-    mean = found["figures"]["mean"]
+    measured = measure(form, reference(work / "checkpoint"), work)
+    write_json(record(form, work), measured)
+    mean = measured["figures"]["mean"]
     print(f"{form.name}: {mean['value']:.3g} ± {mean['error']:.1g} nats", flush=True)
 
 

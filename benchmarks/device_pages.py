@@ -71,10 +71,10 @@ def words_parser() -> argparse.ArgumentParser:
 
 def choice(model: str, device: str) -> tuple[str, ...]:
     """The cells of one device's row."""
-    found = recommend(model, device)
-    one, on = found.chosen, found.device
+    recommendation = recommend(model, device)
+    one, on = recommendation.chosen, recommendation.device
     if one is None:
-        other = found.nearest[-1] if found.nearest else ""
+        other = recommendation.nearest[-1] if recommendation.nearest else ""
         return f"`{device}`", on.title, f"nothing; {other}", "", "", "", ""
     return (
         f"`{device}`",

@@ -133,9 +133,9 @@ class Patched:
         return self.under.architecture
 
     def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
-        for found in (self.rounded, self.over):
-            if name in found:
-                return found[name][first:last]
+        for held in (self.rounded, self.over):
+            if name in held:
+                return held[name][first:last]
         return self.under.weight(name, first, last)
 
 

@@ -58,9 +58,9 @@ class Rounded:
 
 
 def grid() -> LegacyBlockGrid:
-    found = GRIDS["Q4_1"]
-    assert isinstance(found, LegacyBlockGrid)
-    return found
+    q4_1 = GRIDS["Q4_1"]
+    assert isinstance(q4_1, LegacyBlockGrid)
+    return q4_1
 
 
 @cache
@@ -94,30 +94,30 @@ def steps() -> dict[str, Rounded]:
     """The layer after each step, by the step's name."""
     levels = grid().fit(weights())
     nearest = errors_of(weights(), nearest_codes(weights(), levels, grid()), levels)
-    found = {"nearest levels, no feedback": Rounded(nearest, levels)}
+    roundings = {"nearest levels, no feedback": Rounded(nearest, levels)}
     codes, levels = round_with_feedback(weights(), feedback(), grid())
-    found["feedback (`columns`)"] = Rounded(errors_of(weights(), codes, levels), levels)
+    roundings["feedback (`columns`)"] = Rounded(errors_of(weights(), codes, levels), levels)
     codes, levels = round_with_feedback(weights(), feedback(), grid(), Method().multiples)
     errors = errors_of(weights(), codes, levels)
-    found["levels finer or wider (`multiples`)"] = Rounded(errors.copy(), levels)
+    roundings["levels finer or wider (`multiples`)"] = Rounded(errors.copy(), levels)
     improve_codes(codes, errors, levels, (moment(), None), grid())
-    found["codes improved (`descent`)"] = Rounded(errors.copy(), levels)
+    roundings["codes improved (`descent`)"] = Rounded(errors.copy(), levels)
     levels = improve_parameters(codes, errors, levels, moment(), grid())
-    found["parameters improved (`descent`)"] = Rounded(errors.copy(), levels)
-    return found
+    roundings["parameters improved (`descent`)"] = Rounded(errors.copy(), levels)
+    return roundings
 
 
 def costs(errors: Floats) -> Floats:
     """E H eᵀ of each row."""
-    found: Floats = np.einsum("rj,jk,rk->r", errors, moment(), errors)
-    return found
+    costs: Floats = np.einsum("rj,jk,rk->r", errors, moment(), errors)
+    return costs
 
 
 def shares(errors: Floats) -> Floats:
     """What each column adds to the cost, (rows, columns) in rounding order: see `columns`."""
     ordered = errors[:, feedback().order]
-    found: Floats = feedback().penalties * (ordered @ feedback().factors) ** 2
-    return found
+    costs: Floats = feedback().penalties * (ordered @ feedback().factors) ** 2
+    return costs
 
 
 def content(words: str) -> str:
@@ -203,7 +203,7 @@ def two_rows_table() -> str:
     outputs = np.float32([[1, SHARED], [SHARED, 1]])
     across = RowFeedback.of(outputs, 0.0)
     pair = weights()[ROW : ROW + 2]
-    found = {}
+    results = {}
     for name, factors in (("each on its own", None), ("together", across.factors)):
         codes, levels = round_with_feedback(pair[across.order], feedback(), grid(), (), factors)
         errors = errors_of(pair[across.order], codes, levels)
@@ -212,8 +212,8 @@ def two_rows_table() -> str:
         else:
             improve_codes(codes, errors, levels, (moment(), None), grid())
         both = float(np.trace(across.moment @ errors @ moment() @ errors.T))
-        found[name] = (f"{1e4 * costs(errors).sum():.1f}", f"{1e4 * both:.1f}")
-    return TWO_ROWS.text((name, *values) for name, values in found.items())
+        results[name] = (f"{1e4 * costs(errors).sum():.1f}", f"{1e4 * both:.1f}")
+    return TWO_ROWS.text((name, *values) for name, values in results.items())
 
 
 MEANS = Table(("codes", "Σ σ² e²:", "(Σ μ e)²:", "both:"))

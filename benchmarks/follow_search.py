@@ -213,8 +213,8 @@ def trace() -> Trace:
         refits.append(bench.present())
         propose_again(bench.lanes, bench.rules)
     scale, offset = search_levels(weights[None], ALIKE, plan, F16)
-    found = bench.best()
-    assert (found.scale, found.offset) == (float(scale[0, 0]), float(offset[0, 0]))
+    levels = bench.best()
+    assert (levels.scale, levels.offset) == (float(scale[0, 0]), float(offset[0, 0]))
     return Trace(weights, bench.unit, starts, tuple(refits), moments)
 
 
@@ -345,7 +345,7 @@ def zero_point_table() -> str:
     bench = Bench(weights, rules)
     pair = StartPair(np.zeros(ROWS, np.float32), np.zeros(ROWS, np.float32))
     energy = float((weights.astype(np.float64) ** 2).sum())
-    found = []
+    lines = []
     for k in range(len(plan.starts)):
         bench.lanes.p[rows.NEXT_ERROR : rows.NEXT_ERROR + LANES] = rows.FAR
         scan_both(bench.lanes, rules, pair, k)
@@ -355,12 +355,12 @@ def zero_point_table() -> str:
         zero = f"{pair.a[ZERO_CODE]:.0f}"
         error = f"{1e4 * (step.error + energy):.2f}"
         name = f"range / {steps:g}, cut {cut:g}"
-        found.append((step.error, (name, zero, *sums, f"{step.scale:.5f}", error)))
+        lines.append((step.error, (name, zero, *sums, f"{step.scale:.5f}", error)))
     scale, zero_point = search_zero_points(weights[None], ALIKE, plan, F32)
     values = scale * (np.clip(np.rint(weights / scale + zero_point), 0, 15) - zero_point)
     lost = f"{1e4 * float(((weights - values) ** 2).sum()):.2f}"
     last = ("after two refits", f"{zero_point[0, 0]:.0f}", "", "", f"{scale[0, 0]:.5f}", lost)
-    shown = sorted(found, key=lambda item: -item[0])
+    shown = sorted(lines, key=lambda item: -item[0])
     return SCANNED.text([*(row for _, row in (shown[0], *shown[-3:])), last])
 
 
@@ -377,17 +377,17 @@ def super_block_table() -> str:
     weights = weights_of_a_row()[None]
     scale, offset = np.empty((2, 1, 8), np.float32)
     search(weights[0], ALIKE, grid.search.rules(F16)[0], scale[0], offset[0])
-    found = search_super_levels(weights, ALIKE, grid.search, F16)
-    unit, minimum_unit = float(found.units[0, 0]), float(found.minimum_units[0, 0])
+    levels = search_super_levels(weights, ALIKE, grid.search, F16)
+    unit, minimum_unit = float(levels.units[0, 0]), float(levels.minimum_units[0, 0])
     table = GROUPS.text(
         (
             str(k),
             f"{scale[0, k]:.5f}",
             f"{offset[0, k]:+.5f}",
-            str(found.subs[0, k]),
-            str(found.minima[0, k]),
-            f"{unit * found.subs[0, k]:.5f}",
-            f"{-minimum_unit * found.minima[0, k]:+.5f}",
+            str(levels.subs[0, k]),
+            str(levels.minima[0, k]),
+            f"{unit * levels.subs[0, k]:.5f}",
+            f"{-minimum_unit * levels.minima[0, k]:+.5f}",
         )
         for k in range(8)
     )

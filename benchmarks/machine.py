@@ -51,14 +51,14 @@ def processor_name() -> str:
 
 
 def our_versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in OURS:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed (run from source)"
+            versions[name] = "not installed (run from source)"
     commit = run_or_empty(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"])
-    return found | ({"commit": commit} if commit else {})
+    return versions | ({"commit": commit} if commit else {})
 
 
 def listed(versions: Mapping[str, str]) -> str:
@@ -73,9 +73,9 @@ def peer_versions(peers: Path) -> dict[str, str]:
         "    if d.name in sys.argv[1:]: print(d.name, d.version)\n"
     )
     lines = run_or_empty([str(peers), "-c", script, *PEERS_PACKAGES]).splitlines()
-    found = dict(sorted(line.split(" ", 1) for line in lines))
+    versions = dict(sorted(line.split(" ", 1) for line in lines))
     library = run_or_empty([str(peers), str(Path(__file__).parent / "peers/llama_library.py")])
-    return found | {"llama.cpp through": library or "nothing that loads"}
+    return versions | {"llama.cpp through": library or "nothing that loads"}
 
 
 def run_or_empty(command: list[str]) -> str:

@@ -137,13 +137,13 @@ def memory_of_tree(root: int) -> tuple[int, int]:
 
 def children(pid: int) -> list[int]:
     """The direct children of every thread of a process."""
-    found: list[int] = []
+    children: list[int] = []
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
-            found += map(int, (task / "children").read_text(encoding="ascii").split())
+            children += map(int, (task / "children").read_text(encoding="ascii").split())
     except (FileNotFoundError, ProcessLookupError):
-        return found
-    return found
+        return children
+    return children
 
 
 def status_fields(pid: int) -> dict[str, int]:

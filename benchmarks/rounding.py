@@ -46,8 +46,8 @@ def mx_round_trip(weights: Floats, grid: GroupedAffineGrid) -> Floats:
     parts = mx.quantize(
         mx.array(weights).astype(mx.bfloat16), group_size=grid.group, bits=grid.bits
     )
-    found = mx.dequantize(*parts, group_size=grid.group, bits=grid.bits)
-    return np.array(found.astype(mx.float32))
+    decoded = mx.dequantize(*parts, group_size=grid.group, bits=grid.bits)
+    return np.array(decoded.astype(mx.float32))
 
 
 def gguf_ratio(name: str, weights: Floats, importance: Floats | None) -> float:

@@ -47,17 +47,17 @@ def table(checkpoint: Checkpoint) -> str:
     """A line a kind of matrix, the whole model's share of each."""
     architecture = checkpoint.architecture
     sample = shipped_sample(checkpoint.tokenizer, analysis_windows(architecture), WINDOW)
-    found = analyse(checkpoint, sample.tokens, sensitivities=True)
+    analysis = analyse(checkpoint, sample.tokens, sensitivities=True)
     kinds: dict[str, list[Part]] = {}
     for part in matrices(architecture):
         kinds.setdefault(part.word, []).append(part)
-    total = sum(one.divergence for one in found.sensitivities.values())
-    return KINDS.text(cells(word, parts, found, total) for word, parts in kinds.items())
+    total = sum(one.divergence for one in analysis.sensitivities.values())
+    return KINDS.text(cells(word, parts, analysis, total) for word, parts in kinds.items())
 
 
-def cells(word: str, parts: list[Part], found: Analysis, total: float) -> tuple[str, ...]:
+def cells(word: str, parts: list[Part], analysis: Analysis, total: float) -> tuple[str, ...]:
     weights = [part.rows * part.weight.shape[1] for part in parts]
-    nats = [found.sensitivities[part.name].divergence for part in parts]
+    nats = [analysis.sensitivities[part.name].divergence for part in parts]
     each = median(one / count * 1e6 for one, count in zip(nats, weights, strict=True))
     share = f"{sum(nats) / total:.1%}"
     return word, f"{sum(weights) / 1e6:.1f} M", f"{sum(nats):.4f}", share, f"{each:.5f}"

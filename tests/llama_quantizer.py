@@ -64,7 +64,12 @@ def struct_in(parameters):
     assert memory.count(struct.pack("<4i", *numbers)) == 1
     at = memory.index(struct.pack("<4i", *numbers))
     assert at % 8 == 0 and size - at >= ctypes.sizeof(QuantizeParams)
-    found = QuantizeParams.from_address(id(parameters) + at)
-    assert list(found.switches) == [False, True, False, False, False, False]
-    assert not (found.imatrix or found.kv_overrides or found.tt_overrides or found.prune_layers)
-    return found
+    candidate = QuantizeParams.from_address(id(parameters) + at)
+    assert list(candidate.switches) == [False, True, False, False, False, False]
+    assert not (
+        candidate.imatrix
+        or candidate.kv_overrides
+        or candidate.tt_overrides
+        or candidate.prune_layers
+    )
+    return candidate

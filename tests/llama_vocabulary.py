@@ -66,8 +66,8 @@ class LlamaVocabulary:
             self._vocabulary, data, len(data), pointer, len(ids), add_special, True
         )
         assert count >= 0
-        found: list[int] = ids[:count].tolist()
-        return found
+        tokens: list[int] = ids[:count].tolist()
+        return tokens
 
     def meta(self, key: str) -> str:
         """A field of the file as llama.cpp tells it."""

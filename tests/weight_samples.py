@@ -65,6 +65,6 @@ def degenerate(columns=768):
     }
 
 
-def squared_error(found, wanted, importance=None):
-    error = (found.astype(np.float64) - wanted) ** 2
+def squared_error(actual, wanted, importance=None):
+    error = (actual.astype(np.float64) - wanted) ** 2
     return float((error if importance is None else error * importance).sum())

@@ -224,29 +224,29 @@ def test_minimal_products_of_a_block_by_hand():
         vocabulary_size=16, norm_epsilon=1e-5, tied_head=False, max_positions=64,
         sliding_window=None, rope=Rope(theta=1e4, dimensions=2, long=None),
     )  # fmt: skip
-    found = count(model, 3, 5)
+    counted = count(model, 3, 5)
     shapes = [(8, 4), (4, 4), (16, 4), (4, 8)]  # qkv, o, gate and up, down
     streams = 2 if Method().shift else 1
     forward = 15 * (sum(2 * rows * columns for rows, columns in shapes) + 2 * 5 * 4)
-    assert found.forward == forward * (streams + Method().rescaling)
+    assert counted.forward == forward * (streams + Method().rescaling)
     inverses = sum(columns**3 for _, columns in (*shapes, (16, 4)))
     corrected = sum(2 * c**3 + 2 * r * c**2 for r, c in shapes)
     adding = [(4, 4), (4, 8)]  # o, down: they make up for the stream behind
-    assert found.factors == inverses + corrected + sum(2 * r * c**2 for r, c in adding)
+    assert counted.factors == inverses + corrected + sum(2 * r * c**2 for r, c in adding)
     seen = sum(3 * c**2 for _, c in shapes) + sum(2 * r * c for r, c in adding)
-    assert found.moments == 15 * (seen + 4**2)
+    assert counted.moments == 15 * (seen + 4**2)
     # A sweep over codes everywhere, one over parameters in the head; 256 rows give feedback.
-    assert found.rounding == sum(r * c * (c + 256) * 3 for r, c in shapes) + 16 * 4**2 * 5
+    assert counted.rounding == sum(r * c * (c + 256) * 3 for r, c in shapes) + 16 * 4**2 * 5
     attention = 2 * 5 * 4
     there = sum(2 * r * c for r, c in shapes) + attention
     again = there - 2 * 4 * 8
     back = sum(2 * r * c + 2 * 256 * 256 for r, c in shapes) + 5 * attention // 2
-    assert found.outputs == 15 * (there + again + back + 6 * 16 * 4)
+    assert counted.outputs == 15 * (there + again + back + 6 * 16 * 4)
     from phiquant.calibration.cost import Cost
 
-    assert found.outputs == Cost(model, 15, 5, 1, Method()).fisher.total
-    kinds = (found.forward, found.moments, found.factors, found.rounding, found.outputs)
-    assert math.isclose(found.total, sum(kinds))
+    assert counted.outputs == Cost(model, 15, 5, 1, Method()).fisher.total
+    kinds = (counted.forward, counted.moments, counted.factors, counted.rounding, counted.outputs)
+    assert math.isclose(counted.total, sum(kinds))
 
 
 def test_a_protection_must_lose_less_and_says_what_it_takes():

@@ -27,12 +27,12 @@ def benchmarks_importable(monkeypatch: pytest.MonkeyPatch):
 def test_engines_that_make_the_same_layers_share_a_row():
     from demo_losses import forms
 
-    found = {(one.recipe.target, one.type): [] for one in forms(family()["Phi-4-mini-instruct"])}
+    by_type = {(one.recipe.target, one.type): [] for one in forms(family()["Phi-4-mini-instruct"])}
     for one in forms(family()["Phi-4-mini-instruct"]):
-        found[one.recipe.target, one.type].append(one.providers)
-    assert found["openvino", "int8-asym-channel"] == [("cpu", "gpu")]
-    assert found["onnx", "int4-b32"] == [("cpu", "mobile"), ("cuda", "dml")]  # other scales
-    assert found["mlx", "3bit-g64"] == [("metal",)]
+        by_type[one.recipe.target, one.type].append(one.providers)
+    assert by_type["openvino", "int8-asym-channel"] == [("cpu", "gpu")]
+    assert by_type["onnx", "int4-b32"] == [("cpu", "mobile"), ("cuda", "dml")]  # other scales
+    assert by_type["mlx", "3bit-g64"] == [("metal",)]
 
 
 def row(type: str, bits: float, nats: float, providers: tuple[str, ...] = ("cpu",)):

@@ -28,20 +28,20 @@ def test_inputs_are_known_by_means_and_mean_squares(tmp_path, tied):
     )
     windows = some_windows()
     seen = analyse(source, windows).inputs
-    found = {name: one.squares for name, one in seen.items()}
+    squares = {name: one.squares for name, one in seen.items()}
     matrices = {name for name, values in weights.items() if values.ndim == 2}
-    assert found.keys() == matrices - ({"model.embed_tokens.weight"} if not tied else set())
-    assert all(found[name].shape == (weights[name].shape[1],) for name in found)
+    assert squares.keys() == matrices - ({"model.embed_tokens.weight"} if not tied else set())
+    assert all(squares[name].shape == (weights[name].shape[1],) for name in squares)
 
     hidden = weights["model.embed_tokens.weight"][np.concatenate(windows)].astype(np.float64)
     inputs = normed(hidden, weights["model.layers.0.input_layernorm.weight"])
     expected = np.mean(inputs**2, axis=0)
-    assert found["model.layers.0.self_attn.qkv_proj.weight"] == pytest.approx(expected, rel=1e-5)
+    assert squares["model.layers.0.self_attn.qkv_proj.weight"] == pytest.approx(expected, rel=1e-5)
     means = seen["model.layers.0.self_attn.qkv_proj.weight"].means
     assert means == pytest.approx(np.mean(inputs, axis=0), rel=1e-4, abs=1e-6)
     final = np.concatenate(Reference(source).hidden_states(windows)).astype(np.float64)
     head = "model.embed_tokens.weight" if tied else "lm_head.weight"
-    assert found[head] == pytest.approx(np.mean(final**2, axis=0), rel=1e-5)
+    assert squares[head] == pytest.approx(np.mean(final**2, axis=0), rel=1e-5)
 
 
 def test_every_step_of_a_block_is_seen_with_its_own_inputs(tmp_path):

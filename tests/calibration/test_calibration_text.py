@@ -121,10 +121,10 @@ def test_any_first_sequences_are_a_balanced_sample(tiny):
     for tokens in sample.tokens:
         inner = tiny.decode(tokens[20:-20].tolist())
         sources.append([name for name, text in texts.items() if inner[5:-5] in text])
-    assert all(len(found) == 1 for found in sources)
+    assert all(len(of_one_part) == 1 for of_one_part in sources)
     for count in (16, 32, 64):
         for name, weight in MIXTURE:
-            taken = sum(found == [name] for found in sources[:count])
+            taken = sum(of_one_part == [name] for of_one_part in sources[:count])
             assert abs(taken - weight * count / 128) < 1, (name, count)
 
 

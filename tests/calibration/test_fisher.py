@@ -127,12 +127,12 @@ def test_output_moments_are_those_of_finite_differences(tmp_path, monkeypatch, c
         if weight.layer is None or weight.role.is_norm:
             continue
         rows = weight.shape[0]
-        found = []
+        measured = []
         for ids, own in zip(tokens, draws, strict=True):
             labels = labels_of(slow.log_shares(ids, {}), own)
             of_labels = partial(loss, ids=ids, labels=labels)
-            found.append(gradients(of_labels, weight.name, (LENGTH, rows)))
-        g = np.concatenate(found)
+            measured.append(gradients(of_labels, weight.name, (LENGTH, rows)))
+        g = np.concatenate(measured)
         blocks = journal.output_moments(weight.name)
         assert blocks.shape == (-(-rows // 10), 10, 10)
         for index, block in enumerate(blocks):
@@ -192,13 +192,13 @@ def test_a_block_goes_back_through_what_it_went_forward(tmp_path, changes):
     expected = slow.layer(1, batch, {}).reshape(-1, 24)
     np.testing.assert_allclose(block.outputs(inside), expected, rtol=1e-4, atol=1e-5)
     seen = []
-    found = block.backward(inside, wanted, lambda role, gradient: seen.append(role))
+    gradients = block.backward(inside, wanted, lambda role, gradient: seen.append(role))
     assert seen == [Role.DOWN, Role.GATE_UP, Role.ATTENTION_OUTPUT, Role.QKV]
     for _ in range(20):
         way = random.normal(size=batch.shape)
         ends = [slow.layer(1, batch + step * way, {}) for step in (1e-5, -1e-5)]
         slope = ((ends[0] - ends[1]) / 2e-5 * wanted.reshape(batch.shape)).sum()
-        assert (found * way.reshape(-1, 24)).sum() == pytest.approx(slope, rel=1e-3, abs=1e-3)
+        assert (gradients * way.reshape(-1, 24)).sum() == pytest.approx(slope, rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.parametrize("window", [None, 1, 9])

@@ -91,10 +91,10 @@ def test_every_variant_is_the_network_with_one_matrix_rounded(
     nats = front.run(lambda name, inputs: None, lambda work: None)
     assert nats.shape == (2 * len(matrices(source.architecture)), 120)
     assert len(front.variants) == len(nats)
-    for variant, found in zip(front.variants, nats.mean(axis=1), strict=True):
+    for variant, measured in zip(front.variants, nats.mean(axis=1), strict=True):
         rounded = variant.anchor.rounded(rows_of(source, variant.part))
         expected = divergence(source, replaced(source, variant.part, rounded), windows)
-        assert found == pytest.approx(expected, rel=2e-2), variant
+        assert measured == pytest.approx(expected, rel=2e-2), variant
         assert expected > 1e-5
 
 
@@ -113,7 +113,7 @@ def test_small_divergences_are_not_lost_in_rounding():
     hidden = random.normal(0, 0.3, (20, 32)).astype(np.float32)
     moved = hidden.astype(np.float64) + 1e-3 * random.normal(0, 1, hidden.shape)
     source = Head()
-    found = divergences(source, hidden, Candidates(moved.astype(np.float32)[None], [source]))
+    measured = divergences(source, hidden, Candidates(moved.astype(np.float32)[None], [source]))
     logits = hidden.astype(np.float64) @ table.T
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares /= shares.sum(axis=1, keepdims=True)
@@ -121,7 +121,7 @@ def test_small_divergences_are_not_lost_in_rounding():
     mean = (shares * shift).sum(axis=1)
     expected = ((shares * shift**2).sum(axis=1) - mean**2) / 2
     assert expected.max() < 1e-4
-    assert found[0] == pytest.approx(expected, rel=2e-2)
+    assert measured[0] == pytest.approx(expected, rel=2e-2)
 
 
 def test_the_anchor_holds_zero_and_both_ends():
@@ -147,18 +147,18 @@ def test_effects_follow_the_law(tmp_path):
     """From 3 to 8 bits: each within a factor of 1.7, and half of all within a fifth."""
     source = tiny(tmp_path / "m", tie_word_embeddings=True, num_hidden_layers=2)
     windows = some_windows(4, 64)
-    found = analyse(source, windows, sensitivities=True)
-    assert found.sensitivities.keys() == {part.name for part in matrices(source.architecture)}
+    analysis = analyse(source, windows, sensitivities=True)
+    assert analysis.sensitivities.keys() == {part.name for part in matrices(source.architecture)}
     ratios = []
     for part in matrices(source.architecture):
         whole = rows_of(source, part)
         grids = {name: target(of).grids[name] for of, name in GRIDS}
         rows = sampled_rows(source, part)
-        errors = grid_errors(rows, found.inputs[part.weight.name].squares, grids)
+        errors = grid_errors(rows, analysis.inputs[part.weight.name].squares, grids)
         for name, grid in grids.items():
             rounded = grid.decode(grid.encode(whole), whole.shape[1])
             actual = divergence(source, replaced(source, part, rounded), windows)
-            ratios.append(found.sensitivities[part.name].effect(errors[name]) / actual)
+            ratios.append(analysis.sensitivities[part.name].effect(errors[name]) / actual)
     assert 1 / 1.7 < min(ratios) < max(ratios) < 1.7, sorted(ratios)
     assert np.median(np.abs(np.log(ratios))) < np.log(1.2)
 
@@ -167,13 +167,13 @@ def test_effects_follow_the_law(tmp_path):
 def test_effects_add_up(tmp_path, of, name):
     source = tiny(tmp_path / "m", tie_word_embeddings=True)
     windows = some_windows(4, 64)
-    found = analyse(source, windows, sensitivities=True)
+    analysis = analyse(source, windows, sensitivities=True)
     grid = target(of).grids[name]
     rounded, total = {}, 0.0
     for part in matrices(source.architecture):
         rows, fused = sampled_rows(source, part), part.weight.name
-        (error,) = grid_errors(rows, found.inputs[fused].squares, {name: grid}).values()
-        total += found.sensitivities[part.name].effect(error)
+        (error,) = grid_errors(rows, analysis.inputs[fused].squares, {name: grid}).values()
+        total += analysis.sensitivities[part.name].effect(error)
         whole = source.weight(fused)
         rounded[fused] = grid.decode(grid.encode(whole), whole.shape[1])
     joint = divergence(source, Replaced(source, rounded), windows)

@@ -164,8 +164,8 @@ def test_another_graph_than_the_one_that_is_read_is_not_run(artifact, refused):
     (path / "model.onnx").write_bytes(b"not a graph")
     config = path / "genai_config.json"
     edit(config, lambda one: one["model"]["decoder"].update(filename="other.onnx"))
-    found = call("inspect", path)
-    assert found.code == 0, "it is other.onnx that counts"
+    inspected = call("inspect", path)
+    assert inspected.code == 0, "it is other.onnx that counts"
     edit(config, lambda one: one["model"]["decoder"].update(filename="../onnx/other.onnx"))
     refused(path, "outside its directory")
 

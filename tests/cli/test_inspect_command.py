@@ -11,11 +11,11 @@ from command_line import assert_refused, call, run
 def test_a_checkpoint(model):
     ended = run("inspect", model, "--json")
     assert (ended.code, ended.err) == (0, "")
-    found = json.loads(ended.out)
-    assert (found["format"], found["type"]) == ("checkpoint", "BF16")
-    assert found["nbytes"] == 2 * found["weights"]
-    assert [share["type"] for share in found["types"]] == ["BF16"]
-    assert sum(share["nbytes"] for share in found["types"]) == found["nbytes"]
+    document = json.loads(ended.out)
+    assert (document["format"], document["type"]) == ("checkpoint", "BF16")
+    assert document["nbytes"] == 2 * document["weights"]
+    assert [share["type"] for share in document["types"]] == ["BF16"]
+    assert sum(share["nbytes"] for share in document["types"]) == document["nbytes"]
 
 
 @pytest.mark.parametrize("target, kind", [("gguf", "Q4_K_M"), ("mlx", "4bit-g64")])
@@ -23,12 +23,12 @@ def test_an_artifact(made, target, kind):
     output, document = made
     ended = call("inspect", output / target, "--json")
     assert (ended.code, ended.err) == (0, "")
-    found = json.loads(ended.out)
+    printed = json.loads(ended.out)
     (plan,) = [one["plan"] for one in document["artifacts"] if one["plan"]["target"] == target]
-    assert found["type"] == kind
-    assert found["nbytes"] == plan["nbytes"]
-    assert found["record"]["recipe"]["target"] == target
-    assert found["disk"] == sum(path.stat().st_size for path in (output / target).iterdir())
+    assert printed["type"] == kind
+    assert printed["nbytes"] == plan["nbytes"]
+    assert printed["record"]["recipe"]["target"] == target
+    assert printed["disk"] == sum(path.stat().st_size for path in (output / target).iterdir())
 
 
 def test_a_file_alone(made):

@@ -18,12 +18,12 @@ def test_a_plan_is_what_quantize_does(model, made, tmp_path, monkeypatch):
     ended = call("plan", model, "--to", "gguf,mlx", "--json")
     assert ended.code == 0, ended.err
     document = json.loads(ended.out)
-    found = {one["plan"]["target"]: one["plan"] for one in document["plans"]}
+    plans = {one["plan"]["target"]: one["plan"] for one in document["plans"]}
     for one in made[1]["artifacts"]:
-        assert found[one["plan"]["target"]]["rows"] == one["plan"]["rows"]
-        assert found[one["plan"]["target"]]["nbytes"] == one["plan"]["nbytes"]
+        assert plans[one["plan"]["target"]]["rows"] == one["plan"]["rows"]
+        assert plans[one["plan"]["target"]]["nbytes"] == one["plan"]["nbytes"]
     assert document["weights_read"]
-    assert document["forecast"]["disk"] > sum(one["nbytes"] for one in found.values())
+    assert document["forecast"]["disk"] > sum(one["nbytes"] for one in plans.values())
     assert 0 < document["forecast"]["seconds"] < 60
     assert files_in(tmp_path) == []
 

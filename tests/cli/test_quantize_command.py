@@ -11,12 +11,12 @@ RECORDS = ("phiquant.json", "README.md")
 
 def contents(directory):
     """File name → bytes; of the record, all but the time at which it was made."""
-    found = {
+    hashes = {
         path.name: path.read_bytes() for path in directory.iterdir() if path.name not in RECORDS
     }
     record = json.loads((directory / "phiquant.json").read_text(encoding="utf-8"))
     assert record["made"].pop("at")
-    return found | {"phiquant.json": record}
+    return hashes | {"phiquant.json": record}
 
 
 def test_a_single_target_is_the_output_itself(model, tmp_path):
@@ -72,14 +72,14 @@ def test_shards_and_element_types_that_hold_the_same_values_give_the_same_tensor
         name: (to_bf16_bits(values).astype("u4") << 16).view("f4")
         for name, values in tiny_weights(tiny_config(**config)).items()
     }
-    found = []
+    tensors = []
     for dtype, shards in (("BF16", 1), ("F32", 3)):
         directory = tmp_path / dtype / "same"
         tiny_model(directory, dtype=dtype, shards=shards, weights=exact, **config)
         ended = call("quantize", directory, "-o", tmp_path / dtype / "out", "-q")
         assert ended.code == 0, ended.err
-        found.append((tmp_path / dtype / "out" / "same-Q4_K_M.gguf").read_bytes())
-    assert found[0] == found[1]
+        tensors.append((tmp_path / dtype / "out" / "same-Q4_K_M.gguf").read_bytes())
+    assert tensors[0] == tensors[1]
 
 
 def test_each_target_can_have_a_type_of_its_own(model, tmp_path):
@@ -119,7 +119,7 @@ def test_a_size_in_words_is_the_budget(model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "found"),
+    ("words", "telling"),
     [
         (("--max-size", "1KB"), "needs at least"),
         (("--max-size", "plenty"), "2.2GB, 900MB"),
@@ -128,7 +128,7 @@ def test_a_size_in_words_is_the_budget(model, tmp_path):
         (("--bits-per-weight", "4", "--type", "Q8_0"), "leave out --type"),
     ],
 )
-def test_budgets_that_cannot_be(model, tmp_path, words, found):
+def test_budgets_that_cannot_be(model, tmp_path, words, telling):
     ended = call("quantize", model, *words, "-o", tmp_path / "out", "-q")
-    assert_refused(ended, 2, found)
+    assert_refused(ended, 2, telling)
     assert files_in(tmp_path) == []

@@ -117,13 +117,13 @@ def test_a_refusal_covers_what_it_names():
 def test_a_device_of_ones_own(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(MINE)
-    found = read_user_devices(path)
-    assert list(found) == ["board", "larger", "pi"]
-    assert found["larger"].title == "A board"
-    assert found["larger"].usable == 3 << 30
-    assert [one.name for one in found["board"].engines] == ["tpu", "gguf-cpu-arm"]
-    assert found["pi"].title == "Raspberry Pi 5, 8 GB"
-    assert found["pi"].bandwidth_gbs == devices()["raspberry-pi-5-4gb"].bandwidth_gbs
+    table = read_user_devices(path)
+    assert list(table) == ["board", "larger", "pi"]
+    assert table["larger"].title == "A board"
+    assert table["larger"].usable == 3 << 30
+    assert [one.name for one in table["board"].engines] == ["tpu", "gguf-cpu-arm"]
+    assert table["pi"].title == "Raspberry Pi 5, 8 GB"
+    assert table["pi"].bandwidth_gbs == devices()["raspberry-pi-5-4gb"].bandwidth_gbs
     assert find_device(f"{path}:larger").memory_gib == 4
     with pytest.raises(RequestError, match="say which"):
         find_device(str(path))
@@ -175,12 +175,12 @@ def test_this_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(here, "_openvino_devices", lambda: ["CPU", "GPU", "NPU"])
     monkeypatch.setattr(here, "_nvidia_card", lambda: "RTX 4090")
     monkeypatch.setattr(here.platform, "machine", lambda: "x86_64")
-    found = find_device("this")
-    assert "A Chip 9" in found.title
-    assert found.features == ("avx2", "avx512f", "amx_int8")
-    assert found.bandwidth_gbs > 0.5
-    assert 0 < found.usable_gib <= found.memory_gib
-    names = [one.name for one in found.engines]
+    machine = find_device("this")
+    assert "A Chip 9" in machine.title
+    assert machine.features == ("avx2", "avx512f", "amx_int8")
+    assert machine.bandwidth_gbs > 0.5
+    assert 0 < machine.usable_gib <= machine.memory_gib
+    names = [one.name for one in machine.engines]
     assert names[:2] == ["openvino-gpu", "openvino-npu"]
     assert "gguf-cpu-x86" in names
-    assert "RTX 4090" in found.absent[0].why
+    assert "RTX 4090" in machine.absent[0].why

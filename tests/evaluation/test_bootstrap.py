@@ -24,33 +24,33 @@ def positions(divergence, **changes):
 
 def test_the_error_of_a_mean_of_independent_values_is_the_textbooks():
     values = np.random.default_rng(0).exponential(size=(100, 50))
-    found = estimate([positions(row) for row in values])
-    assert found.mean.value == pytest.approx(values.mean())
-    assert found.mean.error == pytest.approx(values.std() / math.sqrt(values.size), rel=0.15)
+    estimated = estimate([positions(row) for row in values])
+    assert estimated.mean.value == pytest.approx(values.mean())
+    assert estimated.mean.error == pytest.approx(values.std() / math.sqrt(values.size), rel=0.15)
     # Half of all: p (1 - p) = 1/4 in each window, without variance between the windows.
-    assert found.top1_agreement.value == 0.5
-    assert found.top1_agreement.error == pytest.approx(0, abs=1e-12)
+    assert estimated.top1_agreement.value == 0.5
+    assert estimated.top1_agreement.error == pytest.approx(0, abs=1e-12)
 
 
 def test_few_blocks_do_not_flatter():
-    found = estimate([positions(np.full(3, 1.0)), positions(np.full(3, 5.0))])
+    estimated = estimate([positions(np.full(3, 1.0)), positions(np.full(3, 5.0))])
     # s / sqrt(2) with s ** 2 = ((1 - 3) ** 2 + (5 - 3) ** 2) / (2 - 1)
-    assert found.mean.error == pytest.approx(2.0, rel=0.1)
+    assert estimated.mean.error == pytest.approx(2.0, rel=0.1)
 
 
 def test_the_error_of_a_median_is_the_textbooks():
     values = np.random.default_rng(1).exponential(size=(200, 40))
-    found = estimate([positions(row) for row in values])
+    estimated = estimate([positions(row) for row in values])
     density = 0.5  # of the exponential distribution at its median
-    assert found.median.value == pytest.approx(math.log(2), abs=0.05)
-    assert found.median.error == pytest.approx(0.5 / density / math.sqrt(values.size), rel=0.25)
+    assert estimated.median.value == pytest.approx(math.log(2), abs=0.05)
+    assert estimated.median.error == pytest.approx(0.5 / density / math.sqrt(values.size), rel=0.25)
 
 
 def test_correlation_within_blocks_is_seen():
     levels = np.random.default_rng(2).exponential(size=50)
-    found = estimate([positions(np.full(64, level)) for level in levels])
+    estimated = estimate([positions(np.full(64, level)) for level in levels])
     honest = levels.std(ddof=1) / math.sqrt(50)
-    assert found.mean.error == pytest.approx(honest, rel=0.1)
+    assert estimated.mean.error == pytest.approx(honest, rel=0.1)
 
 
 def test_the_errors_cover_as_often_as_they_should():
@@ -64,46 +64,46 @@ def test_the_errors_cover_as_often_as_they_should():
 
 def test_the_ratio_is_paired():
     values = np.random.default_rng(3).exponential(size=(64, 32))
-    found = estimate([positions(row) for row in values])
-    assert found.perplexity_ratio.value == pytest.approx(math.exp(0.1))
-    assert found.perplexity_ratio.error == pytest.approx(0, abs=1e-12)
-    assert found.candidate_perplexity.error > 0.01
+    estimated = estimate([positions(row) for row in values])
+    assert estimated.perplexity_ratio.value == pytest.approx(math.exp(0.1))
+    assert estimated.perplexity_ratio.error == pytest.approx(0, abs=1e-12)
+    assert estimated.candidate_perplexity.error > 0.01
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 99, 100, 101, 1000, 1001])
 def test_quantiles_are_values_that_occurred(count):
     values = np.random.default_rng(count).permutation(count).astype(float)
-    found = estimate([positions(values)])
+    estimated = estimate([positions(values)])
     for share, figure in (
-        (0.5, found.median),
-        (0.99, found.quantile_99),
-        (0.999, found.quantile_999),
-        (1, found.maximum),
+        (0.5, estimated.median),
+        (0.99, estimated.quantile_99),
+        (0.999, estimated.quantile_999),
+        (1, estimated.maximum),
     ):
         by_counting = min(v for v in values if (values <= v).sum() >= share * count - 1e-9)
         assert figure.value == by_counting
 
 
 def test_a_text_of_one_block_has_no_known_error():
-    found = estimate([positions(np.arange(20.0))])
-    assert math.isnan(found.mean.error)
-    assert found.mean.value == 9.5
+    estimated = estimate([positions(np.arange(20.0))])
+    assert math.isnan(estimated.mean.error)
+    assert estimated.mean.value == 9.5
 
 
 def test_a_long_single_window_is_cut_into_blocks():
     values = np.random.default_rng(4).exponential(size=3200)
-    found = estimate([positions(values)])
-    assert found.mean.error == pytest.approx(values.std() / math.sqrt(3200), rel=0.4)
+    estimated = estimate([positions(values)])
+    assert estimated.mean.error == pytest.approx(values.std() / math.sqrt(3200), rel=0.4)
 
 
 def test_an_infinity_in_one_block_leaves_the_others_to_the_median():
     values = np.random.default_rng(5).exponential(size=(40, 30))
     values[7, 3] = np.inf
-    found = estimate([positions(row) for row in values])
-    assert found.mean.value == found.maximum.value == math.inf
-    assert math.isnan(found.mean.error)
-    assert math.isfinite(found.median.value)
-    assert found.median.error > 0
+    estimated = estimate([positions(row) for row in values])
+    assert estimated.mean.value == estimated.maximum.value == math.inf
+    assert math.isnan(estimated.mean.error)
+    assert math.isfinite(estimated.median.value)
+    assert estimated.median.error > 0
 
 
 def test_the_same_text_gives_the_same_errors():

@@ -103,8 +103,8 @@ def chat(artifact, model):
     """The checks of the conversation, by name."""
     (target,) = (target for target in targets() if target.recognises(artifact))
     with target.runner(artifact) as runner:
-        found = list(check_chat(runner, read_tokenizer(model, 512)))
-    return {check.name: check for check in found}
+        results = list(check_chat(runner, read_tokenizer(model, 512)))
+    return {check.name: check for check in results}
 
 
 @pytest.mark.parametrize("target", RUNTIMES)
@@ -112,18 +112,18 @@ def test_the_runtime_renders_what_transformers_renders(made, target):
     case, model, out = made
     if target == "gguf":
         pytest.importorskip("xllamacpp")
-    found = chat(out / target, model)
-    assert found["chat prompt"].outcome is Outcome.PASSED
+    check = chat(out / target, model)
+    assert check["chat prompt"].outcome is Outcome.PASSED
     if case == "a method" and target == "onnx":
-        assert found["chat template"].outcome is Outcome.LIMITED
-        assert "Unknown method: replace" in found["chat template"].finding
+        assert check["chat template"].outcome is Outcome.LIMITED
+        assert "Unknown method: replace" in check["chat template"].finding
     elif case == "no place for the system" and target in ("gguf", "openvino"):
-        assert found["chat template"].outcome is Outcome.LIMITED  # they put it into the user's
-        assert "the system's turn, and only that" in found["chat template"].finding
+        assert check["chat template"].outcome is Outcome.LIMITED  # they put it into the user's
+        assert "the system's turn, and only that" in check["chat template"].finding
     else:
-        assert found["chat template"].outcome is Outcome.PASSED, found["chat template"].finding
+        assert check["chat template"].outcome is Outcome.PASSED, check["chat template"].finding
         turns = len(CONVERSATION) - (case == "a method")  # which refuses the system's turn
-        assert f"{turns} turns" in found["chat template"].finding
+        assert f"{turns} turns" in check["chat template"].finding
 
 
 def test_there_is_one_template_and_what_is_left_out_is_said(made):
@@ -151,13 +151,13 @@ def artifact(tmp_path):
 def test_another_template_in_the_artifact_fails(artifact):
     model, path = artifact
     change(path / "tokenizer_config.json", chat_template=CHAT_TEMPLATE.replace("<|end|>", ""))
-    found = chat(path, model)["chat template"]
-    assert found.outcome is Outcome.FAILED
-    assert "not the model's" in found.finding
+    check = chat(path, model)["chat template"]
+    assert check.outcome is Outcome.FAILED
+    assert "not the model's" in check.finding
     change(path / "tokenizer_config.json", chat_template=None)
-    found = chat(path, model)["chat template"]
-    assert found.outcome is Outcome.FAILED
-    assert "has none" in found.finding
+    check = chat(path, model)["chat template"]
+    assert check.outcome is Outcome.FAILED
+    assert "has none" in check.finding
 
 
 def test_a_chat_prompt_in_other_tokens_fails(tmp_path):

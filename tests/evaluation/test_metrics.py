@@ -45,57 +45,57 @@ def slow(windows):
 
 def test_figures_equal_slow_loops_over_windows_of_unequal_length():
     windows = [window(0), window(1, tokens=1), window(2, tokens=77), window(3, tokens=2)]
-    found = measure(*windows)
+    measured = measure(*windows)
     kl, agrees, losses = slow(windows)
-    assert found.positions == 120
-    assert found.predictions == 116
-    assert found.non_finite == 0
-    assert found.mean.value == pytest.approx(kl.mean(), rel=1e-12)
+    assert measured.positions == 120
+    assert measured.predictions == 116
+    assert measured.non_finite == 0
+    assert measured.mean.value == pytest.approx(kl.mean(), rel=1e-12)
     for share, figure in (
-        (0.5, found.median),
-        (0.99, found.quantile_99),
-        (0.999, found.quantile_999),
-        (1.0, found.maximum),
+        (0.5, measured.median),
+        (0.99, measured.quantile_99),
+        (0.999, measured.quantile_999),
+        (1.0, measured.maximum),
     ):
         expected = np.quantile(kl, share, method="inverted_cdf")
         assert figure.value == pytest.approx(expected, rel=1e-11)
-    assert 0 < found.top1_agreement.value < 1
-    assert found.top1_agreement.value == pytest.approx(agrees.mean())
+    assert 0 < measured.top1_agreement.value < 1
+    assert measured.top1_agreement.value == pytest.approx(agrees.mean())
     means = losses.mean(axis=0)
-    assert found.reference_perplexity.value == pytest.approx(math.exp(means[0]))
-    assert found.candidate_perplexity.value == pytest.approx(math.exp(means[1]))
-    assert found.perplexity_ratio.value == pytest.approx(math.exp(means[1] - means[0]))
+    assert measured.reference_perplexity.value == pytest.approx(math.exp(means[0]))
+    assert measured.candidate_perplexity.value == pytest.approx(math.exp(means[1]))
+    assert measured.perplexity_ratio.value == pytest.approx(math.exp(means[1] - means[0]))
 
 
 def test_two_tokens_in_closed_form():
     p, q = 0.8, 0.3
     reference = np.log(np.array([[p, 1 - p]] * 2)).astype(np.float32)
     candidate = (np.log(np.array([[q, 1 - q]] * 2)) + 7).astype(np.float32)
-    found = measure((reference, candidate, np.array([0, 0], np.int32)))
+    measured = measure((reference, candidate, np.array([0, 0], np.int32)))
     expected = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
-    assert found.mean.value == pytest.approx(expected, rel=1e-6)
-    assert found.median.value == found.maximum.value == pytest.approx(expected, rel=1e-6)
-    assert found.reference_perplexity.value == pytest.approx(1 / p, rel=1e-6)
-    assert found.candidate_perplexity.value == pytest.approx(1 / q, rel=1e-6)
-    assert found.top1_agreement.value == 0
+    assert measured.mean.value == pytest.approx(expected, rel=1e-6)
+    assert measured.median.value == measured.maximum.value == pytest.approx(expected, rel=1e-6)
+    assert measured.reference_perplexity.value == pytest.approx(1 / p, rel=1e-6)
+    assert measured.candidate_perplexity.value == pytest.approx(1 / q, rel=1e-6)
+    assert measured.top1_agreement.value == 0
 
 
 def test_a_uniform_candidate_is_as_far_as_the_reference_is_short_of_full_entropy():
     reference, candidate, tokens = window(4)
-    found = measure((reference, np.zeros_like(candidate), tokens))
+    measured = measure((reference, np.zeros_like(candidate), tokens))
     shares = [np.exp(slow_log_softmax(row)) for row in reference]
     entropy = np.mean([-(p * np.log(p)).sum() for p in shares])
-    assert found.mean.value == pytest.approx(math.log(23) - entropy, rel=1e-12)
-    assert found.candidate_perplexity.value == pytest.approx(23)
+    assert measured.mean.value == pytest.approx(math.log(23) - entropy, rel=1e-12)
+    assert measured.candidate_perplexity.value == pytest.approx(23)
 
 
 def test_equal_logits_are_exactly_zero_apart():
     reference, _, tokens = window(5, tokens=70, scale=30)
-    found = measure((reference, reference.copy(), tokens))
-    for figure in (found.mean, found.median, found.quantile_999, found.maximum):
+    measured = measure((reference, reference.copy(), tokens))
+    for figure in (measured.mean, measured.median, measured.quantile_999, measured.maximum):
         assert figure.value == 0 == figure.error
-    assert found.top1_agreement.value == 1
-    assert found.perplexity_ratio.value == 1
+    assert measured.top1_agreement.value == 1
+    assert measured.perplexity_ratio.value == 1
 
 
 @pytest.mark.parametrize("noise", [1e-4, 1e-3])
@@ -114,9 +114,9 @@ def test_small_divergences_are_not_lost_in_rounding(noise):
 
 def test_huge_logits_neither_overflow_nor_warn():
     reference = np.array([[3e38, -3e38, 0], [0, 1, 2]], np.float32)
-    found = measure((reference, reference[:, ::-1].copy(), np.array([0, 2], np.int32)))
-    assert found.non_finite == 0
-    assert found.maximum.value == pytest.approx(3e38, rel=1e-6)
+    measured = measure((reference, reference[:, ::-1].copy(), np.array([0, 2], np.int32)))
+    assert measured.non_finite == 0
+    assert measured.maximum.value == pytest.approx(3e38, rel=1e-6)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -124,20 +124,20 @@ def test_non_finite_logits_of_the_candidate_count_against_it(value):
     reference, candidate, tokens = window(7, tokens=100)
     sound = measure((reference, candidate, tokens))
     candidate[[3, 50, 99], [0, 5, 22]] = value
-    found = measure((reference, candidate, tokens))
-    assert found.non_finite == 3
-    assert found.positions == 100
-    assert found.mean.value == found.maximum.value == found.quantile_99.value == math.inf
-    assert found.candidate_perplexity.value == found.perplexity_ratio.value == math.inf
-    assert math.isfinite(found.median.value)
-    assert found.median.value >= sound.median.value
-    assert found.top1_agreement.value <= sound.top1_agreement.value
-    assert found.reference_perplexity == sound.reference_perplexity
-    assert math.isnan(found.mean.error)
-    shown = json.loads(json.dumps(found.as_json(), allow_nan=False))
+    measured = measure((reference, candidate, tokens))
+    assert measured.non_finite == 3
+    assert measured.positions == 100
+    assert measured.mean.value == measured.maximum.value == measured.quantile_99.value == math.inf
+    assert measured.candidate_perplexity.value == measured.perplexity_ratio.value == math.inf
+    assert math.isfinite(measured.median.value)
+    assert measured.median.value >= sound.median.value
+    assert measured.top1_agreement.value <= sound.top1_agreement.value
+    assert measured.reference_perplexity == sound.reference_perplexity
+    assert math.isnan(measured.mean.error)
+    shown = json.loads(json.dumps(measured.as_json(), allow_nan=False))
     assert shown["mean"] == {"value": None, "error": None}
     assert shown["non_finite"] == 3
-    assert shown["median"]["value"] == found.median.value
+    assert shown["median"]["value"] == measured.median.value
 
 
 def test_a_reference_that_is_not_finite_is_refused():

@@ -47,9 +47,9 @@ def test_rescaled_artifacts_run_and_verify(truth, tmp_path, name, quality):
     pytest.importorskip(PACKAGES[name])
     recipe = Recipe(name, "int8", quality=quality)
     (made,) = quantize(truth.checkpoint.directory, [recipe], tmp_path / "out", text=TEXT)
-    found = verify(made.path, truth, SETTINGS)
-    assert found.passed, found.reasons
-    assert found.weight_errors.worst < 0.02
+    verification = verify(made.path, truth, SETTINGS)
+    assert verification.passed, verification.reasons
+    assert verification.weight_errors.worst < 0.02
     gains = target(name).open(made.path).weight(NORM)
     assert not np.allclose(gains, truth.checkpoint.weight(NORM), rtol=0.05)
     assert json.loads((made.path / "phiquant.json").read_text())["recipe"]["rescaling"]

@@ -54,9 +54,9 @@ ENDLESS = "{% for i in range(99999) %}" * 3 + "{% endfor %}" * 3
     ],
 )
 def test_what_goes_too_far_is_an_obstacle(template, why):
-    found = render(template, CONVERSATION, TOKENS)
-    assert found.text is None
-    assert why in found.obstacle
+    text = render(template, CONVERSATION, TOKENS)
+    assert text.text is None
+    assert why in text.obstacle
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the time to compute is not limited there")
@@ -67,6 +67,6 @@ def test_a_template_that_computes_without_end_is_ended(monkeypatch):
 
 def test_an_endless_template_is_ended(monkeypatch):
     monkeypatch.setattr(rendering, "SECONDS", 0.5)
-    found = render(ENDLESS, CONVERSATION, TOKENS)
-    assert found.text is None
-    assert "more than 0.5 seconds" in found.obstacle
+    text = render(ENDLESS, CONVERSATION, TOKENS)
+    assert text.text is None
+    assert "more than 0.5 seconds" in text.obstacle

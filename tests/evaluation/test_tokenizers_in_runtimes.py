@@ -53,11 +53,11 @@ def checks(artifact, model, text):
 def test_rare_characters_are_a_limitation_of_the_runtime(made, target, text):
     """genai loses NUL, and openvino_tokenizers takes a spelt-out byte token for the byte."""
     model, out = made
-    code, found = checks(out / target, model, text)
-    assert code == 0, found
-    assert found["tokens"]["outcome"] == "limited"
-    assert "1 of " in found["tokens"]["finding"]
-    assert {"onnx": r"a\x00b", "openvino": "<0x0A>"}[target] in found["tokens"]["finding"]
+    code, outcomes = checks(out / target, model, text)
+    assert code == 0, outcomes
+    assert outcomes["tokens"]["outcome"] == "limited"
+    assert "1 of " in outcomes["tokens"]["finding"]
+    assert {"onnx": r"a\x00b", "openvino": "<0x0A>"}[target] in outcomes["tokens"]["finding"]
 
 
 def test_another_vocabulary_is_no_limitation(made, text, tmp_path):
@@ -69,6 +69,6 @@ def test_another_vocabulary_is_no_limitation(made, text, tmp_path):
     vocabulary = document["model"]["vocab"]
     vocabulary["c"], vocabulary["d"] = vocabulary["d"], vocabulary["c"]
     path.write_text(json.dumps(document), encoding="utf-8")
-    code, found = checks(artifact, model, text)
+    code, outcomes = checks(artifact, model, text)
     assert code == 3
-    assert found["tokens"]["outcome"] == "failed"
+    assert outcomes["tokens"]["outcome"] == "failed"

@@ -59,36 +59,36 @@ def case(tmp_path, monkeypatch):
     return Case(tmp_path, monkeypatch)
 
 
-def outcomes(found):
-    return {check.name: check.outcome for check in found.checks}
+def outcomes(verification):
+    return {check.name: check.outcome for check in verification.checks}
 
 
-def failures(found):
-    return {check.name for check in found.checks if check.failed}
+def failures(verification):
+    return {check.name for check in verification.checks if check.failed}
 
 
 def test_a_sound_artifact_passes_with_every_figure(case):
-    found = case.verify()
-    assert found.passed, found.reasons
-    assert found.measured_in == "fake 1.0"
-    assert 0 < found.figures.mean.value < 1e-4
-    assert found.figures.mean.error > 0
-    assert found.figures.top1_agreement.value > 0.98
-    assert found.figures.perplexity_ratio.value == pytest.approx(1, abs=1e-3)
-    assert found.size.bits_per_weight == 16
-    assert found.sample.windows == 6
-    json.dumps(found.as_json(), allow_nan=False)
+    verification = case.verify()
+    assert verification.passed, verification.reasons
+    assert verification.measured_in == "fake 1.0"
+    assert 0 < verification.figures.mean.value < 1e-4
+    assert verification.figures.mean.error > 0
+    assert verification.figures.top1_agreement.value > 0.98
+    assert verification.figures.perplexity_ratio.value == pytest.approx(1, abs=1e-3)
+    assert verification.size.bits_per_weight == 16
+    assert verification.sample.windows == 6
+    json.dumps(verification.as_json(), allow_nan=False)
 
 
 def test_an_exact_artifact_loses_nothing(case):
     case.artifact.weights = {
         name: case.truth.checkpoint.weight(name) for name in case.artifact.weights
     }
-    found = case.verify()
-    assert found.passed
-    assert found.figures.mean.value < 1e-9
-    assert found.figures.top1_agreement.value == 1
-    assert found.weight_errors.worst == 0
+    verification = case.verify()
+    assert verification.passed
+    assert verification.figures.mean.value < 1e-9
+    assert verification.figures.top1_agreement.value == 1
+    assert verification.weight_errors.worst == 0
 
 
 def test_swapped_layers_fail(case):
@@ -96,9 +96,9 @@ def test_swapped_layers_fail(case):
     weights = case.artifact.weights
     a, b = (f"model.layers.{layer}.mlp.down_proj.weight" for layer in (0, 1))
     weights[a], weights[b] = weights[b], weights[a]
-    found = case.verify()
-    assert failures(found) == {"weights", "divergence"}
-    assert a in found.reasons[0] and b in found.reasons[0]
+    verification = case.verify()
+    assert failures(verification) == {"weights", "divergence"}
+    assert a in verification.reasons[0] and b in verification.reasons[0]
 
 
 def rescaled(case):
@@ -118,9 +118,9 @@ def test_rescaled_channels_are_told_from_errors(case):
     weights = rescaled(case)
     original = case.truth.checkpoint.weight("model.layers.0.mlp.down_proj.weight")
     assert not np.allclose(weights["model.layers.0.mlp.down_proj.weight"], original, rtol=0.5)
-    found = case.verify()
-    assert found.passed, found.reasons
-    assert found.weight_errors.worst < 1e-5
+    verification = case.verify()
+    assert verification.passed, verification.reasons
+    assert verification.weight_errors.worst < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -133,10 +133,12 @@ def test_rescaled_channels_are_told_from_errors(case):
 )
 def test_a_factor_that_nothing_divides_out_fails(case, scaled, rows, named):
     rescaled(case)[f"model.layers.1.{scaled}.weight"][rows] *= 4
-    found = case.verify()
-    assert "weights" in failures(found)
+    verification = case.verify()
+    assert "weights" in failures(verification)
     assert any(
-        f"model.layers.1.{p}.{named}" in r for r in found.reasons for p in ("mlp", "self_attn")
+        f"model.layers.1.{p}.{named}" in r
+        for r in verification.reasons
+        for p in ("mlp", "self_attn")
     )
 
 
@@ -156,24 +158,24 @@ def test_a_gain_where_the_checkpoint_has_none_is_an_error(case):
 def test_a_flipped_exponent_bit_fails(case):
     weight = case.artifact.weights["model.layers.1.self_attn.qkv_proj.weight"]
     weight.reshape(-1).view(np.uint32)[777] ^= 1 << 30
-    found = case.verify()
-    assert "weights" in failures(found)
+    verification = case.verify()
+    assert "weights" in failures(verification)
 
 
 def test_a_nan_fails_and_nothing_is_run(case):
     case.artifact.weights["model.norm.weight"][3] = np.nan
-    found = case.verify()
-    assert failures(found) == {"tensors"}
-    assert found.figures is None
-    assert "model.norm.weight decodes to NaN" in found.reasons[0]
-    json.dumps(found.as_json(), allow_nan=False)
+    verification = case.verify()
+    assert failures(verification) == {"tensors"}
+    assert verification.figures is None
+    assert "model.norm.weight decodes to NaN" in verification.reasons[0]
+    json.dumps(verification.as_json(), allow_nan=False)
 
 
 def test_a_missing_tensor_fails(case):
     del case.artifact.weights["model.layers.0.mlp.gate_up_proj.weight"]
-    found = case.verify()
-    assert failures(found) == {"tensors"}
-    assert "model.layers.0.mlp.gate_up_proj.weight" in found.reasons[0]
+    verification = case.verify()
+    assert failures(verification) == {"tensors"}
+    assert "model.layers.0.mlp.gate_up_proj.weight" in verification.reasons[0]
 
 
 def test_a_misshaped_tensor_fails(case):
@@ -185,15 +187,15 @@ def test_a_misshaped_tensor_fails(case):
 def test_an_unexplained_tensor_fails(case):
     entry = case.artifact.entries()[0]
     case.artifact.extra.append(replace(entry, name="lora.down", nbytes=64))
-    found = case.verify()
-    assert failures(found) == {"extra tensors"}
+    verification = case.verify()
+    assert failures(verification) == {"extra tensors"}
 
 
 def test_a_wrong_rotary_base_fails(case):
     case.artifact.architecture = with_rope(case.artifact.architecture, theta=500.0)
-    found = case.verify()
-    assert {"metadata", "divergence"} <= failures(found)
-    assert any("rope theta is 500, expected 10000" in reason for reason in found.reasons)
+    verification = case.verify()
+    assert {"metadata", "divergence"} <= failures(verification)
+    assert any("rope theta is 500, expected 10000" in reason for reason in verification.reasons)
 
 
 def test_a_wrong_norm_epsilon_fails(case):
@@ -205,16 +207,16 @@ def test_a_runtime_that_rotates_otherwise_than_the_metadata_say_fails(case):
     other = FakeArtifact(case.path, case.truth.checkpoint)
     other.architecture = with_rope(other.architecture, theta=500.0)
     wrong = FakeRunner(other, case.truth.tokenizer, case.ends)
-    found = case.verify(logits=wrong.logits)
-    assert {"runtime", "divergence"} <= failures(found)
-    assert "metadata" not in failures(found)
+    verification = case.verify(logits=wrong.logits)
+    assert {"runtime", "divergence"} <= failures(verification)
+    assert "metadata" not in failures(verification)
 
 
 def test_a_missing_end_of_sequence_fails(case):
     case.ends = case.ends[:1]
-    found = case.verify()
-    assert failures(found) == {"stopping rule"}
-    assert "<|end|>" in found.reasons[0]
+    verification = case.verify()
+    assert failures(verification) == {"stopping rule"}
+    assert "<|end|>" in verification.reasons[0]
 
 
 def test_stopping_at_an_ordinary_token_fails(case):
@@ -227,14 +229,16 @@ def test_a_generation_that_does_not_stop_fails(case):
     """The rule is right, but the loop does not obey it."""
     head = case.artifact.weights["lm_head.weight"]
     head[case.ends[0]] *= 20  # now an end leads somewhere in any text
-    found = case.verify(generate=lambda prompt, limit: Generation((1,) * limit, "x", False, 1.0))
-    assert "generation" in failures(found)
+    verification = case.verify(
+        generate=lambda prompt, limit: Generation((1,) * limit, "x", False, 1.0)
+    )
+    assert "generation" in failures(verification)
 
 
 def test_a_generation_that_stops_is_observed(case):
     case.artifact.weights["lm_head.weight"][case.ends[0]] *= 20
-    found = case.verify()
-    (check,) = (check for check in found.checks if check.name == "generation")
+    verification = case.verify()
+    (check,) = (check for check in verification.checks if check.name == "generation")
     assert check.outcome is Outcome.PASSED
     assert "<|endoftext|>" in check.finding
 
@@ -242,8 +246,10 @@ def test_a_generation_that_stops_is_observed(case):
 def test_no_end_in_sight_is_not_a_pass(case):
     for end in case.ends:
         case.artifact.weights["lm_head.weight"][end] = 0
-    found = case.verify(generate=lambda prompt, limit: Generation((1,) * limit, "x", False, 1.0))
-    assert outcomes(found)["generation"] is Outcome.UNOBSERVED
+    verification = case.verify(
+        generate=lambda prompt, limit: Generation((1,) * limit, "x", False, 1.0)
+    )
+    assert outcomes(verification)["generation"] is Outcome.UNOBSERVED
 
 
 def test_other_tokens_fail(case):
@@ -252,15 +258,15 @@ def test_other_tokens_fail(case):
     def off(text):
         return [token + (token == 40) for token in tokenizer.encode(text)]
 
-    found = case.verify(tokenize=off)
-    assert failures(found) == {"tokens"}
+    verification = case.verify(tokenize=off)
+    assert failures(verification) == {"tokens"}
 
 
 def test_white_space_beside_special_tokens_is_a_limitation(case):
     tokenizer = case.truth.tokenizer
-    found = case.verify(tokenize=lambda text: tokenizer.encode(text.replace("> b", ">b")))
-    assert outcomes(found)["spacing"] is Outcome.LIMITED
-    assert found.passed
+    verification = case.verify(tokenize=lambda text: tokenizer.encode(text.replace("> b", ">b")))
+    assert outcomes(verification)["spacing"] is Outcome.LIMITED
+    assert verification.passed
 
 
 def test_coarse_rounding_fails_a_fine_artifact(case):
@@ -281,16 +287,16 @@ def test_non_finite_logits_fail(case):
         logits[-1, 5] = np.nan
         return logits
 
-    found = case.verify(logits=broken)
-    assert {"runtime", "divergence"} <= failures(found)
-    json.dumps(found.as_json(), allow_nan=False)
+    verification = case.verify(logits=broken)
+    assert {"runtime", "divergence"} <= failures(verification)
+    json.dumps(verification.as_json(), allow_nan=False)
 
 
 def test_a_runtime_that_refuses_the_artifact_fails_it(case):
     case.use(ArtifactError("the runtime says no"))
-    found = verify(case.path, case.truth, SETTINGS)
-    assert failures(found) == {"runtime"}
-    assert "the runtime says no" in found.reasons[0]
+    verification = verify(case.path, case.truth, SETTINGS)
+    assert failures(verification) == {"runtime"}
+    assert "the runtime says no" in verification.reasons[0]
 
 
 def test_no_artifact_at_all_is_an_error(case, tmp_path):
@@ -347,8 +353,8 @@ def test_a_generation_is_watched_after_the_shortest_prompt_that_clearly_ends():
     logits[1, 3], logits[2, 3], logits[4, 3], logits[5, 1] = 0.4, 0.6, 9, 9
     tokens = np.arange(6, dtype=np.int32)
     places = likely_ends(tokens, logits, [1, 3])
-    found = {end: place.prompt.tolist() for end, place in places.items()}
-    assert found == {3: [0, 1, 2], 1: [0, 1, 2, 3, 4, 5]}
+    prompts = {end: place.prompt.tolist() for end, place in places.items()}
+    assert prompts == {3: [0, 1, 2], 1: [0, 1, 2, 3, 4, 5]}
 
 
 class TestLongRope:
@@ -357,9 +363,9 @@ class TestLongRope:
         return Case(tmp_path, monkeypatch, **longrope(16))
 
     def test_both_sides_right(self, case):
-        found = case.verify()
-        assert found.passed, found.reasons
-        assert outcomes(found)["LongRoPE"] is Outcome.PASSED
+        verification = case.verify()
+        assert verification.passed, verification.reasons
+        assert outcomes(verification)["LongRoPE"] is Outcome.PASSED
 
     def test_one_side_undeclared_fails(self, case):
         """The runtime keeps to the short factors, though the metadata have both."""
@@ -369,28 +375,28 @@ class TestLongRope:
             other.architecture, long=replace(long, long_factors=long.short_factors)
         )
         stuck = FakeRunner(other, case.truth.tokenizer, case.ends)
-        found = case.verify(logits=stuck.logits)
-        assert failures(found) == {"LongRoPE"}
-        assert "does not use the long factors" in found.reasons[0]
+        verification = case.verify(logits=stuck.logits)
+        assert failures(verification) == {"LongRoPE"}
+        assert "does not use the long factors" in verification.reasons[0]
 
     def test_one_side_declared_is_a_limitation(self, case):
         long = case.artifact.architecture.rope.long
         case.artifact.architecture = with_rope(
             case.artifact.architecture, long=replace(long, long_factors=long.short_factors)
         )
-        found = case.verify()
-        assert found.passed, found.reasons
-        assert outcomes(found)["LongRoPE"] is Outcome.LIMITED
-        assert outcomes(found)["metadata"] is Outcome.LIMITED
+        verification = case.verify()
+        assert verification.passed, verification.reasons
+        assert outcomes(verification)["LongRoPE"] is Outcome.LIMITED
+        assert outcomes(verification)["metadata"] is Outcome.LIMITED
 
     def test_the_long_side_alone_is_measured_as_such(self, case):
         long = case.artifact.architecture.rope.long
         case.artifact.architecture = with_rope(
             case.artifact.architecture, long=replace(long, short_factors=long.long_factors)
         )
-        found = case.verify()
-        assert found.passed, found.reasons
-        assert outcomes(found)["LongRoPE"] is Outcome.LIMITED
+        verification = case.verify()
+        assert verification.passed, verification.reasons
+        assert outcomes(verification)["LongRoPE"] is Outcome.LIMITED
 
     def test_wrong_factors_fail(self, case):
         long = case.artifact.architecture.rope.long
@@ -420,26 +426,28 @@ class TestSlidingWindow:
         return lambda tokens, last=None: forward.logits(tokens)[-(last or len(tokens)) :]
 
     def test_a_runtime_with_the_window_passes(self, case):
-        found = case.verify()
-        assert found.passed, found.reasons
-        assert outcomes(found)["sliding window"] is Outcome.PASSED
+        verification = case.verify()
+        assert verification.passed, verification.reasons
+        assert outcomes(verification)["sliding window"] is Outcome.PASSED
 
     def test_a_runtime_without_it_is_limited_where_the_artifact_says_so(self, case, full):
         architecture = case.artifact.architecture
         case.artifact.architecture = replace(architecture, sliding_window=None)
-        found = case.verify(logits=full)
-        assert found.passed, found.reasons
-        assert outcomes(found)["sliding window"] is Outcome.LIMITED
-        assert outcomes(found)["metadata"] is Outcome.LIMITED
-        assert any("last 60 tokens and the artifact to all" in reason for reason in found.reasons)
-        assert any("up to 60 tokens" in reason for reason in found.reasons)
+        verification = case.verify(logits=full)
+        assert verification.passed, verification.reasons
+        assert outcomes(verification)["sliding window"] is Outcome.LIMITED
+        assert outcomes(verification)["metadata"] is Outcome.LIMITED
+        assert any(
+            "last 60 tokens and the artifact to all" in reason for reason in verification.reasons
+        )
+        assert any("up to 60 tokens" in reason for reason in verification.reasons)
 
     def test_a_runtime_without_it_fails_where_the_artifact_has_it(self, case, full):
         assert failures(case.verify(logits=full)) == {"sliding window"}
 
     def test_it_can_be_left_out(self, case):
-        found = case.verify(replace(SETTINGS, boundary=False))
-        assert "sliding window" not in outcomes(found)
+        verification = case.verify(replace(SETTINGS, boundary=False))
+        assert "sliding window" not in outcomes(verification)
 
 
 def test_a_runtime_that_reads_the_own_tokenizer_otherwise_is_a_limitation(case):
@@ -452,7 +460,7 @@ def test_a_runtime_that_reads_the_own_tokenizer_otherwise_is_a_limitation(case):
     assert "tokens" in failures(case.verify(tokenize=without_null))
     own = case.truth.checkpoint.directory / "tokenizer.json"
     (case.path / "tokenizer.json").write_bytes(own.read_bytes())
-    found = case.verify(tokenize=without_null)
-    assert found.passed
-    assert any("rare characters" in reason for reason in found.reasons)
+    verification = case.verify(tokenize=without_null)
+    assert verification.passed
+    assert any("rare characters" in reason for reason in verification.reasons)
     assert "tokens" in failures(case.verify(tokenize=lambda text: encode(text)[:1]))

@@ -56,9 +56,9 @@ def artifact(made, tmp_path):
 
 
 def failures(made, path):
-    found = verify(path, made[0], SETTINGS)
-    json.dumps(found.as_json(), allow_nan=False)
-    return {check.name for check in found.checks if check.failed}
+    verification = verify(path, made[0], SETTINGS)
+    json.dumps(verification.as_json(), allow_nan=False)
+    return {check.name for check in verification.checks if check.failed}
 
 
 def gguf_file(directory):
@@ -89,13 +89,18 @@ def swap_names(file, one, other):
 def test_what_was_made_passes_and_is_recorded(made, target, tmp_path):
     path = tmp_path / target
     shutil.copytree(made[1] / target, path)
-    found = verify(path, made[0], SETTINGS)
-    assert found.passed, found.reasons
-    assert {check.name for check in found.checks} >= {"files", "tensors", "tokens", "divergence"}
-    assert found.runtime and found.figures.mean.value < 1e-2
-    assert record_verification(path, found)
+    verification = verify(path, made[0], SETTINGS)
+    assert verification.passed, verification.reasons
+    assert {check.name for check in verification.checks} >= {
+        "files",
+        "tensors",
+        "tokens",
+        "divergence",
+    }
+    assert verification.runtime and verification.figures.mean.value < 1e-2
+    assert record_verification(path, verification)
     recorded = json.loads((path / "phiquant.json").read_text())["verification"]
-    assert recorded["figures"]["mean"]["value"] == found.figures.mean.value
+    assert recorded["figures"]["mean"]["value"] == verification.figures.mean.value
     assert "The verification passed" in (path / "README.md").read_text()
     again = verify(path, made[0], SETTINGS)
     assert again.passed, "recording the figures must not change what is verified"
@@ -233,9 +238,9 @@ def test_longrope_in_the_runtime(target, tmp_path):
         tmp_path / "model", num_hidden_layers=1, **longrope(16, original=256, maximum=1024)
     )
     quantize(model, [Recipe(target, "fp32")], tmp_path / "made")
-    found = verify(tmp_path / "made", model, SETTINGS)
-    assert found.passed, found.reasons
-    (check,) = (check for check in found.checks if check.name == "LongRoPE")
+    verification = verify(tmp_path / "made", model, SETTINGS)
+    assert verification.passed, verification.reasons
+    (check,) = (check for check in verification.checks if check.name == "LongRoPE")
     assert check.outcome is (Outcome.PASSED if target == "gguf" else Outcome.LIMITED)
 
 
@@ -256,9 +261,9 @@ def test_a_sliding_window_in_the_runtime(target, tmp_path):
     pytest.importorskip(RUNTIMES[target])
     model = tiny_model(tmp_path / "model", num_hidden_layers=1, sliding_window=100)
     quantize(model, [Recipe(target, "fp32")], tmp_path / "made")
-    found = verify(tmp_path / "made", model, SETTINGS)
-    assert found.passed, found.reasons
-    outcomes = {check.name: check.outcome for check in found.checks}
+    verification = verify(tmp_path / "made", model, SETTINGS)
+    assert verification.passed, verification.reasons
+    outcomes = {check.name: check.outcome for check in verification.checks}
     assert outcomes["sliding window"] is WINDOWED[target]
     assert outcomes["metadata"] is WINDOWED[target]
 
@@ -268,8 +273,8 @@ def test_an_mlx_artifact_for_long_contexts(tmp_path):
         tmp_path / "model", num_hidden_layers=1, **longrope(16, original=256, maximum=1024)
     )
     quantize(model, [Recipe("mlx", "fp32", context=1000)], tmp_path / "made")
-    found = verify(tmp_path / "made", model, SETTINGS)
-    assert found.passed, found.reasons
-    (check,) = (check for check in found.checks if check.name == "LongRoPE")
+    verification = verify(tmp_path / "made", model, SETTINGS)
+    assert verification.passed, verification.reasons
+    (check,) = (check for check in verification.checks if check.name == "LongRoPE")
     assert check.outcome is Outcome.LIMITED
     assert "long factors only" in check.finding

@@ -47,9 +47,9 @@ def make(model, output, precision, **options):
 
 
 def outcomes(path, truth):
-    found = verify(path, truth, SETTINGS)
-    json.dumps(found.as_json(), allow_nan=False)
-    return {check.name: check.outcome for check in found.checks}
+    verification = verify(path, truth, SETTINGS)
+    json.dumps(verification.as_json(), allow_nan=False)
+    return {check.name: check.outcome for check in verification.checks}
 
 
 @pytest.mark.parametrize("qdq", ["false", "true"])
@@ -57,13 +57,13 @@ def outcomes(path, truth):
     ("precision", "most"), [("fp32", 1e-5), ("fp16", 1e-4), ("int8", 0.05), ("int4", 0.6)]
 )
 def test_what_is_made_passes(model, truth, tmp_path, precision, most, qdq):
-    found = verify(make(model, tmp_path / "out", precision, qdq=qdq), truth, SETTINGS)
-    assert found.passed, found.reasons
-    assert found.figures.mean.value < most
-    checks = {check.name: check.outcome for check in found.checks}
+    verification = verify(make(model, tmp_path / "out", precision, qdq=qdq), truth, SETTINGS)
+    assert verification.passed, verification.reasons
+    assert verification.figures.mean.value < most
+    checks = {check.name: check.outcome for check in verification.checks}
     assert checks["LongRoPE"] is Outcome.PASSED
     assert checks["metadata"] is Outcome.PASSED
-    assert found.target == "onnx"
+    assert verification.target == "onnx"
     seen = inspect(tmp_path / "out")
     assert seen.format == "ONNX Runtime GenAI"
     assert seen.record.recipe["options"] == ({"qdq": "true"} if qdq == "true" else {})
@@ -77,8 +77,8 @@ def test_a_corrupt_scale_fails(model, truth, tmp_path):
     data = np.memmap(path / "model.onnx.data", np.uint8, "r+", scales.offset, (scales.length,))
     data.view(np.float32)[:] *= -1
     data.flush()
-    found = outcomes(path, truth)
-    assert found["weights"] is found["divergence"] is Outcome.FAILED
+    by_name = outcomes(path, truth)
+    assert by_name["weights"] is by_name["divergence"] is Outcome.FAILED
 
 
 def test_swapped_rotary_caches_fail(model, truth, tmp_path):

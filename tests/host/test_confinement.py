@@ -57,7 +57,7 @@ def enforced(tmp_path_factory):
 def test_files(enforced, places):
     if "files" not in enforced:
         pytest.skip("this kernel has no Landlock")
-    found = told(
+    outcomes = told(
         """
 confine([given])
 print(json.dumps({
@@ -75,11 +75,11 @@ print(json.dumps({
 """,
         *with_link(places),
     )
-    refused = {name for name, end in found.items() if end == "PermissionError"}
+    refused = {name for name, end in outcomes.items() if end == "PermissionError"}
     assert refused == {
         "other", "other listed", "link", "passwords", "written", "changed", "removed"
     }  # fmt: skip
-    assert {found[name] for name in found.keys() - refused} == {"done"}
+    assert {outcomes[name] for name in outcomes.keys() - refused} == {"done"}
     assert (places[0] / "file.txt").read_text() == "text"
 
 
@@ -92,7 +92,7 @@ def with_link(places):
 def test_sockets_and_processes(enforced, places):
     if "system calls" not in enforced:
         pytest.skip("no filter of system calls for this processor")
-    found = told(
+    outcomes = told(
         """
 confine([given])
 print(json.dumps({
@@ -107,13 +107,13 @@ print(json.dumps({
 """,
         *places,
     )
-    assert set(found.values()) == {"PermissionError"}, found
+    assert set(outcomes.values()) == {"PermissionError"}, outcomes
 
 
 def test_threads_that_start_later_are_shut_in_too(enforced, places):
     if "files" not in enforced or "system calls" not in enforced:
         pytest.skip("this kernel does not do both")
-    found = told(
+    outcomes = told(
         """
 confine([given])
 ends = []
@@ -127,13 +127,13 @@ print(json.dumps(ends))
 """,
         *places,
     )
-    assert found == ["PermissionError", "PermissionError"]
+    assert outcomes == ["PermissionError", "PermissionError"]
 
 
 def test_only_one_port_is_left_where_a_program_needs_it(enforced, places):
     if "network" not in enforced:
         pytest.skip("this kernel cannot tell ports apart")
-    found = told(
+    outcomes = told(
         """
 with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
@@ -150,14 +150,14 @@ print(json.dumps([
 """,
         *places,
     )
-    assert found == ["done", "PermissionError", "PermissionError"]
+    assert outcomes == ["done", "PermissionError", "PermissionError"]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="root has them")
 def test_root_gives_up_what_only_root_may_do(enforced, places):
     if "capabilities" not in enforced:
         pytest.skip("this system has none")
-    found = told(
+    outcomes = told(
         """
 confine([given])
 status = Path("/proc/self/status").read_text()
@@ -165,12 +165,12 @@ print(json.dumps(int(status.split("CapEff:")[1].split()[0], 16)))
 """,
         *places,
     )
-    assert found in (0, 1 << 2), "reading files of others is left, where root could"
+    assert outcomes in (0, 1 << 2), "reading files of others is left, where root could"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such limits")
 def test_limits(places):
-    found = told(
+    outcomes = told(
         """
 import resource
 limit_resources(1 << 30, 1000)
@@ -185,14 +185,14 @@ print(json.dumps([[resource.getrlimit(kind)[1] for kind in kinds], written()]))
         *places,
     )
     # A second more: SIGXCPU at the limit itself says what happened, SIGKILL beyond it does not.
-    assert found == [[0, 0, 1001], "File too large"]
+    assert outcomes == [[0, 0, 1001], "File too large"]
 
 
 @pytest.mark.skipif(not LINUX, reason="counts as Linux does")
 def test_memory_beyond_the_limit_is_refused_and_files_do_not_count(places):
     (places[0] / "large").touch()
     os.truncate(places[0] / "large", 1 << 30)
-    found = told(
+    outcomes = told(
         """
 import mmap
 limit_resources(256 << 20, None)
@@ -208,7 +208,7 @@ print(json.dumps(ends))
 """,
         *places,
     )
-    assert found == [1 << 30, "refused", 16 << 20]
+    assert outcomes == [1 << 30, "refused", 16 << 20]
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64" or not LINUX, reason="numbers of x86-64")
@@ -216,7 +216,7 @@ def test_the_other_way_to_make_system_calls_is_refused():
     """x32: the same calls under other numbers, which a list of numbers would miss."""
     from phiquant.host.confinement import FOREIGN_NUMBERS
 
-    found = told(
+    outcomes = told(
         f"""
 import ctypes
 confine([])
@@ -227,4 +227,4 @@ print(json.dumps([ctypes.get_errno(), os.getpid() > 0]))
         Path(),
         Path(),
     )
-    assert found == [13, True]
+    assert outcomes == [13, True]

@@ -27,10 +27,10 @@ from inner import kernel, scaled
 
 @kernel(error_model="numpy")
 def total(values):
-    found = values[0] * 0
+    result = values[0] * 0
     for value in values:
-        found += scaled(value)
-    return found
+        result += scaled(value)
+    return result
 """
 WHOLE = np.arange(5)
 HALVES = np.arange(5) / 2

@@ -109,13 +109,13 @@ def test_a_ratio_of_the_best_quality_goes_by_what_is_measured(model):
     ]
     plans = [target("openvino").plan(source.architecture, surveyed, one.form) for one in recipes]
     asked = list(zip(recipes, plans, strict=True))
-    found = within_budgets(source, asked, surveyed, text)
-    assert found[0] == plans[0]
+    chosen = within_budgets(source, asked, surveyed, text)
+    assert chosen[0] == plans[0]
     measured = analyse_for(
         source, surveyed, shipped_sample(source.tokenizer, 4 + HELD_BACK, 128).tokens
     )
     without = measured.measured(values=False)
-    assert found[1] == plan_of(recipes[1], source.architecture, without)
+    assert chosen[1] == plan_of(recipes[1], source.architecture, without)
     assert len(without.sensitivities) == 2 + 4 * source.architecture.layers
     for name, nats in measured.measured().sensitivities.items():
         values = measured.analysis.sensitivities.get(name.replace("qkv_proj", "v_proj"))
@@ -128,7 +128,7 @@ def test_a_ratio_of_the_best_quality_goes_by_what_is_measured(model):
 def test_a_divergence_holds_on_the_text_held_back(model, analysed):
     recipe = Recipe("gguf", budget=Budget(max_kl=0.01))
     plan = target("gguf").plan(analysed.source.architecture, analysed.survey, recipe.form)
-    found = allocate(recipe, plan, analysed)
+    allocation = allocate(recipe, plan, analysed)
     windows = list(analysed.held_back)
     assert len(windows) == HELD_BACK
 
@@ -139,20 +139,20 @@ def test_a_divergence_holds_on_the_text_held_back(model, analysed):
         return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
     left = log_shares(analysed.source)
-    right = log_shares(RoundedWeights(analysed.source, recipe, found))
+    right = log_shares(RoundedWeights(analysed.source, recipe, allocation))
     nats = float((np.exp(left) * (left - right)).sum(axis=1).mean())
     assert 0.005 < nats <= 0.01
-    assert f"{nats:.3g} measured on text held back" in found.notes[-1]
+    assert f"{nats:.3g} measured on text held back" in allocation.notes[-1]
 
 
 def test_a_plan_for_best_says_by_what_weights_it_was_checked(analysed):
     recipe = Recipe("gguf", quality="best", budget=Budget(bits_per_weight=5.0))
     plan = target("gguf").plan(analysed.source.architecture, analysed.survey, recipe.form)
-    found = allocate(recipe, plan, analysed)
+    allocation = allocate(recipe, plan, analysed)
     rescaled = analysed.rescaled()
-    nats = Evaluation(rescaled.source, rescaled.held_back)(by_rows(rescaled)(recipe, found))
+    nats = Evaluation(rescaled.source, rescaled.held_back)(by_rows(rescaled)(recipe, allocation))
     measured = f"{nats:.3g} measured on text held back, rounded as balanced"
-    assert measured in found.notes[-1]
+    assert measured in allocation.notes[-1]
 
 
 def test_a_text_of_one_window_is_refused(model, tmp_path):
@@ -172,9 +172,9 @@ def test_more_room_measures_better(analysed):
     for bits in (3.0, 4.0, 5.0, 6.5, 9.0):
         recipe = Recipe("mlx", budget=Budget(bits_per_weight=bits))
         plan = target("mlx").plan(analysed.source.architecture, analysed.survey, recipe.form)
-        found = allocate(recipe, plan, analysed)
-        measured.append(evaluation(RoundedWeights(analysed.source, recipe, found)))
-        assert f"{measured[-1]:.3g} measured on text held back" in found.notes[-1]
+        allocation = allocate(recipe, plan, analysed)
+        measured.append(evaluation(RoundedWeights(analysed.source, recipe, allocation)))
+        assert f"{measured[-1]:.3g} measured on text held back" in allocation.notes[-1]
     assert measured == sorted(measured, reverse=True)
     assert measured[0] > 20 * measured[-1]
 
@@ -184,10 +184,10 @@ def test_allocation_beats_one_grid_for_all(analysed):
     uniform = Recipe("mlx", type="4bit-g64")
     plan = target("mlx").plan(analysed.source.architecture, analysed.survey, uniform.form)
     recipe = Recipe("mlx", budget=Budget(max_bytes=plan.nbytes))
-    found = allocate(recipe, plan, analysed)
-    assert found.nbytes <= plan.nbytes
+    allocation = allocate(recipe, plan, analysed)
+    assert allocation.nbytes <= plan.nbytes
     before = evaluation(RoundedWeights(analysed.source, uniform, plan))
-    assert evaluation(RoundedWeights(analysed.source, recipe, found)) < 0.9 * before
+    assert evaluation(RoundedWeights(analysed.source, recipe, allocation)) < 0.9 * before
 
 
 def test_every_matrix_is_offered_every_choice(analysed):
@@ -226,15 +226,17 @@ def test_a_rescaled_model_is_the_same_network_with_other_choices(analysed):
     rescaled = analysed.rescaled()
     windows = analysed.held_back
     assert Evaluation(analysed.source, windows)(rescaled.source) < 1e-6
-    found = []
+    logits = []
     for source in (analysed.source, rescaled.source):
         sums = InputSums()
         list(sums.gather(source, windows))
-        found.append(sums.inputs())
-    for name, before in found[0].items():
+        logits.append(sums.inputs())
+    for name, before in logits[0].items():
         told = [model.analysis.inputs[name] for model in (analysed, rescaled)]
         scale = told[1].squares / told[0].squares
-        np.testing.assert_allclose(found[1][name].squares, before.squares * scale, rtol=1e-3)
+        np.testing.assert_allclose(logits[1][name].squares, before.squares * scale, rtol=1e-3)
         scale = told[1].means / told[0].means
-        atol = 1e-4 * np.sqrt(found[1][name].squares.max())
-        np.testing.assert_allclose(found[1][name].means, before.means * scale, rtol=1e-3, atol=atol)
+        atol = 1e-4 * np.sqrt(logits[1][name].squares.max())
+        np.testing.assert_allclose(
+            logits[1][name].means, before.means * scale, rtol=1e-3, atol=atol
+        )

@@ -108,8 +108,8 @@ def test_a_target_alone_is_what_it_is_beside_others(base, place, tmp_path, monke
         output = tmp_path / target
         ended = call("quantize", "model", "--to", target, *REQUESTS[quality], "-o", output, "-q")
         assert ended.code == 0, ended.err
-        found = {f"{target}/{name}": digest for name, digest in contents(output).items()}
-        assert found == {k: v for k, v in together.items() if k.startswith(f"{target}/")}
+        alone = {f"{target}/{name}": digest for name, digest in contents(output).items()}
+        assert alone == {k: v for k, v in together.items() if k.startswith(f"{target}/")}
 
 
 def test_numpys_and_openblas_kernels_do_not_show_in_fast(base, place):

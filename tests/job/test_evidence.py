@@ -42,10 +42,10 @@ def made(request, tmp_path_factory):
 
 def test_balanced_by_our_matrix_is_balanced_by_its_text(made, tmp_path):
     model, recipes, root = made
-    found = quantize(model, recipes, tmp_path / "out", imatrix=ImatrixFiles(read=root / "x.gguf"))
+    pair = quantize(model, recipes, tmp_path / "out", imatrix=ImatrixFiles(read=root / "x.gguf"))
     expected = artifacts(root / "text")
     assert artifacts(tmp_path / "out") == expected
-    for one in found:
+    for one in pair:
         assert any("Rounding errors are weighed by" in note for note in one.plan.notes)
     quantize(model, [Recipe(name) for name in TARGETS], tmp_path / "fast")
     fast = artifacts(tmp_path / "fast")
@@ -171,6 +171,6 @@ def test_best_artifacts_of_one_job_are_rescaled_alike(made):
 def test_the_plan_says_how_much_of_the_text_is_used(made):
     model, _, _ = made
     recipes = [Recipe("gguf", quality="balanced"), Recipe("mlx", quality="best")]
-    found = plan(model, recipes, text=CalibrationText(sequences=40, length=32))
-    for one, count in zip(found.plans, (32, 40), strict=True):
+    planned = plan(model, recipes, text=CalibrationText(sequences=40, length=32))
+    for one, count in zip(planned.plans, (32, 40), strict=True):
         assert any(f"calibrated on {count} sequences of 32 tokens" in note for note in one.notes)

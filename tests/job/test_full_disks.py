@@ -108,13 +108,13 @@ def assert_told(killing, place, code, ended, *words):
 @pytest.fixture(scope="module")
 def whole(killing):
     """What every command makes on a disk with room, and how often it forces files to the disk."""
-    place, found = killing.directory / "disk", {}
+    place, hashes = killing.directory / "disk", {}
     for case in COMMANDS:
         ended = try_to(killing, case)
         assert ended[0] == 0, killing.log.read_text()
-        found[case] = made(place), ended[1]
+        hashes[case] = made(place), ended[1]
         empty(place)
-    return found
+    return hashes
 
 
 @pytest.mark.parametrize("case", COMMANDS)

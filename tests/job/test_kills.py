@@ -34,12 +34,12 @@ def killing(tmp_path_factory):
 
 def contents(directory):
     """Path → hash of every file that was made, but the records, which tell the time."""
-    found = {}
+    hashes = {}
     for path in sorted(directory.rglob("*")):
         if path.is_file() and path.name not in ("phiquant.json", "README.md"):
             name = str(path.relative_to(directory))
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+            hashes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashes
 
 
 def made(killing):

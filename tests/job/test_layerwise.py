@@ -58,9 +58,9 @@ def test_a_stream_through_unchanged_layers_is_the_reference(tmp_path, changes):
         list(walk_block(checkpoint, Sides(None, [network]), layer))
     gains = checkpoint.weight("model.norm.weight")
     (chunk,) = states.chunks()
-    found = states.inputs(chunk, Role.HEAD, gains)
+    inputs = states.inputs(chunk, Role.HEAD, gains)
     expected = np.concatenate(Reference(checkpoint).hidden_states(list(tokens)))
-    assert np.allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    assert np.allclose(inputs, expected, atol=1e-5 * np.abs(expected).max())
     assert len(network.seen) == 4 * checkpoint.architecture.layers
 
 
@@ -92,7 +92,7 @@ def wanted(checkpoint, precision="int4", apart=False):
     recipes = [Recipe(one.name, precision) for one in targets()]
     surveyed = survey(checkpoint)
     plans = make_plans(checkpoint.architecture, recipes, surveyed)
-    found = []
+    arrays = []
     for recipe, whole in zip(recipes, plans, strict=True):
         into, rows = target(recipe.target), {}
         plan = whole
@@ -102,8 +102,8 @@ def wanted(checkpoint, precision="int4", apart=False):
         for row in plan.rows:
             if row.source:
                 rows.setdefault(row.source, []).append(row)
-        found.append(Wanted(recipe.target, rows, into.grids))
-    return found
+        arrays.append(Wanted(recipe.target, rows, into.grids))
+    return arrays
 
 
 def every_row(one):
@@ -112,12 +112,12 @@ def every_row(one):
 
 def stored(journal, one, name):
     """A weight as the journal has it for an artifact, decoded."""
-    found = []
+    arrays = []
     for row in one.rows[name]:
         grid = one.grid(row)
         parts = journal.parts(one.name, row.output, grid.layout(row.shape))
-        found.append(grid.decode(parts, row.shape[1]))
-    return np.concatenate(found)
+        arrays.append(grid.decode(parts, row.shape[1]))
+    return np.concatenate(arrays)
 
 
 def outputs(network, one, journal):

@@ -37,10 +37,10 @@ def planned(model, recipe):
 @pytest.mark.parametrize("name", EIGHT)
 def test_values_get_8_bits_and_everything_else_what_it_had(model, name, quality):
     plain = planned(model, Recipe(name))
-    found = planned(model, Recipe(name, quality=quality))
+    plans = planned(model, Recipe(name, quality=quality))
     before = {row.output: row for row in plain.rows}
-    parts = [row for row in found.rows if row.role is Role.QKV]
-    assert [row for row in found.rows if row.role is not Role.QKV] == [
+    parts = [row for row in plans.rows if row.role is Role.QKV]
+    assert [row for row in plans.rows if row.role is not Role.QKV] == [
         row for row in plain.rows if row.role is not Role.QKV
     ]
     assert len(parts) == 3 * Checkpoint.open(model).architecture.layers
@@ -52,15 +52,15 @@ def test_values_get_8_bits_and_everything_else_what_it_had(model, name, quality)
             part.nbytes for part in target(name).grids[row.grid].layout(row.shape).values()
         )
         assert ("8 bits" in row.reason) == is_value
-    assert found.type == plain.type
+    assert plans.type == plain.type
 
 
 @pytest.mark.parametrize("name", EIGHT)
 def test_values_that_no_heads_share_stay_with_the_rest(tmp_path, name):
     widths = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4}
     path = tiny_model(tmp_path / "mha", **widths, num_key_value_heads=4)
-    found = planned(path, Recipe(name, quality="best"))
-    assert not any(row.output.endswith(".v_proj") for row in found.rows)
+    plans = planned(path, Recipe(name, quality="best"))
+    assert not any(row.output.endswith(".v_proj") for row in plans.rows)
 
 
 @pytest.mark.parametrize("name", MODULES)

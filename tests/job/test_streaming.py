@@ -43,9 +43,9 @@ def test_every_band_reaches_every_writer(tmp_path, monkeypatch):
     seen = []
     stream(checkpoint, outlets, seen.append)
     for name, weights in tiny_weights(tiny_config()).items():
-        found = [band for _, band in sorted(one.bands[name.upper()].items())]
-        assert max(band.size for band in found) <= 1000
-        np.testing.assert_array_equal(np.concatenate(found).reshape(weights.shape), weights)
+        bands = [band for _, band in sorted(one.bands[name.upper()].items())]
+        assert max(band.size for band in bands) <= 1000
+        np.testing.assert_array_equal(np.concatenate(bands).reshape(weights.shape), weights)
     assert two.bands.keys() == {only.upper()}
     assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
     assert seen[-1].done == seen[-1].total == checkpoint.nbytes

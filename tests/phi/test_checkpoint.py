@@ -42,9 +42,9 @@ def test_extreme_values_widen_exactly(tmp_path):
     weights[DOWN][0, : len(row)] = row
     for dtype in ("BF16", "F32"):
         directory = write_tiny_checkpoint(tmp_path / dtype, dtype=dtype, weights=weights)
-        found = Checkpoint.open(directory).weight(DOWN)
+        widened = Checkpoint.open(directory).weight(DOWN)
         np.testing.assert_array_equal(
-            found.view(np.uint32), stored(weights[DOWN], dtype).view(np.uint32)
+            widened.view(np.uint32), stored(weights[DOWN], dtype).view(np.uint32)
         )
 
 

@@ -32,9 +32,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
     ],
 )
 def test_a_model_on_the_hub(word):
-    found = read_model_name(word)
-    assert (found.hub_id, found.name) == (PHI, "Phi-4-mini-instruct")
-    assert (found.directory, found.revision) == (None, None)
+    name = read_model_name(word)
+    assert (name.hub_id, name.name) == (PHI, "Phi-4-mini-instruct")
+    assert (name.directory, name.revision) == (None, None)
     assert read_model_name(word, "v1").revision == "v1"
 
 
@@ -51,9 +51,9 @@ def test_a_model_on_the_hub(word):
     ],
 )
 def test_a_revision_in_the_address(word, revision):
-    found = read_model_name(word)
-    assert (found.hub_id, found.revision) == (PHI, revision)
-    assert read_model_name(word, revision) == found
+    name = read_model_name(word)
+    assert (name.hub_id, name.revision) == (PHI, revision)
+    assert read_model_name(word, revision) == name
     with pytest.raises(RequestError, match=r"names the revision .* and the request .*'other'"):
         read_model_name(word, "other")
 
@@ -107,9 +107,9 @@ def test_a_directory_in_every_spelling(tmp_path, monkeypatch):
         f"{directory.as_uri()}/",
         f"file://localhost{directory.as_uri().removeprefix('file://')}",
     ):
-        found = read_model_name(word)
-        assert (found.name, found.directory) == ("my phi", directory), word
-        assert (found.hub_id, found.revision) == (None, None)
+        name = read_model_name(word)
+        assert (name.name, name.directory) == ("my phi", directory), word
+        assert (name.hub_id, name.revision) == (None, None)
 
 
 def test_a_directory_goes_before_an_id(tmp_path, monkeypatch):
@@ -153,10 +153,10 @@ def test_a_snapshot_in_the_hubs_cache(tmp_path, home, hub_id, name):
     link = tmp_path / "link"
     link.symlink_to(snapshot)
     for directory in (snapshot, link):
-        found = name_directory(directory)
-        assert (found.name, found.hub_id, found.revision) == (name, hub_id, COMMIT)
-        assert found.directory == snapshot
-    assert read_model_name(snapshot, COMMIT) == found
+        called = name_directory(directory)
+        assert (called.name, called.hub_id, called.revision) == (name, hub_id, COMMIT)
+        assert called.directory == snapshot
+    assert read_model_name(snapshot, COMMIT) == called
     with pytest.raises(RequestError, match="leave the revision 'main' out"):
         read_model_name(snapshot, "main")
 

@@ -138,8 +138,8 @@ def test_rows_of_the_embedding_are_read_where_they_are_needed():
     tokens = np.array([4999, 3, 2000, 2001, 3, 0], np.int32)
     expected = Reference(source, resident=True).hidden_states([tokens])
     source.total = 0
-    found = Reference(source).hidden_states([tokens])
-    assert np.array_equal(found[0], expected[0])
+    hidden = Reference(source).hidden_states([tokens])
+    assert np.array_equal(hidden[0], expected[0])
     assert source.total < 80_000 < vocabulary * source.architecture.hidden_size
 
 

@@ -38,33 +38,37 @@ RENAMINGS = {
 
 @pytest.mark.parametrize("kind", RENAMINGS)
 def test_names_that_say_nothing_of_the_weights_are_put_right(tmp_path, kind):
-    found = opened(tmp_path / "renamed", renamed(RENAMINGS[kind]))
+    checkpoint = opened(tmp_path / "renamed", renamed(RENAMINGS[kind]))
     plain = opened(tmp_path / "plain", WEIGHTS)
-    assert set(found.tensors) == set(plain.tensors)
-    assert all(name == tensor.name for name, tensor in found.tensors.items())
-    np.testing.assert_array_equal(Reference(found).logits(TOKENS), Reference(plain).logits(TOKENS))
-    assert found.notes and plain.notes == ()
+    assert set(checkpoint.tensors) == set(plain.tensors)
+    assert all(name == tensor.name for name, tensor in checkpoint.tensors.items())
+    np.testing.assert_array_equal(
+        Reference(checkpoint).logits(TOKENS), Reference(plain).logits(TOKENS)
+    )
+    assert checkpoint.notes and plain.notes == ()
 
 
 def test_the_note_names_the_prefix_and_the_tool(tmp_path):
-    found = opened(tmp_path, renamed(RENAMINGS["_orig_mod"]))
-    assert found.notes == (
+    checkpoint = opened(tmp_path, renamed(RENAMINGS["_orig_mod"]))
+    assert checkpoint.notes == (
         "_orig_mod., which torch.compile adds, was taken off the names of 15 tensors",
     )
 
 
 def test_a_tied_model_without_its_head(tmp_path):
     weights = tiny_weights(tiny_config(tie_word_embeddings=True))
-    found = opened(tmp_path, renamed(RENAMINGS["without model"], weights), tie_word_embeddings=True)
-    assert set(found.tensors) == set(weights)
+    checkpoint = opened(
+        tmp_path, renamed(RENAMINGS["without model"], weights), tie_word_embeddings=True
+    )
+    assert set(checkpoint.tensors) == set(weights)
 
 
 def test_rotary_tables_of_older_checkpoints_are_left_out(tmp_path):
     table = np.ones(8, np.float32)
     names = ("model.rotary_emb.inv_freq", "model.layers.0.self_attn.rotary_emb.inv_freq")
-    found = opened(tmp_path, WEIGHTS | dict.fromkeys(names, table))
-    assert set(found.tensors) == set(WEIGHTS)
-    assert found.notes[0].startswith("stored rotary tables (inv_freq) were left out")
+    checkpoint = opened(tmp_path, WEIGHTS | dict.fromkeys(names, table))
+    assert set(checkpoint.tensors) == set(WEIGHTS)
+    assert checkpoint.notes[0].startswith("stored rotary tables (inv_freq) were left out")
 
 
 LORA = "base_model.model.model.layers.{}.self_attn.qkv_proj.lora_{}.default.weight"
@@ -116,5 +120,5 @@ def test_a_tensor_stored_with_and_without_the_wrapper(tmp_path):
 
 
 def test_an_index_goes_by_the_names_that_are_stored(tmp_path):
-    found = opened(tmp_path, renamed(RENAMINGS["module"]), shards=2)
-    assert set(found.tensors) == set(WEIGHTS)
+    checkpoint = opened(tmp_path, renamed(RENAMINGS["module"]), shards=2)
+    assert set(checkpoint.tensors) == set(WEIGHTS)

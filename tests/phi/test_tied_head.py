@@ -32,15 +32,15 @@ def test_an_equal_head_is_the_embedding(tmp_path, dtype):
     weights = tiny_weights(tiny_config())
     weights[HEAD] = weights[EMBEDDING].copy()
     weights[HEAD][0, 0], weights[EMBEDDING][0, 0] = 0.0, -0.0
-    found = tied(tmp_path / "both", weights, dtype)
-    assert found.architecture.tied_head and HEAD not in found.tensors
-    assert found.config["tie_word_embeddings"] is True
-    (note,) = found.notes
+    tie = tied(tmp_path / "both", weights, dtype)
+    assert tie.architecture.tied_head and HEAD not in tie.tensors
+    assert tie.config["tie_word_embeddings"] is True
+    (note,) = tie.notes
     assert note == f"{HEAD} is stored beside {EMBEDDING} and equals it: one matrix serves as both"
     del weights[HEAD]
     plain = tied(tmp_path / "one", weights, dtype)
-    assert plain.notes == () and plain.architecture == found.architecture
-    np.testing.assert_array_equal(logits(found), logits(plain))
+    assert plain.notes == () and plain.architecture == tie.architecture
+    np.testing.assert_array_equal(logits(tie), logits(plain))
 
 
 @pytest.mark.parametrize("place", [(0, 0), (511, 63)])
@@ -48,14 +48,14 @@ def test_a_different_head_unties_the_model(tmp_path, place):
     weights = tiny_weights(tiny_config())
     weights[HEAD] = weights[EMBEDDING].copy()
     weights[HEAD][place] += 1.0
-    found = tied(tmp_path / "tied", weights)
-    assert not found.architecture.tied_head and HEAD in found.tensors
-    assert found.config["tie_word_embeddings"] is False
-    (note,) = found.notes
+    tie = tied(tmp_path / "tied", weights)
+    assert not tie.architecture.tied_head and HEAD in tie.tensors
+    assert tie.config["tie_word_embeddings"] is False
+    (note,) = tie.notes
     assert "stored with different values" in note and "as transformers does" in note
     plain = Checkpoint.open(write_tiny_checkpoint(tmp_path / "untied", weights=weights))
-    assert plain.notes == () and plain.architecture == found.architecture
-    np.testing.assert_array_equal(logits(found), logits(plain))
+    assert plain.notes == () and plain.architecture == tie.architecture
+    np.testing.assert_array_equal(logits(tie), logits(plain))
 
 
 def test_matrices_of_several_bands_are_compared_to_the_end(tmp_path, monkeypatch):
@@ -86,16 +86,16 @@ def test_a_head_alone_is_the_embedding_too(tmp_path):
     weights = tiny_weights(tiny_config())
     matrix = weights[EMBEDDING]
     alone = {name: one for name, one in weights.items() if name != EMBEDDING} | {HEAD: matrix}
-    found = tied(tmp_path / "head", alone)
-    assert found.architecture.tied_head
-    assert found.notes == (
+    tie = tied(tmp_path / "head", alone)
+    assert tie.architecture.tied_head
+    assert tie.notes == (
         f"{HEAD} alone is stored, and config.json ties the two: it is the embedding as well",
     )
     del weights[HEAD]
     plain = tied(tmp_path / "embedding", weights)
-    assert list(found.tensors) == [name if name != HEAD else EMBEDDING for name in alone]
-    assert set(found.tensors) == set(plain.tensors)
-    np.testing.assert_array_equal(logits(found), logits(plain))
+    assert list(tie.tensors) == [name if name != HEAD else EMBEDDING for name in alone]
+    assert set(tie.tensors) == set(plain.tensors)
+    np.testing.assert_array_equal(logits(tie), logits(plain))
 
 
 def test_a_head_of_another_shape_or_type_is_refused(tmp_path):
@@ -115,6 +115,6 @@ def test_a_head_of_another_shape_or_type_is_refused(tmp_path):
 def test_an_untied_model_is_left_alone(tmp_path):
     weights = tiny_weights(tiny_config())
     weights[HEAD] = weights[EMBEDDING].copy()
-    found = Checkpoint.open(write_tiny_checkpoint(tmp_path, weights=weights))
-    assert not found.architecture.tied_head and HEAD in found.tensors
-    assert found.notes == ()
+    checkpoint = Checkpoint.open(write_tiny_checkpoint(tmp_path, weights=weights))
+    assert not checkpoint.architecture.tied_head and HEAD in checkpoint.tensors
+    assert checkpoint.notes == ()

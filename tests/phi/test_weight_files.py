@@ -21,19 +21,19 @@ LORA = {"base_model.model.model.layers.0.self_attn.qkv_proj.lora_A.weight": np.o
 
 def reads(directory, weights):
     """The checkpoint, which must hold `weights`."""
-    found = Checkpoint.open(directory)
+    checkpoint = Checkpoint.open(directory)
     name = "model.layers.1.mlp.down_proj.weight"
-    np.testing.assert_allclose(found.weight(name), weights[name], rtol=2**-8)
-    return found
+    np.testing.assert_allclose(checkpoint.weight(name), weights[name], rtol=2**-8)
+    return checkpoint
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "extra.safetensors", SHARDS[0]])
 def test_model_safetensors_alone_is_the_model(tmp_path, name):
     write_tiny_checkpoint(tmp_path, weights=NEW)
     write_safetensors(tmp_path / name, LORA)
-    found = reads(tmp_path, NEW)
-    assert [path.name for path in found.files] == ["model.safetensors"]
-    (note,) = found.notes
+    checkpoint = reads(tmp_path, NEW)
+    assert [path.name for path in checkpoint.files] == ["model.safetensors"]
+    (note,) = checkpoint.notes
     assert note.startswith(
         f"the weights are those of model.safetensors; beside them, and not read: {name}"
     )
@@ -72,9 +72,9 @@ def test_an_index_of_one_file_is_no_second_set(tmp_path):
 def test_files_that_the_index_does_not_name_are_not_read(tmp_path):
     write_tiny_checkpoint(tmp_path, shards=2, weights=NEW)
     write_safetensors(tmp_path / "consolidated.safetensors", tiny_weights(tiny_config()))
-    found = reads(tmp_path, NEW)
-    assert [path.name for path in found.files] == SHARDS
-    (note,) = found.notes
+    checkpoint = reads(tmp_path, NEW)
+    assert [path.name for path in checkpoint.files] == SHARDS
+    (note,) = checkpoint.notes
     assert f"the 2 files that {INDEX} names" in note and "consolidated.safetensors" in note
 
 

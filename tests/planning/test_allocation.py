@@ -49,12 +49,12 @@ def predicted_of(plan, offers):
 
 def test_a_budget_of_bytes_is_kept_and_used():
     plan, offers = model()
-    found = within_bytes(plan, offers, 30000)
-    assert 28000 < found.plan.nbytes <= 30000
-    assert found.predicted == pytest.approx(predicted_of(found.plan, offers))
-    assert [row.output for row in found.plan.rows] == [row.output for row in plan.rows]
-    assert found.plan.rows[0] == plan.rows[0]  # the norm has no offers
-    bits = {row.output: float(row.grid) for row in found.plan.rows[1:]}
+    chosen = within_bytes(plan, offers, 30000)
+    assert 28000 < chosen.plan.nbytes <= 30000
+    assert chosen.predicted == pytest.approx(predicted_of(chosen.plan, offers))
+    assert [row.output for row in chosen.plan.rows] == [row.output for row in plan.rows]
+    assert chosen.plan.rows[0] == plan.rows[0]  # the norm has no offers
+    bits = {row.output: float(row.grid) for row in chosen.plan.rows[1:]}
     assert bits["t1"] > bits["t2"] >= bits["t0"]  # the most sensitive gets most
 
 
@@ -85,18 +85,18 @@ def test_more_bytes_never_predict_more_divergence(tensors):
     sizes = [80 * size for size, _ in tensors]
     plan, offers = model([effect for _, effect in tensors], sizes)
     budgets = np.linspace(least_bytes(plan, offers), plan.nbytes, 12).astype(int)
-    found = [within_bytes(plan, offers, int(budget)) for budget in budgets]
-    predicted = [one.predicted for one in found]
+    allocations = [within_bytes(plan, offers, int(budget)) for budget in budgets]
+    predicted = [one.predicted for one in allocations]
     assert all(after <= before * (1 + 1e-12) for before, after in pairwise(predicted))
-    for one in found:
+    for one in allocations:
         again = within_divergence(plan, offers, one.predicted * (1 + 1e-12))
         assert again.plan.nbytes <= one.plan.nbytes
 
 
 def test_reasons_say_what_bytes_bought():
     plan, offers = model()
-    found = within_bytes(plan, offers, 30000)
-    for one in found.plan.rows[1:]:
+    chosen = within_bytes(plan, offers, 30000)
+    for one in chosen.plan.rows[1:]:
         first, rest = one.reason.split(": ")
         assert first == f"{8 * one.nbytes / one.weights:.2f} bits"
         assert "nats saved per MB, the next step" in rest
@@ -126,11 +126,11 @@ def test_a_divergence_is_checked_and_met(bias, nats):
         wobble = 1 + 0.05 * np.sin(one.nbytes)
         return bias * wobble * predicted_of(one, offers)
 
-    found = until_within(plan, offers, nats, evaluate)
-    assert found.measured == evaluate(found.plan) <= nats
+    chosen = until_within(plan, offers, nats, evaluate)
+    assert chosen.measured == evaluate(chosen.plan) <= nats
     assert len(tried) <= EVALUATIONS + 2
     ideal = within_divergence(plan, offers, nats / bias).plan.nbytes
-    assert found.plan.nbytes <= 1.12 * ideal
+    assert chosen.plan.nbytes <= 1.12 * ideal
 
 
 def test_a_divergence_that_nothing_meets_is_refused():
@@ -143,5 +143,5 @@ def test_a_prediction_that_says_no_is_not_believed():
     """Predicted out of reach, measured within it: the measurement counts."""
     plan, offers = model()
     best = within_bytes(plan, offers, 10**9).predicted
-    found = until_within(plan, offers, best / 10, lambda one: predicted_of(one, offers) / 50)
-    assert found.measured <= best / 10
+    chosen = until_within(plan, offers, best / 10, lambda one: predicted_of(one, offers) / 50)
+    assert chosen.measured <= best / 10

@@ -56,8 +56,10 @@ def test_plan_disk_and_inspection_agree(shape, precision):
         assert tuple(one.plan for one in made) == before
         for one in made:
             assert STORED[one.plan.target](one.path) == one.plan.nbytes
-            found = inspect(one.path)
+            inspection = inspect(one.path)
             planned = [row for row in one.plan.rows if row.source is not None]
             assert counted((row.output, row.shape, row.grid, row.nbytes) for row in planned) == (
-                counted((each.name, each.shape, each.type, each.nbytes) for each in found.entries)
+                counted(
+                    (each.name, each.shape, each.type, each.nbytes) for each in inspection.entries
+                )
             )

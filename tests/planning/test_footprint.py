@@ -67,9 +67,9 @@ def test_what_is_cached_and_what_is_multiplied_by():
 
 def test_phi_4_mini_as_a_user_of_llama_cpp_saw_it():
     """4.3 GB in use for Q4_0, which is repacked: issue 12149 of llama.cpp."""
-    found = footprint("gguf", Use(4096, 512), "Q4_0")
-    assert found.total == pytest.approx(4.3 * 1.0737e9, rel=0.15)
-    assert found.released == found.copies > 1.5e9
+    memory = footprint("gguf", Use(4096, 512), "Q4_0")
+    assert memory.total == pytest.approx(4.3 * 1.0737e9, rel=0.15)
+    assert memory.released == memory.copies > 1.5e9
 
 
 def test_providers_have_their_own_caches():

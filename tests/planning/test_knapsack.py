@@ -31,11 +31,11 @@ def test_the_choice_is_the_best_of_all(classes, capacity):
         for chosen in product(*(range(len(one)) for one in classes))
         if totals(classes, chosen)[1] <= capacity
     ]
-    found = choose(*split(classes), capacity)
+    choice = choose(*split(classes), capacity)
     if not fitting:
-        assert found is None
+        assert choice is None
         return
-    value, weight = totals(classes, found)
+    value, weight = totals(classes, choice)
     assert weight <= capacity
     assert value == min(fitting)[0]
 
@@ -46,8 +46,8 @@ def test_more_room_never_costs(classes):
     values, weights = split(classes)
     least = sum(one.min() for one in weights)
     most = sum(one.max() for one in weights)
-    found = [choose(values, weights, room) for room in np.linspace(least, most, 9)]
-    costs = [totals(classes, one)[0] for one in found]
+    choices = [choose(values, weights, room) for room in np.linspace(least, most, 9)]
+    costs = [totals(classes, one)[0] for one in choices]
     assert costs == sorted(costs, reverse=True)
     assert costs[-1] == sum(one.min() for one in values)
 

@@ -38,5 +38,5 @@ def test_several_callers_at_a_time():
     weights = np.random.default_rng(0).standard_normal((600, 1024)).astype(np.float32)
     alone = GRIDS["Q4_K"].encode(weights)["data"]
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda _: GRIDS["Q4_K"].encode(weights)["data"], range(8)):
-            assert np.array_equal(found, alone)
+        for encoded in pool.map(lambda _: GRIDS["Q4_K"].encode(weights)["data"], range(8)):
+            assert np.array_equal(encoded, alone)

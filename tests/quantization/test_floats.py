@@ -50,8 +50,8 @@ def test_bfloat16_is_the_nearest(value):
     if abs(value) > 3.3961e38:
         return
     stored = int(cast(values, BF16)[0])
-    found = Fraction(float(widen(np.array([stored], np.uint16), BF16)[0]))
-    error = abs(Fraction(value) - found)
+    nearest = Fraction(float(widen(np.array([stored], np.uint16), BF16)[0]))
+    error = abs(Fraction(value) - nearest)
     for neighbour in (stored - 1, stored + 1):
         if 0 <= neighbour & 0x7FFF < 0x7F80 and (neighbour ^ stored) & 0x8000 == 0:
             other = widen(np.array([neighbour & 0xFFFF], np.uint16), BF16)[0]

@@ -30,9 +30,9 @@ def tokens(source, count=40):
 
 
 def inputs_of(source):
-    found = InputSums()
-    assert list(found.gather(source, [tokens(source)])) == [1]
-    return found.inputs()
+    sums = InputSums()
+    assert list(sums.gather(source, [tokens(source)])) == [1]
+    return sums.inputs()
 
 
 @pytest.fixture(params=CONFIGS, name="source")
@@ -43,8 +43,8 @@ def _source(request):
 def test_the_function_stays(source):
     rescaled = Rescaled(source, even_factors(source, inputs_of(source)))
     expected = Reference(source).logits(tokens(source))
-    found = Reference(rescaled).logits(tokens(source))
-    np.testing.assert_allclose(found, expected, atol=2e-5 * abs(expected).max())
+    logits = Reference(rescaled).logits(tokens(source))
+    np.testing.assert_allclose(logits, expected, atol=2e-5 * abs(expected).max())
     kept = {"model.embed_tokens.weight"}
     if source.architecture.tied_head:
         kept.add("model.norm.weight")
@@ -111,8 +111,8 @@ def test_channels_that_are_dead_or_without_end_are_left_in_bounds():
     for weight in source.architecture.weights():
         assert np.isfinite(rescaled.weight(weight.name)).all()
     expected = Reference(source).logits(tokens(source))
-    found = Reference(rescaled).logits(tokens(source))
-    np.testing.assert_allclose(found, expected, atol=1e-4 * abs(expected).max())
+    logits = Reference(rescaled).logits(tokens(source))
+    np.testing.assert_allclose(logits, expected, atol=1e-4 * abs(expected).max())
 
 
 def test_bands_are_rows_of_the_whole(source):
@@ -135,12 +135,12 @@ def test_uneven_columns_lose_less_once_evened():
 
     def loss(weights, inputs):
         grid = GRIDS["Q4_0"]
-        found = grid.decode(grid.encode(weights, inputs), weights.shape[1])
-        return float((np.square(found - weights) @ inputs).sum())
+        decoded = grid.decode(grid.encode(weights, inputs), weights.shape[1])
+        return float((np.square(decoded - weights) @ inputs).sum())
 
     evened = Rescaled(source, even_factors(source, {name: seen}))
     columns = evened.fold(name).columns
     best = loss(even, np.ones(even.shape[1], np.float32))
     plain = loss(source.weights[name], seen.squares)
-    found = loss(evened.weight(name), seen.squares * columns**2)
-    assert found < 1.01 * best < 0.8 * plain
+    lost = loss(evened.weight(name), seen.squares * columns**2)
+    assert lost < 1.01 * best < 0.8 * plain

@@ -46,9 +46,9 @@ def test_only_grids_that_the_demo_model_cannot_have_are_estimated():
         for types in engine.types.values():
             for type in types:
                 plan = planned(engine, type)
-                found = loss_of(PHI.source, plan)
-                if found.origin == "demo":
-                    rows = [row for row in demo_rows()[plan.target] if row.nats == found.nats]
+                loss = loss_of(PHI.source, plan)
+                if loss.origin == "demo":
+                    rows = [row for row in demo_rows()[plan.target] if row.nats == loss.nats]
                     assert any(abs(row.bits - planned_layer_bits(plan)) < 0.2 for row in rows)
                 else:
                     estimated.add(type)
@@ -77,7 +77,7 @@ def three_rows(monkeypatch):
 def test_estimates_follow_from_bits(three_rows, monkeypatch, bits, nats, words):
     plan = target("gguf").plan(PHI.architecture, PHI.survey, Recipe("gguf").form)
     monkeypatch.setattr(losses, "planned_layer_bits", lambda plan: bits)
-    found = loss_of(PHI.source, plan)
-    assert found.nats == pytest.approx(nats, rel=1e-6)
-    assert found.origin == "interpolated"
-    assert found.told == f"not measured: expected from {bits:.2f} bits a weight, {words}"
+    loss = loss_of(PHI.source, plan)
+    assert loss.nats == pytest.approx(nats, rel=1e-6)
+    assert loss.origin == "interpolated"
+    assert loss.told == f"not measured: expected from {bits:.2f} bits a weight, {words}"

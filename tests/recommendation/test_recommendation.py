@@ -32,30 +32,30 @@ DIFFERENT = {
 
 @pytest.mark.parametrize("name", sorted(DIFFERENT.values()))
 def test_every_device_gets_an_answer_that_adds_up(name):
-    found = recommend(PHI, name)
-    device = found.device
-    assert found.chosen is not None or found.nearest
-    assert len(found.verdicts) == len(found.candidates)
-    assert all(found.verdicts)
-    for one in found.candidates:
+    recommendation = recommend(PHI, name)
+    device = recommendation.device
+    assert recommendation.chosen is not None or recommendation.nearest
+    assert len(recommendation.verdicts) == len(recommendation.candidates)
+    assert all(recommendation.verdicts)
+    for one in recommendation.candidates:
         assert one.headroom == device.usable - one.footprint.needed
         assert one.footprint.weights <= one.nbytes
         read = one.nbytes + one.footprint.cache
         assert one.speed >= 0.99 * device.bandwidth_gbs * 1e9 * one.engine.efficiency / read
         assert one.speed < device.bandwidth_gbs * 1e9 / one.footprint.cache
-    if found.chosen:
-        assert roomy(found.chosen)
-        assert found.verdicts.count("the choice") == 1
-        assert found.recipe.target in device.targets
-    json.dumps(found.as_json())
+    if recommendation.chosen:
+        assert roomy(recommendation.chosen)
+        assert recommendation.verdicts.count("the choice") == 1
+        assert recommendation.recipe.target in device.targets
+    json.dumps(recommendation.as_json())
 
 
 def test_weights_are_those_of_the_plan(tmp_path):
     write_tiny_checkpoint(tmp_path / "tiny", hidden_size=256, intermediate_size=512)
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare/config.json").write_bytes((tmp_path / "tiny/config.json").read_bytes())
-    found = recommend(tmp_path / "bare", "core-ultra-200v", Wish(context=256))
-    for one in found.candidates:
+    recommendation = recommend(tmp_path / "bare", "core-ultra-200v", Wish(context=256))
+    for one in recommendation.candidates:
         (planned,) = plan(tmp_path / "bare", [one.recipe]).plans
         assert one.nbytes == planned.nbytes
         assert one.type == planned.type
@@ -84,10 +84,10 @@ def test_a_wish_for_quality_and_for_speed():
 
 
 def test_npus_get_what_they_take_and_are_told_apart():
-    found = recommend(PHI, "core-ultra-200v")
-    npu = [one for one in found.candidates if one.engine.provider == "npu"]
+    recommendation = recommend(PHI, "core-ultra-200v")
+    npu = [one for one in recommendation.candidates if one.engine.provider == "npu"]
     assert {one.type for one in npu} == {"int4-sym-g128", "int4-sym-channel", "int8-sym-channel"}
-    assert any("symmetric" in one.why for one in found.ruled)
+    assert any("symmetric" in one.why for one in recommendation.ruled)
     far = recommend(PHI, "core-ultra-200v", Wish(context=8192))
     assert not [one for one in far.candidates if one.engine.provider == "npu"]
     assert any("4096 tokens" in one.why for one in far.ruled)
@@ -97,21 +97,21 @@ def test_npus_get_what_they_take_and_are_told_apart():
 
 
 def test_a_model_that_cannot_fit_gets_the_nearest_that_can():
-    found = recommend("phi-4", "raspberry-pi-5-8gb")
-    assert found.chosen is None
-    assert all("does not fit" in said or "too little" in said for said in found.verdicts)
-    assert any("Phi-4-mini-instruct as gguf" in line for line in found.nearest)
+    recommendation = recommend("phi-4", "raspberry-pi-5-8gb")
+    assert recommendation.chosen is None
+    assert all("does not fit" in said or "too little" in said for said in recommendation.verdicts)
+    assert any("Phi-4-mini-instruct as gguf" in line for line in recommendation.nearest)
     with pytest.raises(ResourceError, match="another Phi"):
-        _ = found.recipe
+        _ = recommendation.recipe
     strict = recommend(PHI, "raspberry-pi-5-4gb", Wish(min_precision="int8"))
     assert any("smaller precision" in line for line in strict.nearest)
 
 
 def test_the_shorter_context_is_the_longest_that_fits():
     wish = Wish(context=131072)
-    found = recommend("Phi-3.5-mini-instruct", "raspberry-pi-5-8gb", wish)
-    assert found.chosen is None
-    (line,) = [line for line in found.nearest if "shorter context" in line]
+    recommendation = recommend("Phi-3.5-mini-instruct", "raspberry-pi-5-8gb", wish)
+    assert recommendation.chosen is None
+    (line,) = [line for line in recommendation.nearest if "shorter context" in line]
     context = int(line.rpartition("=")[2].removesuffix("`"))
     outline, device = known_model("Phi-3.5-mini-instruct"), find_device("raspberry-pi-5-8gb")
     fits = [
@@ -129,8 +129,8 @@ def test_the_cache_follows_from_the_dimensions():
     """Phi-3.5-mini keeps 32 heads of 96, Phi-4-mini 8 of 128: three times the cache."""
     sizes = {}
     for name in ("Phi-3.5-mini-instruct", PHI):
-        found = recommend(name, "workstation-amx-64gb", Wish(context=4096))
-        sizes[name] = {one.engine.target: one.footprint for one in found.candidates}
+        recommendation = recommend(name, "workstation-amx-64gb", Wish(context=4096))
+        sizes[name] = {one.engine.target: one.footprint for one in recommendation.candidates}
     for engine, values in (("gguf", 2), ("onnx", 4)):
         assert sizes[PHI][engine].cache == values * 2 * 32 * 8 * 128 * 4096
         assert sizes["Phi-3.5-mini-instruct"][engine].cache == 3 * sizes[PHI][engine].cache
@@ -177,8 +177,10 @@ def test_a_loss_that_was_measured_on_the_model_counts(tmp_path):
     document = json.loads(record.read_text())
     document["verification"] = {"figures": {"mean": {"value": 0.5}}, "passed": True}
     record.write_text(json.dumps(document))
-    found = recommend(model, "rtx-4090", Wish(context=256), measured=[made.path])
-    by_type = {one.type: one.loss for one in found.candidates if one.engine.target == "gguf"}
+    recommendation = recommend(model, "rtx-4090", Wish(context=256), measured=[made.path])
+    by_type = {
+        one.type: one.loss for one in recommendation.candidates if one.engine.target == "gguf"
+    }
     assert (by_type["Q8_0"].nats, by_type["Q8_0"].origin) == (0.5, "measured")
     assert by_type["F16"].origin != "measured"
 
@@ -201,9 +203,9 @@ def test_choosing_among_nothing():
     assert choose([], Wish()) is None
     small = replace(find_device("raspberry-pi-5-4gb"), usable_gib=0.1)
     assert small.usable == int(0.1 * GIB)
-    found = recommend("phi-4", small)
-    assert found.chosen is None
-    assert found.nearest == ()
+    recommendation = recommend("phi-4", small)
+    assert recommendation.chosen is None
+    assert recommendation.nearest == ()
 
 
 def test_published_dimensions():

@@ -101,14 +101,14 @@ def test_the_card_can_be_published(made):
 
 
 def test_verification_fills_both(made):
-    found = made.verify()
-    assert found.passed, found.reasons
-    assert record_verification(made.path, found)
+    verification = made.verify()
+    assert verification.passed, verification.reasons
+    assert record_verification(made.path, verification)
     recorded = made.document["verification"]
-    assert recorded["figures"]["mean"]["value"] == found.figures.mean.value
-    assert recorded["text"]["sha256"] == found.sample.sha256
+    assert recorded["figures"]["mean"]["value"] == verification.figures.mean.value
+    assert recorded["text"]["sha256"] == verification.sample.sha256
     assert "Not measured yet" not in made.card
-    assert estimate(found.figures.mean) in made.card
+    assert estimate(verification.figures.mean) in made.card
     assert "Measured in fake 1.0" in made.card
     assert sorted(path.name for path in made.path.iterdir()) == [
         "README.md",
@@ -119,8 +119,8 @@ def test_verification_fills_both(made):
 
 def test_a_failed_verification_is_recorded_as_such(made):
     (made.path / "weights.fake").write_bytes(b"tampered")
-    found = made.verify()
-    record_verification(made.path, found)
+    verification = made.verify()
+    record_verification(made.path, verification)
     assert made.document["verification"]["passed"] is False
     assert "**failed**" in made.card
     assert "changed since they were written: weights.fake" in made.card
@@ -181,14 +181,14 @@ def test_the_licence_is_read_from_the_front_matter_only(tmp_path, content, expec
 
 def test_inspection_of_artifact_and_checkpoint(made):
     record_verification(made.path, made.verify())
-    found = inspect(made.path)
-    assert found.format == "Fake" and found.type == "fake-16384"
-    assert found.bits_per_weight == 16
-    assert [share.tensors for share in found.histogram] == [15]
-    text = shown(inspection_table(found, tensors=True))
+    inspection = inspect(made.path)
+    assert inspection.format == "Fake" and inspection.type == "fake-16384"
+    assert inspection.bits_per_weight == 16
+    assert [share.tensors for share in inspection.histogram] == [15]
+    text = shown(inspection_table(inspection, tensors=True))
     assert "model.layers.1.mlp.down_proj.weight" in text
     assert "someone/Phi-4-mini" in text and "passed; mean KL divergence" in text
-    json.dumps(found.as_json(), allow_nan=False)
+    json.dumps(inspection.as_json(), allow_nan=False)
     checkpoint = inspect(made.path.parent / "model")
     assert checkpoint.format == "checkpoint" and checkpoint.type == "BF16"
     assert checkpoint.record is None
@@ -201,9 +201,9 @@ def test_inspection_of_nothing_known(made, tmp_path):
 
 
 def test_tables_show_the_figures(made):
-    found = made.verify()
-    text = shown(verification_table(found))
-    assert "PASSED" in text and estimate(found.figures.mean) in text
+    verification = made.verify()
+    text = shown(verification_table(verification))
+    assert "PASSED" in text and estimate(verification.figures.mean) in text
     plan = shown(plan_table(made.plan))
     assert "gate up" in plan and size(made.plan.nbytes) in plan
 

@@ -41,10 +41,10 @@ def _load():
 
 
 def library():
-    found = _load()
-    if found is None:
+    loaded = _load()
+    if loaded is None:
         pytest.skip("no ggml that loads here")
-    return found
+    return loaded
 
 
 def quantize(name, weights, importance=None):

@@ -115,10 +115,10 @@ def test_random_mixtures_load_and_run(tmp_path, case, seed):
     tokens = np.random.default_rng(seed).integers(0, 500, 33).astype(np.int32)
     wanted = Reference(artifact).logits(tokens)
     with target(recipe.target).runner(tmp_path / "out") as runner:
-        found = runner.logits(tokens)
+        logits = runner.logits(tokens)
     assert wanted.std() > 0.1
     # Most runtimes round activations to 8 bits in front of quantized matrices.
-    assert np.abs(found - wanted).mean() < 0.05 * wanted.std()
+    assert np.abs(logits - wanted).mean() < 0.05 * wanted.std()
 
 
 @pytest.mark.parametrize("case", ["onnx", "onnx, standard operators", "openvino"])
@@ -203,10 +203,10 @@ def row_of(role, shape):
 
 
 def names(recipe, role, shape, largest=1.0):
-    found = target(recipe.target).choices(
+    choices = target(recipe.target).choices(
         row_of(role, shape), recipe.form, Survey({"w.weight": largest}, "BF16")
     )
-    return {row.grid for row in found}
+    return {row.grid for row in choices}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -93,8 +93,8 @@ def test_packing_against_a_slow_packer(name, data):
             for block in range(blocks)
         )
         assert packed[row].tobytes() == slow
-    found = unpack_blocks(layout, packed)
-    assert {key: value.tolist() for key, value in found.items()} == {
+    unpacked = unpack_blocks(layout, packed)
+    assert {key: value.tolist() for key, value in unpacked.items()} == {
         key: value.tolist() for key, value in fields.items()
     }
 

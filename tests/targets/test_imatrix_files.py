@@ -65,10 +65,10 @@ def test_a_hand_made_file_of_the_older_encoding(tmp_path, end):
     """With and without what later releases add at the end; sums as they stand where calls are 0."""
     path = tmp_path / "some.imatrix"
     path.write_bytes(LEGACY + end)
-    found = read_imatrix(path)
-    assert list(found) == ["blk.0.attn_qkv.weight", "output.weight"]
-    assert found["blk.0.attn_qkv.weight"].inputs.squares.tolist() == [1, 2, 0.125]
-    assert found["output.weight"].inputs.squares.tolist() == [1, 7]
+    matrices = read_imatrix(path)
+    assert list(matrices) == ["blk.0.attn_qkv.weight", "output.weight"]
+    assert matrices["blk.0.attn_qkv.weight"].inputs.squares.tolist() == [1, 2, 0.125]
+    assert matrices["output.weight"].inputs.squares.tolist() == [1, 7]
 
 
 def test_the_older_encoding_is_written_byte_for_byte(tmp_path):
@@ -90,15 +90,15 @@ def test_the_older_encoding_is_written_byte_for_byte(tmp_path):
 def test_what_is_written_reads_back(tmp_path, name):
     entries = some_entries()
     write_imatrix(tmp_path / name, entries, TEXT)
-    found = read_imatrix(tmp_path / name)
-    assert found.keys() == entries.keys()
+    matrices = read_imatrix(tmp_path / name)
+    assert matrices.keys() == entries.keys()
     for one in entries:
         exact = entries[one].sums / np.float32(77)
         if name == "x.dat":
-            assert found[one].inputs.squares == pytest.approx(exact, rel=3e-7)
+            assert matrices[one].inputs.squares == pytest.approx(exact, rel=3e-7)
         else:
-            assert np.array_equal(found[one].inputs.squares, exact)
-            assert np.array_equal(found[one].sums, entries[one].sums)
+            assert np.array_equal(matrices[one].inputs.squares, exact)
+            assert np.array_equal(matrices[one].sums, entries[one].sums)
 
 
 def test_means_come_and_go_with_the_newer_encoding(tmp_path):
@@ -111,8 +111,8 @@ def test_means_come_and_go_with_the_newer_encoding(tmp_path):
     for name in ("x.gguf", "x.dat"):
         write_imatrix(tmp_path / name, entries, TEXT)
     assert all(one.plain is None for one in read_imatrix(tmp_path / "x.dat").values())
-    found = read_importance(tmp_path / "x.gguf", architecture)
-    for weight, inputs in found.inputs.items():
+    importance = read_importance(tmp_path / "x.gguf", architecture)
+    for weight, inputs in importance.inputs.items():
         entry = entries[tensor_name_of(weight)]
         assert np.array_equal(
             inputs.means, entry.plain.astype(np.float32) / np.float32(entry.count)
@@ -281,17 +281,17 @@ def test_a_path_that_cannot_be_read_is_refused(tmp_path):
 def test_a_models_matrices_get_their_checkpoint_names(tmp_path, name):
     entries, architecture = whole_model()
     write_imatrix(tmp_path / name, entries, ImatrixDataset("text", 7))
-    found = read_importance(tmp_path / name, architecture)
-    assert found.absent == ()
+    importance = read_importance(tmp_path / name, architecture)
+    assert importance.absent == ()
     matrices = {w.name: w.shape for w in architecture.weights() if len(w.shape) == 2}
     del matrices["model.embed_tokens.weight"]
-    assert {one: inputs.squares.shape for one, inputs in found.inputs.items()} == {
+    assert {one: inputs.squares.shape for one, inputs in importance.inputs.items()} == {
         one: shape[1:] for one, shape in matrices.items()
     }
-    inputs = found.inputs["model.layers.1.mlp.gate_up_proj.weight"]
+    inputs = importance.inputs["model.layers.1.mlp.gate_up_proj.weight"]
     assert np.array_equal(inputs.squares, entries["blk.1.ffn_up.weight"].inputs.squares)
     assert inputs.means is None
-    assert found.note == f"Rounding errors are weighed by the importance matrix {name}."
+    assert importance.note == f"Rounding errors are weighed by the importance matrix {name}."
 
 
 def test_matrices_that_the_file_has_nothing_on_are_told(tmp_path):
@@ -299,11 +299,11 @@ def test_matrices_that_the_file_has_nothing_on_are_told(tmp_path):
     del entries["output.weight"], entries["blk.0.ffn_up.weight"]
     nothing = ImatrixEntry(np.full(96, np.nan, np.float32), 0)
     write_imatrix(tmp_path / "x", entries | {"blk.1.ffn_down.weight": nothing}, TEXT)
-    found = read_importance(tmp_path / "x", architecture)
+    importance = read_importance(tmp_path / "x", architecture)
     names = ("blk.0.ffn_up.weight", "blk.1.ffn_down.weight", "output.weight")
-    assert found.absent == names
-    assert ", ".join(names) in found.note
-    assert len(found.inputs) == 9 - 3
+    assert importance.absent == names
+    assert ", ".join(names) in importance.note
+    assert len(importance.inputs) == 9 - 3
 
 
 @pytest.mark.parametrize("name", ["token_embd.weight", "output.weight"])
@@ -311,17 +311,19 @@ def test_a_tied_head_goes_by_either_name(tmp_path, name):
     entries, architecture = whole_model(tie_word_embeddings=True)
     head = entries.pop("output.weight")
     write_imatrix(tmp_path / "x", entries | {name: head}, TEXT)
-    found = read_importance(tmp_path / "x", architecture)
-    assert np.array_equal(found.inputs["model.embed_tokens.weight"].squares, head.inputs.squares)
-    assert not found.absent
+    importance = read_importance(tmp_path / "x", architecture)
+    assert np.array_equal(
+        importance.inputs["model.embed_tokens.weight"].squares, head.inputs.squares
+    )
+    assert not importance.absent
 
 
 def test_an_embedding_that_is_looked_up_only_is_not_weighed(tmp_path):
     entries, architecture = whole_model()
     odd = ImatrixEntry(np.ones(5, np.float32), 1)
     write_imatrix(tmp_path / "x", entries | {"token_embd.weight": odd}, TEXT)
-    found = read_importance(tmp_path / "x", architecture)
-    assert "model.embed_tokens.weight" not in found.inputs
+    importance = read_importance(tmp_path / "x", architecture)
+    assert "model.embed_tokens.weight" not in importance.inputs
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,8 @@ def logits(self, tokens, last=None):
 Runner.logits = logits
 """
     with runner(monkeypatch, tmp_path, changes, replace(LIMITS, vocabulary=50_000)) as there:
-        found = there.logits(np.zeros(100, np.int32))
-    np.testing.assert_array_equal(found.ravel(), np.arange(5_000_000, dtype=np.float32))
+        logits = there.logits(np.zeros(100, np.int32))
+    np.testing.assert_array_equal(logits.ravel(), np.arange(5_000_000, dtype=np.float32))
 
 
 def test_a_template_engine_that_is_a_process_of_its_own_is_asked_from_here(monkeypatch, tmp_path):

@@ -60,9 +60,9 @@ def test_a_mixed_conversion_decodes_as_mlx_decodes_it(mixed):
             bits = expected.shape[1] * 32 // entry.shape[1]
             expected = mx.dequantize(expected, scales, biases, group, bits)
         expected = np.array(expected.astype(mx.float32))
-        found = artifact.weight(entry.name)
-        assert found.dtype == np.float32
-        np.testing.assert_array_equal(found, expected)
+        decoded = artifact.weight(entry.name)
+        assert decoded.dtype == np.float32
+        np.testing.assert_array_equal(decoded, expected)
         np.testing.assert_array_equal(artifact.weight(entry.name, 5, 9), expected[5:9])
     total = sum(entry.nbytes for entry in artifact.entries())
     assert total == sum(array.nbytes for array in stored.values())
@@ -75,9 +75,9 @@ def test_a_mixed_conversion_runs_as_decoded(mixed):
     _, directory = mixed
     tokens = some_tokens(12)
     with TARGET.runner(directory) as runner:
-        found = runner.logits(tokens)
+        logits = runner.logits(tokens)
     wanted = Reference(TARGET.open(directory)).logits(tokens)
-    assert np.abs(found - wanted).max() < 0.25
+    assert np.abs(logits - wanted).max() < 0.25
 
 
 def test_the_architecture_reads_back(written):
@@ -200,8 +200,8 @@ def test_every_shard_counts(written, tmp_path, monkeypatch):
     assert index["weight_map"] == held
     expected = load_file(whole / "model.safetensors")
     for name, shard in held.items():
-        found = load_file(tmp_path / "out" / shard)[name]
-        np.testing.assert_array_equal(found, expected[name])
+        stored = load_file(tmp_path / "out" / shard)[name]
+        np.testing.assert_array_equal(stored, expected[name])
     ours = TARGET.open(tmp_path / "out")
     np.testing.assert_array_equal(
         ours.weight("lm_head.weight"), TARGET.open(whole).weight("lm_head.weight")

@@ -31,14 +31,14 @@ def as_mx(array, kind):
 
 
 def dequantize(parts, kind, bits, group):
-    found = mx.dequantize(
+    decoded = mx.dequantize(
         mx.array(parts["weight"]),
         as_mx(parts["scales"], kind),
         as_mx(parts["biases"], kind),
         group_size=group,
         bits=bits,
     )
-    return np.array(found.astype(mx.float32))
+    return np.array(decoded.astype(mx.float32))
 
 
 def mx_round_trip(weights, kind, bits, group):

@@ -24,13 +24,13 @@ def planned(dtype="BF16", largest=1.0, asked=None, **changes):
 
 def tensors_of(directory):
     """Name → (dtype, shape) of everything in a directory's safetensors files."""
-    found = {}
+    tensors = {}
     for path in sorted(directory.glob("*.safetensors")):
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118 (no mapping)
                 part = file.get_slice(name)
-                found[name] = part.get_dtype(), tuple(part.get_shape())
-    return found
+                tensors[name] = part.get_dtype(), tuple(part.get_shape())
+    return tensors
 
 
 @pytest.mark.parametrize("tied", [True, False])

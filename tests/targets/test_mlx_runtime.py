@@ -36,12 +36,12 @@ def largest_difference(directory, source, tokens):
 
 
 def difference(runner, source, tokens):
-    found = runner.logits(tokens)
+    logits = runner.logits(tokens)
     wanted = Reference(source).logits(tokens)
-    assert found.dtype == np.float32
-    assert found.shape == wanted.shape
+    assert logits.dtype == np.float32
+    assert logits.shape == wanted.shape
     assert wanted.std() > 0.1
-    return np.abs(found - wanted).max()
+    return np.abs(logits - wanted).max()
 
 
 @pytest.mark.parametrize("feature", FEATURES)

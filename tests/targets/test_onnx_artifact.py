@@ -63,8 +63,8 @@ def test_the_genai_builders_artifacts_compute_what_is_read(tmp_path, name):
     with TARGET.runner(GOLDEN / name) as runner:
         for length in (20, 32, 33, 50):
             wanted = Reference(artifact).logits(some_tokens(length))
-            found = runner.logits(some_tokens(length))
-            assert np.abs(found - wanted).max() < 0.15 * wanted.std()
+            logits = runner.logits(some_tokens(length))
+            assert np.abs(logits - wanted).max() < 0.15 * wanted.std()
 
 
 @pytest.fixture(scope="module")

@@ -71,7 +71,7 @@ def test_tokens_can_be_appended_in_pieces(loaded):
 def test_both_forms_go_on_alike_after_a_generation(tmp_path):
     """genai never runs the token that it generated last; its place in the cache is zero."""
     source = tiny_source(tmp_path / "source", dtype="F32")
-    tokens, found = some_tokens(30), {}
+    tokens, answers = some_tokens(30), {}
     for form, qdq in FORMS.items():
         write_artifact(source, tmp_path / form, "fp32", qdq=qdq)
         running = generator(genai.Model(str(tmp_path / form)))
@@ -79,12 +79,12 @@ def test_both_forms_go_on_alike_after_a_generation(tmp_path):
         for _ in range(3):
             running.generate_next_token()
         running.append_tokens(tokens[20:])
-        found[form] = logits(running)
+        answers[form] = logits(running)
         for _ in range(3):
             running.generate_next_token()
-        found[form] = (found[form], running.get_sequence(0).tolist())
-    np.testing.assert_allclose(found["standard"][0], found["fused"][0], atol=1e-4)
-    assert found["standard"][1] == found["fused"][1]
+        answers[form] = (answers[form], running.get_sequence(0).tolist())
+    np.testing.assert_allclose(answers["standard"][0], answers["fused"][0], atol=1e-4)
+    assert answers["standard"][1] == answers["fused"][1]
 
 
 def test_the_last_token_counts_when_it_is_appended_again(loaded):

@@ -70,11 +70,11 @@ def test_decodes_to_what_the_runtime_dequantizes(grid):
     for name, layout in grid.layout(weights.shape).items():
         assert (parts[name].dtype, parts[name].shape) == (layout.dtype, layout.shape)
     decoded = grid.decode(parts, 768)
-    found = gathered(grid, parts, 7)
-    if found.dtype == np.float32:
-        np.testing.assert_array_equal(decoded, found)
+    dequantized = gathered(grid, parts, 7)
+    if dequantized.dtype == np.float32:
+        np.testing.assert_array_equal(decoded, dequantized)
     else:  # the operator rounds its FP16 output once more
-        np.testing.assert_array_equal(decoded.astype(np.float16), found)
+        np.testing.assert_array_equal(decoded.astype(np.float16), dequantized)
     error = np.linalg.norm(decoded - weights) / np.linalg.norm(weights)
     assert error < (0.16 if grid.bits == 4 else 0.02)
 

@@ -60,12 +60,12 @@ def differences(directory, weights, lengths):
     reference = Reference(weights)
     with TARGET.runner(directory) as runner:
         for length in lengths:
-            found = runner.logits(some_tokens(length))
+            logits = runner.logits(some_tokens(length))
             wanted = reference.logits(some_tokens(length))
-            assert found.shape == wanted.shape
-            assert found.dtype == np.float32
+            assert logits.shape == wanted.shape
+            assert logits.dtype == np.float32
             assert wanted.std() > 0.1
-            yield np.abs(found - wanted).max() / wanted.std()
+            yield np.abs(logits - wanted).max() / wanted.std()
 
 
 @pytest.mark.parametrize("feature", FEATURES)
@@ -87,9 +87,9 @@ def test_fp32_is_the_checkpoints_network(tmp_path, feature, qdq):
     write_artifact(source, tmp_path / "out", "fp32", qdq=qdq)
     tokens = some_tokens(60)
     with TARGET.runner(tmp_path / "out") as runner:
-        found = runner.logits(tokens)
-        np.testing.assert_array_equal(runner.logits(tokens, last=3), found[-3:])
-    assert mean_divergence(Reference(source).logits(tokens), found, tokens) < 1e-5
+        logits = runner.logits(tokens)
+        np.testing.assert_array_equal(runner.logits(tokens, last=3), logits[-3:])
+    assert mean_divergence(Reference(source).logits(tokens), logits, tokens) < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["int4-b32", "int8-b64-sym"])
@@ -162,9 +162,9 @@ def test_generation_is_greedy_decoding(tmp_path, options):
         config["model"]["decoder"]["session_options"]["provider_options"] = []
         path.write_text(json.dumps(config))
     with TARGET.runner(tmp_path / "plain") as plain, TARGET.runner(tmp_path / "out") as runner:
-        found = runner.generate(some_tokens(11), 12)
-        assert found.tokens == greedy(plain, some_tokens(11), 12)
-        assert found.tokens_per_second > 0
+        answer = runner.generate(some_tokens(11), 12)
+        assert answer.tokens == greedy(plain, some_tokens(11), 12)
+        assert answer.tokens_per_second > 0
 
 
 @pytest.mark.parametrize("qdq", ["false", "true"])
@@ -175,8 +175,8 @@ def test_generation_crosses_longropes_boundary(tmp_path, qdq):
     write_artifact(source, tmp_path / "out", "fp32", qdq=qdq)
     with TARGET.runner(tmp_path / "out") as runner:
         prompt = some_tokens(4093)
-        found = runner.generate(prompt, 8).tokens
-        assert found == greedy(runner, prompt, 8)
+        tokens = runner.generate(prompt, 8).tokens
+        assert tokens == greedy(runner, prompt, 8)
 
 
 @pytest.mark.parametrize("which", [0, 1])

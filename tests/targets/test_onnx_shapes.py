@@ -47,12 +47,12 @@ def written(request, tmp_path):
 def stated(graph):
     """Name → (element type, extents) of every value that the nodes of `graph` compute."""
     infos = {info.name: info.type.tensor_type for info in (*graph.value_info, *graph.output)}
-    found = {}
+    shapes = {}
     for name in itertools.chain.from_iterable(node.output for node in graph.node):
         if name:
             assert name in infos, f"{name} has neither type nor shape"
-            found[name] = infos[name].elem_type, extents(infos[name], name)
-    return found
+            shapes[name] = infos[name].elem_type, extents(infos[name], name)
+    return shapes
 
 
 def extents(type, name):
@@ -113,8 +113,8 @@ def test_onnx_runtimes_own_quantizer_takes_it(floats, tmp_path):
     assert operators.count("MatMulInteger") == 9
     tokens = some_tokens(40)
     with TARGET.runner(floats) as original, TARGET.runner(tmp_path) as quantized:
-        found, expected = quantized.logits(tokens), original.logits(tokens)
-    assert mean_divergence(expected, found, tokens) < 0.05
+        actual, expected = quantized.logits(tokens), original.logits(tokens)
+    assert mean_divergence(expected, actual, tokens) < 0.05
 
 
 def test_symbolic_shapes_are_inferred(floats, tmp_path, monkeypatch):

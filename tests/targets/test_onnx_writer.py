@@ -89,11 +89,11 @@ def test_standard_form_has_no_contrib_operator(tmp_path):
 def test_each_provider_gets_its_operators(tmp_path, provider):
     source = tiny_source(tmp_path / "source", **longrope(32, original=32))
     write_artifact(source, tmp_path / "out", "int4-b32", provider=provider)
-    found = operators(tmp_path / "out")
+    kinds = operators(tmp_path / "out")
     fused = {"GroupQueryAttention", "SkipSimplifiedLayerNormalization", "MatMulNBits"}
-    assert fused <= {op for _, op in found}
-    assert (("com.microsoft", "RotaryEmbedding") in found) == (provider == "dml")
-    assert (("", "If") in found) == (provider in ("cuda", "webgpu"))
+    assert fused <= {op for _, op in kinds}
+    assert (("com.microsoft", "RotaryEmbedding") in kinds) == (provider == "dml")
+    assert (("", "If") in kinds) == (provider in ("cuda", "webgpu"))
     inputs = {value.name: value for value in graph(tmp_path / "out").inputs}
     assert ("position_ids" in inputs) == (provider == "dml")
     on_cpu = provider in ("cpu", "mobile")
@@ -113,8 +113,8 @@ def test_the_config_is_the_checkpoints(tmp_path):
         json.dumps({"do_sample": True, "temperature": 0.6, "top_k": None, "eos_token_id": [506]})
     )
     write_artifact(source, tmp_path / "out", "int8-b32")
-    found = config(tmp_path / "out")
-    model, own = found["model"], source.architecture
+    written = config(tmp_path / "out")
+    model, own = written["model"], source.architecture
     assert model["type"] == "phi3"
     assert model["eos_token_id"] == [503, 506]
     assert model["bos_token_id"] == 503
@@ -122,9 +122,9 @@ def test_the_config_is_the_checkpoints(tmp_path):
     assert model["vocab_size"] == own.vocabulary_size
     assert model["decoder"]["num_key_value_heads"] == own.kv_heads
     assert model["decoder"]["head_size"] == own.head_size
-    assert (found["search"]["do_sample"], found["search"]["temperature"]) == (True, 0.6)
-    assert found["search"]["top_k"] == 50
-    assert found["search"]["past_present_share_buffer"] is True
+    assert (written["search"]["do_sample"], written["search"]["temperature"]) == (True, 0.6)
+    assert written["search"]["top_k"] == 50
+    assert written["search"]["past_present_share_buffer"] is True
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"tokenizer.json", "tokenizer_config.json", "generation_config.json"} <= names
 
@@ -138,11 +138,11 @@ def test_clients_that_go_by_config_json_get_the_checkpoints_without_code(tmp_pat
         _name_or_path="elsewhere",
     )
     write_artifact(source, tmp_path / "out", "int4-b32")
-    found = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert "code." not in json.dumps(found)
+    document = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert "code." not in json.dumps(document)
     left_out = {"auto_map", "custom_pipelines", "_name_or_path"}
     expected = {name: value for name, value in source.config.items() if name not in left_out}
-    assert found == expected | {"eos_token_id": [503, 506]}
+    assert document == expected | {"eos_token_id": [503, 506]}
     transformers = pytest.importorskip("transformers")
     read = transformers.AutoConfig.from_pretrained(tmp_path / "out", local_files_only=True)
     assert (read.model_type, read.num_key_value_heads) == ("phi3", source.architecture.kv_heads)

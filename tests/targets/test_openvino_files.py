@@ -31,8 +31,8 @@ def test_what_is_read_is_what_was_planned(artifact):
     opened = TARGET.open(path)
     assert opened.type == plan.type
     assert opened.architecture == checkpoint.architecture
-    found = [(entry.name, entry.type, entry.nbytes) for entry in opened.entries()]
-    assert found == [(row.source, row.grid, row.nbytes) for row in plan.rows]
+    entries = [(entry.name, entry.type, entry.nbytes) for entry in opened.entries()]
+    assert entries == [(row.source, row.grid, row.nbytes) for row in plan.rows]
 
 
 def test_weights_are_what_the_grid_makes_of_them(artifact):

@@ -37,8 +37,8 @@ def runtime_decodes(grid, parts, columns):
         codes = ops.subtract(codes, ops.convert(constant(zeros, parameters), "f32"))
     scale = parts["scale"].astype(np.float32).reshape(parameters)
     model = ov.Model([ops.multiply(codes, ops.constant(scale))], [], "decode")
-    found = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([])[0]
-    return found.reshape(rows, columns)
+    decoded = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([])[0]
+    return decoded.reshape(rows, columns)
 
 
 @pytest.mark.parametrize("name", sorted(INTEGER_GRIDS))
@@ -60,8 +60,8 @@ def test_codes_survive_packing(name):
     random = np.random.default_rng(1)
     codes = random.integers(low, high + 1, (3, columns)).astype(np.int16)
     levels = grid.fit(weights_like(3, columns))
-    found, _ = grid.unpack(grid.pack(codes, levels), columns)
-    np.testing.assert_array_equal(found, codes)
+    unpacked, _ = grid.unpack(grid.pack(codes, levels), columns)
+    np.testing.assert_array_equal(unpacked, codes)
 
 
 @pytest.mark.parametrize("name", sorted(INTEGER_GRIDS))
@@ -79,9 +79,9 @@ def test_searched_levels_beat_the_usual_ones(name):
         scale = (np.maximum(groups.max(-1, keepdims=True), 0) - least) / high
         zero = np.clip(np.rint(-least / scale), low, high)
         usual = (np.clip(np.rint(groups / scale) + zero, low, high) - zero) * scale
-    found = grid.decode(grid.encode(weights), columns)
+    decoded = grid.decode(grid.encode(weights), columns)
     assert (
-        np.square(found - weights).sum() < np.square(usual.reshape(weights.shape) - weights).sum()
+        np.square(decoded - weights).sum() < np.square(usual.reshape(weights.shape) - weights).sum()
     )
 
 

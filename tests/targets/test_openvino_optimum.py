@@ -40,8 +40,8 @@ def test_types_and_weights(made):
     assert artifact.type == KINDS[name]
     assert artifact.architecture == checkpoint.architecture
     for weight in checkpoint.architecture.weights():
-        expected, found = checkpoint.weight(weight.name), artifact.weight(weight.name)
-        error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+        expected, actual = checkpoint.weight(weight.name), artifact.weight(weight.name)
+        error = np.linalg.norm(actual - expected) / np.linalg.norm(expected)
         assert error <= ERRORS[name], weight.name
 
 
@@ -55,7 +55,7 @@ def test_the_decoded_weights_are_the_runtimes(made):
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
     }
     compiled = ov.Core().compile_model(path / "openvino_model.xml", "CPU", exact)
-    found = compiled.create_infer_request().infer(
+    answer = compiled.create_infer_request().infer(
         {
             "input_ids": tokens[None].astype(np.int64),
             "attention_mask": np.ones((1, 30), np.int64),
@@ -63,4 +63,4 @@ def test_the_decoded_weights_are_the_runtimes(made):
             "beam_idx": np.zeros(1, np.int32),
         }
     )["logits"][0]
-    np.testing.assert_allclose(found, Reference(TARGET.open(path)).logits(tokens), atol=1e-3)
+    np.testing.assert_allclose(answer, Reference(TARGET.open(path)).logits(tokens), atol=1e-3)

@@ -27,10 +27,10 @@ def grids(plan):
 
 
 def test_each_role_of_the_default():
-    found = grids(planned(precision="int4"))
-    assert {found[role] for role in ROLES} == {"i4 g64"}
-    assert found["embedding"] == found["head"] == "u8 channel"
-    assert found["final_norm"] == "f32"
+    stored = grids(planned(precision="int4"))
+    assert {stored[role] for role in ROLES} == {"i4 g64"}
+    assert stored["embedding"] == stored["head"] == "u8 channel"
+    assert stored["final_norm"] == "f32"
 
 
 @pytest.mark.parametrize("name", sorted(TARGET.types))
@@ -41,11 +41,11 @@ def test_every_type_can_be_planned(name):
 
 
 def test_rows_that_no_group_divides_get_less():
-    found = grids(planned({"hidden_size": 80, "num_attention_heads": 4}, type="int4-sym-g64"))
-    assert found["qkv"] == "i8 channel"
-    assert found["down"] == "i4 g64"
-    found = grids(planned({"hidden_size": 96, "num_attention_heads": 4}, type="int4-asym-g128"))
-    assert found["qkv"] == "u4 g32"
+    stored = grids(planned({"hidden_size": 80, "num_attention_heads": 4}, type="int4-sym-g64"))
+    assert stored["qkv"] == "i8 channel"
+    assert stored["down"] == "i4 g64"
+    stored = grids(planned({"hidden_size": 96, "num_attention_heads": 4}, type="int4-asym-g128"))
+    assert stored["qkv"] == "u4 g32"
 
 
 def test_weights_beyond_fp16_stay_float32():
@@ -104,11 +104,11 @@ def test_a_ratio_goes_by_measured_sensitivities_where_there_are_any():
     )
     nats |= {first: 1.0, second: 0.9}  # the second is smaller, and so the more sensitive
     sizes = {weight.name: prod(weight.shape) for weight in matrices}
-    found = Survey({weight.name: 1.0 for weight in architecture.weights()}, "BF16", nats)
+    survey = Survey({weight.name: 1.0 for weight in architecture.weights()}, "BF16", nats)
 
     def backed_up(share):
         recipe = Recipe("openvino", options=(("ratio", f"{1 - share}"),))
-        plan = TARGET.plan(architecture, found, recipe.form)
+        plan = TARGET.plan(architecture, survey, recipe.form)
         return {row.source for row in plan.rows if row.role in ROLES and "8" in row.grid}
 
     total = sum(sizes.values())

@@ -57,10 +57,10 @@ def test_fp32_is_the_reference(made, features, length):
     checkpoint, path = made(features, "fp32")
     tokens = some_tokens(length)
     with TARGET.runner(path) as runner:
-        found = runner.logits(tokens)
+        logits = runner.logits(tokens)
     expected = Reference(checkpoint).logits(tokens)
-    assert mean_divergence(expected, found, tokens) < 1e-5
-    np.testing.assert_allclose(found, expected, atol=2e-3)
+    assert mean_divergence(expected, logits, tokens) < 1e-5
+    np.testing.assert_allclose(logits, expected, atol=2e-3)
 
 
 KINDS = ["int4-sym-g64", "int4-asym-g32", "int8-asym-channel", "int8-sym-g128", "fp16"]
@@ -76,9 +76,9 @@ def test_compressed_weights_are_decoded_as_we_decode_them(made, kind):
     }
     request = ov.Core().compile_model(path / "openvino_model.xml", "CPU", exact)
     tokens = some_tokens(30)
-    found = request.create_infer_request().infer(inputs(tokens[None], 0))["logits"][0]
+    answer = request.create_infer_request().infer(inputs(tokens[None], 0))["logits"][0]
     expected = Reference(TARGET.open(path)).logits(tokens)
-    np.testing.assert_allclose(found, expected, atol=2e-3)
+    np.testing.assert_allclose(answer, expected, atol=2e-3)
 
 
 def inputs(tokens, past):
@@ -110,11 +110,11 @@ def test_beams_are_reordered(made):
         runner._request.reset_state()
         runner.step(np.stack([one[:10], other[:10]]), 0)
         swapped = np.array([1, 0], np.int32)
-        found = runner.step(np.stack([other[10:], one[10:]]), 10, swapped)
+        logits = runner.step(np.stack([other[10:], one[10:]]), 10, swapped)
         both = runner.step(np.stack([one[:1], other[:1]]), 12, np.array([1, 1], np.int32))
     reference = Reference(checkpoint)
-    np.testing.assert_allclose(found[0], reference.logits(other)[10:], atol=2e-3)
-    np.testing.assert_allclose(found[1], reference.logits(one)[10:], atol=2e-3)
+    np.testing.assert_allclose(logits[0], reference.logits(other)[10:], atol=2e-3)
+    np.testing.assert_allclose(logits[1], reference.logits(one)[10:], atol=2e-3)
     for row, last in zip(both, (one[0], other[0]), strict=True):
         expected = reference.logits(np.append(one, last))[12:]
         np.testing.assert_allclose(row, expected, atol=2e-3)
@@ -128,8 +128,8 @@ def test_padding_on_the_left_is_not_seen(made):
     given["position_ids"] = np.maximum(np.arange(14) - 4, 0)[None]
     with TARGET.runner(path) as runner:
         runner._request.reset_state()
-        found = runner._request.infer(given)["logits"][0, 4:]
-    np.testing.assert_allclose(found, Reference(checkpoint).logits(tokens), atol=2e-3)
+        answer = runner._request.infer(given)["logits"][0, 4:]
+    np.testing.assert_allclose(answer, Reference(checkpoint).logits(tokens), atol=2e-3)
 
 
 @pytest.mark.parametrize("features", ["plain", "tied", "LongRoPE", "no grouping of heads"])
@@ -170,9 +170,9 @@ def test_generation_is_greedy_and_stops_at_the_end(made, tmp_path):
     prompt = some_tokens(6)
     expected = Reference(checkpoint).generate(prompt, 12)
     with TARGET.runner(path) as runner:
-        found = runner.generate(prompt, 12)
-        assert list(found.tokens) == expected
-        assert not found.stopped
+        answer = runner.generate(prompt, 12)
+        assert list(answer.tokens) == expected
+        assert not answer.stopped
     end = expected[5]
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -184,9 +184,9 @@ def test_generation_is_greedy_and_stops_at_the_end(made, tmp_path):
     with TARGET.runner(copy) as runner:
         assert runner.stops_at(end)
         assert not runner.stops_at(end + 1)
-        found = runner.generate(prompt, 12)
-    assert found.stopped
-    assert list(found.tokens) == expected[: expected.index(end)]
+        answer = runner.generate(prompt, 12)
+    assert answer.stopped
+    assert list(answer.tokens) == expected[: expected.index(end)]
 
 
 def test_both_kinds_of_attention_of_the_pipeline(made):
@@ -202,8 +202,8 @@ def test_both_kinds_of_attention_of_the_pipeline(made):
         given = openvino_genai.TokenizedInputs(
             ov.Tensor(prompt[None].astype(np.int64)), ov.Tensor(np.ones((1, 70), np.int64))
         )
-        found = pipeline.generate(given, max_new_tokens=8, do_sample=False, ignore_eos=True)
-        assert list(found.tokens[0]) == expected, backend
+        answer = pipeline.generate(given, max_new_tokens=8, do_sample=False, ignore_eos=True)
+        assert list(answer.tokens[0]) == expected, backend
 
 
 def test_hints_are_where_the_plugin_reads_them(made):
@@ -226,10 +226,10 @@ def in_pipeline(path, prompt, count, **given):
     inputs = openvino_genai.TokenizedInputs(
         ov.Tensor(prompt[None].astype(np.int64)), ov.Tensor(np.ones((1, len(prompt)), np.int64))
     )
-    found = pipeline.generate(
+    answer = pipeline.generate(
         inputs, max_new_tokens=count, do_sample=False, ignore_eos=True, logprobs=1
     )
-    return [int(token) for token in found.tokens[0]], found.scores[0]
+    return [int(token) for token in answer.tokens[0]], answer.scores[0]
 
 
 def log_probability(checkpoint, prompt, continuation):
@@ -298,14 +298,14 @@ def test_the_last_logits_alone(made, length):
     checkpoint, path = made("LongRoPE", "fp32")
     tokens = some_tokens(length)
     with TARGET.runner(path) as runner:
-        found = runner.logits(tokens, last=3)
-    np.testing.assert_allclose(found, Reference(checkpoint).logits(tokens)[-3:], atol=2e-3)
+        logits = runner.logits(tokens, last=3)
+    np.testing.assert_allclose(logits, Reference(checkpoint).logits(tokens)[-3:], atol=2e-3)
 
 
 def test_verification_crosses_the_boundary_of_longrope(made):
     checkpoint, path = made("LongRoPE", "int8-asym-channel")
     text = EvaluationText("words", "Some words to be measured on, again and again. " * 40)
-    found = verify(path, checkpoint, Settings(text=text, window=32, windows=2, answer=8))
-    outcomes = {check.name: check.outcome for check in found.checks}
+    verification = verify(path, checkpoint, Settings(text=text, window=32, windows=2, answer=8))
+    outcomes = {check.name: check.outcome for check in verification.checks}
     assert outcomes["LongRoPE"] == outcomes["runtime"] == "passed"
     assert outcomes["weights"] == outcomes["metadata"] == outcomes["tokens"] == "passed"

@@ -112,12 +112,12 @@ def outcomes(directory, file):
 def test_wrong_kinds_are_refused_in_a_sentence_or_harmless(directory, file, tmp_path):
     transformers = pytest.importorskip("transformers")
     refusals, accepted = 0, set()
-    for place, value, found in outcomes(directory, file):
-        if isinstance(found, str):
+    for place, value, outcome in outcomes(directory, file):
+        if isinstance(outcome, str):
             refusals += 1
-            assert "\n" not in found and len(found) < 600, (place, value)
+            assert "\n" not in outcome and len(outcome) < 600, (place, value)
         else:
-            accepted.add(tuple(sorted(found["mlx"].items())))
+            accepted.add(tuple(sorted(outcome["mlx"].items())))
     assert refusals > 2
     for number, files in enumerate(accepted):
         own = tmp_path / str(number)

@@ -61,9 +61,11 @@ def test_the_templates_are_those_that_transformers_finds(directory, tmp_path, wh
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "model").chat_template
     named = theirs if isinstance(theirs, dict) else {DEFAULT: theirs} if theirs else {}
     lines = {name: text.replace("\r\n", "\n").replace("\r", "\n") for name, text in named.items()}
-    found = read_chat_templates(tmp_path / "model", stored)
-    assert dict(found) == lines
-    assert [name for name, _ in found] == sorted(lines, key=lambda name: (name != DEFAULT, name))
+    templates = read_chat_templates(tmp_path / "model", stored)
+    assert dict(templates) == lines
+    assert [name for name, _ in templates] == sorted(
+        lines, key=lambda name: (name != DEFAULT, name)
+    )
 
 
 @pytest.mark.parametrize(

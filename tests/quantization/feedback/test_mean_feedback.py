@@ -74,10 +74,10 @@ def test_codes_are_those_of_the_least_squares_column_by_column(grid):
     levels = grid.fit(weights, inputs.squares)
     feedback = MeanFeedback.of(inputs.squares, inputs.means)
     assert np.all(np.diff(inputs.squares[feedback.order]) <= 0)
-    found = codes_with_means(weights, levels, feedback, grid)
+    codes = codes_with_means(weights, levels, feedback, grid)
     expected = column_by_column(weights, levels, grid, moment_of(inputs), feedback.order)
     # The last bits of a sum decide where two levels are equally near; the rest of a row follows.
-    assert (found == expected).all(axis=1).mean() >= 0.7
+    assert (codes == expected).all(axis=1).mean() >= 0.7
 
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
@@ -85,18 +85,18 @@ def test_what_all_tokens_have_in_common_errs_less(grid):
     weights, inputs = problem(grid, rows=64)
     width = weights.shape[1]
     nearest = grid.decode(grid.encode(weights, inputs.squares), width) - weights
-    found = grid.decode(encode_for(grid, weights, inputs), width) - weights
-    common = np.square(found @ inputs.means).mean(), np.square(nearest @ inputs.means).mean()
+    errors = grid.decode(encode_for(grid, weights, inputs), width) - weights
+    common = np.square(errors @ inputs.means).mean(), np.square(nearest @ inputs.means).mean()
     assert common[0] < 0.05 * common[1]
-    assert cost(found, inputs).sum() < 0.9 * cost(nearest, inputs).sum()
+    assert cost(errors, inputs).sum() < 0.9 * cost(nearest, inputs).sum()
 
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
 def test_inputs_around_zero_leave_the_nearest_codes(grid):
     weights, inputs = problem(grid, steadiness=0.0)
     levels = grid.fit(weights, inputs.squares)
-    found = codes_with_means(weights, levels, MeanFeedback.of(inputs.squares, inputs.means), grid)
-    assert np.array_equal(found, nearest_codes(weights, levels, grid))
+    codes = codes_with_means(weights, levels, MeanFeedback.of(inputs.squares, inputs.means), grid)
+    assert np.array_equal(codes, nearest_codes(weights, levels, grid))
 
 
 def test_steady_channels_make_good_and_silent_ones_stay():
@@ -119,8 +119,8 @@ def test_without_means_and_without_codes_rounding_is_the_grids_own():
     weights, inputs = problem(GGUF["Q4_0"])
     for grid, met in ((GGUF["Q4_0"], Inputs(inputs.squares)), (GGUF["F16"], inputs)):
         expected = grid.encode(weights, inputs.squares)
-        found = encode_for(grid, weights, met)
-        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+        encoded = encode_for(grid, weights, met)
+        assert all(np.array_equal(encoded[name], expected[name]) for name in expected)
     plain = encode_for(GGUF["Q4_0"], weights, None)
     for name, part in GGUF["Q4_0"].encode(weights).items():
         assert np.array_equal(plain[name], part)
@@ -129,8 +129,8 @@ def test_without_means_and_without_codes_rounding_is_the_grids_own():
 def test_a_group_as_long_as_the_row_is_as_good_as_one_that_says_so():
     grid, spelt = OPENVINO["u4 channel"], OPENVINO["u4 channel"].over(192)
     weights, inputs = problem(OPENVINO["u4 g64"])
-    found, expected = (encode_for(one, weights, inputs) for one in (grid, spelt))
-    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    actual, expected = (encode_for(one, weights, inputs) for one in (grid, spelt))
+    assert all(np.array_equal(actual[name], expected[name]) for name in expected)
 
 
 def test_inputs_follow_the_channels_as_these_are_scaled():

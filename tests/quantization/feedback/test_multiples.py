@@ -25,14 +25,14 @@ def test_a_single_block_gets_the_best_of_all_trials(grid):
         return cost(errors_of(weights, codes, levels), stiff), levels
 
     plain, fitted = costs(())
-    found, _ = costs(MULTIPLES)
+    least, _ = costs(MULTIPLES)
     alone = [plain]
     for multiple in MULTIPLES:
         fixed = _Fixed(grid, fitted, multiple)
         codes, levels = round_with_feedback(weights, feedback, fixed)
         alone.append(cost(errors_of(weights, codes, levels), stiff))
-    assert np.allclose(found, np.min(alone, axis=0), rtol=1e-3)
-    assert found.sum() < plain.sum()
+    assert np.allclose(least, np.min(alone, axis=0), rtol=1e-3)
+    assert least.sum() < plain.sum()
 
 
 @EVERY

@@ -105,11 +105,11 @@ def test_codes_are_those_of_a_slow_loop(grid):
     rows = weights[across.order]
     codes, levels = round_with_feedback(rows, feedback, grid, (), across.factors)
     expected = slow_codes(rows, feedback, levels, grid, across.factors)
-    found = cost(errors_of(rows, codes, levels), damped(inputs, 0.03), across.moment)
+    ours = cost(errors_of(rows, codes, levels), damped(inputs, 0.03), across.moment)
     errors = rows - decode_codes(expected.astype(np.int16), levels, FLOAT_TYPES["F32"])
     # The last bits of a sum decide halfway between two levels, and what follows may then differ.
     assert (codes == expected).mean() > 0.9
-    assert found == pytest.approx(cost(errors, damped(inputs, 0.03), across.moment), rel=0.02)
+    assert ours == pytest.approx(cost(errors, damped(inputs, 0.03), across.moment), rel=0.02)
 
 
 @pytest.mark.parametrize("grid", SOME.values(), ids=SOME)
@@ -190,12 +190,12 @@ def test_rows_from_anywhere_on_meet_the_moments_of_their_own_outputs(start):
     grid = OPENVINO["u4 g32"]
     weights, inputs, outputs = problem(grid, 2 * ROWS + 30)
     rounder = Rounder(Seen(inputs), grid.block, Method(), blocks_of(outputs))
-    found = rounder.round(weights[start:], grid, start)
+    later = rounder.round(weights[start:], grid, start)
     for edge in range(0, len(weights), ROWS):
         here = slice(max(edge, start), edge + ROWS)
         if here.start < here.stop:
             own = blocks_of(outputs[here, here])
             alone = Rounder(Seen(inputs), grid.block, Method(), own).round(weights[here], grid)
             for name, part in alone.items():
-                there = found[name][here.start - start : here.stop - start]
+                there = later[name][here.start - start : here.stop - start]
                 assert np.array_equal(part, there), (name, edge)

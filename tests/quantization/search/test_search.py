@@ -87,9 +87,9 @@ def test_close_to_brute_force(kind, weighted):
 @pytest.mark.parametrize("kind", ["F16", "BF16"])
 def test_levels_are_as_stored(kind):
     weights = np.random.default_rng(0).standard_normal((7, 192)).astype(np.float32)
-    for found in search_levels(weights, NONE, plan_of(64, 15), FLOAT_TYPES[kind]):
-        stored = widen(cast(found, FLOAT_TYPES[kind]), FLOAT_TYPES[kind])
-        assert np.array_equal(stored, found)
+    for levels in search_levels(weights, NONE, plan_of(64, 15), FLOAT_TYPES[kind]):
+        stored = widen(cast(levels, FLOAT_TYPES[kind]), FLOAT_TYPES[kind])
+        assert np.array_equal(stored, levels)
 
 
 def test_scaling_by_a_power_of_two_changes_nothing_else():
@@ -115,13 +115,13 @@ def test_two_levels_lose_little_against_free_ones():
     weights = np.random.default_rng(3).standard_normal((40, 512)).astype(np.float32)
     free = plan_of(32, 15)
     divisors = tuple((63.0 + a, 63.0 + b) for a in (-1, 0, 1) for b in (-1, 0, 1))
-    found = search_super_levels(
+    levels = search_super_levels(
         weights, NONE, SuperSearch(free, 8, (0, 63), 63, divisors), FLOAT_TYPES["F16"]
     )
-    assert found.subs.min() >= 0 and found.subs.max() <= 63
-    assert found.minima.min() >= 0 and found.minima.max() <= 63
-    scale = np.repeat(found.units, 8, 1) * found.subs
-    offset = -np.repeat(found.minimum_units, 8, 1) * found.minima
+    assert levels.subs.min() >= 0 and levels.subs.max() <= 63
+    assert levels.minima.min() >= 0 and levels.minima.max() <= 63
+    scale = np.repeat(levels.units, 8, 1) * levels.subs
+    offset = -np.repeat(levels.minimum_units, 8, 1) * levels.minima
     groups = weights.reshape(-1, 32)
     ours = error_of(groups, scale.reshape(-1, 1), offset.reshape(-1, 1), (0, 15))
     free_scale, free_offset = search_levels(weights, NONE, free, FLOAT_TYPES["F32"])
@@ -133,9 +133,9 @@ def test_super_blocks_of_positive_weights_are_mirrored():
     weights = (5 + np.random.default_rng(3).random((3, 256))).astype(np.float32)
     divisors = ((63.0, 63.0), (62.0, 62.0))
     plan = SuperSearch(plan_of(32, 15), 8, (0, 63), 63, divisors)
-    found = search_super_levels(weights, NONE, plan, FLOAT_TYPES["F16"])
-    assert (found.units < 0).all() and (found.minimum_units < 0).all()
-    scale = np.repeat(found.units, 8, 1) * found.subs
-    offset = -np.repeat(found.minimum_units, 8, 1) * found.minima
+    levels = search_super_levels(weights, NONE, plan, FLOAT_TYPES["F16"])
+    assert (levels.units < 0).all() and (levels.minimum_units < 0).all()
+    scale = np.repeat(levels.units, 8, 1) * levels.subs
+    offset = -np.repeat(levels.minimum_units, 8, 1) * levels.minima
     error = error_of(weights.reshape(-1, 32), scale.reshape(-1, 1), offset.reshape(-1, 1), (0, 15))
     assert error / weights.size < (1 / 15) ** 2 / 12 * 1.2

@@ -44,10 +44,10 @@ def exhaustive(group):
 def test_levels_are_close_to_the_best_there_are(shift):
     random = np.random.default_rng(1)
     weights = (random.normal(size=(6, 32)) + shift).astype(np.float32)
-    found = errors(weights, *search(weights))
+    ours = errors(weights, *search(weights))
     best = np.array([exhaustive(group.astype(np.float64)) for group in weights])
-    assert (found <= 1.3 * best).all()
-    assert found.sum() <= 1.1 * best.sum()
+    assert (ours <= 1.3 * best).all()
+    assert ours.sum() <= 1.1 * best.sum()
 
 
 def test_plain_rounding_is_beaten():
@@ -56,8 +56,8 @@ def test_plain_rounding_is_beaten():
     low, high = np.minimum(groups.min(1), 0), np.maximum(groups.max(1), 0)
     scale = (high - low) / 15
     plain = errors(weights, scale, np.rint(-low / scale))
-    found = errors(weights, *search(weights))
-    assert found.sum() < 0.97 * plain.sum()
+    ours = errors(weights, *search(weights))
+    assert ours.sum() < 0.97 * plain.sum()
 
 
 def test_zero_points_are_codes_and_scales_are_representable():
