@@ -123,9 +123,9 @@ def main() -> int:
     if given.record is not None:
         given.record.write_text(
             "# Fuzzing that is led by coverage\n\n"
-            f"`python tests/fuzzing/guided.py {' '.join(sys.argv[1:])}`: each parser read changes\n"
-            "of the sound file for so long, and as long changes of every file that had led to new\n"
-            "branches of phiquant's own code.\n\n"
+            f"`python tests/fuzzing/guided.py --seconds {given.seconds}`: each parser read\n"
+            "changes of the sound file for so long, and as long changes of every file that had\n"
+            "led to new branches of phiquant's own code.\n\n"
             f"{text}\n",
             encoding="utf-8",
         )
