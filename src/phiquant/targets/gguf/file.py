@@ -12,7 +12,7 @@ reader walks an array of 2^40 elements that are not there.
 Source: docs/gguf.md of ggml.
 """
 
-import mmap
+import os
 import struct
 import sys
 from array import array
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from pathlib import Path
+from typing import BinaryIO
 
 from phiquant.errors import InputError, MissingDependency
 from phiquant.host import foreign
@@ -33,6 +34,8 @@ MAX_DIMENSIONS = 4
 MAX_HEADER = 1 << 25
 """Bytes of fields and tensor infos that are read: several times what the largest vocabularies
 take. A sparse file may claim far more and weigh nothing on a disk."""
+PIECE = 1 << 20
+"""Bytes that are read at a time."""
 MAX_TENSORS = 100_000
 """Ten thousand layers, and more."""
 MAX_FIELDS = 10_000
@@ -80,28 +83,27 @@ def read_gguf(
     Raises the error of `kind`.
     """
     with foreign.opened(path, kind, home) as file:
-        try:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:
-            raise kind.error(f"{path} is not a sound GGUF file: it is empty") from None
-        with data:
-            return _Header(path, data, kind.error).read()
+        return _Header(path, file, kind.error).read()
 
 
 class _Header:
-    """A cursor over the mapped file."""
+    """A cursor over the file, which is read as far as its header goes."""
 
-    def __init__(self, path: Path, data: mmap.mmap, error: type[InputError]) -> None:
+    def __init__(self, path: Path, file: BinaryIO, error: type[InputError]) -> None:
         self._path = path
-        self._data = data
+        self._file = file
         self._kind = error
         self._strings = 0
         self._at = 0
-        self._limit = min(len(data), MAX_HEADER)
+        self._size = os.fstat(file.fileno()).st_size
+        self._limit = min(self._size, MAX_HEADER)
+        self._data = bytearray(file.read(PIECE))
 
     def read(self) -> GgufFile:
-        if self._data[:4] != MAGIC:
-            raise self._error(f"it starts with {self._data[:4]!r}, not with {MAGIC!r}")
+        if not self._data:
+            raise self._error("it is empty")
+        if not self._data.startswith(MAGIC):
+            raise self._error(f"it starts with {bytes(self._data[:4])!r}, not with {MAGIC!r}")
         self._at = 4
         version = self._scalar("<I")
         if version not in VERSIONS:
@@ -128,10 +130,15 @@ class _Header:
         """Pass over `nbytes` bytes that must be there; returns where they start."""
         start = self._at
         if nbytes > self._limit - start:
-            if self._limit < len(self._data):
+            if self._limit < self._size:
                 raise self._error(f"its header is longer than {MAX_HEADER} bytes")
             raise self._error(f"it ends at byte {self._limit}, inside its header")
         self._at += nbytes
+        while len(self._data) < self._at:
+            piece = self._file.read(PIECE)
+            if not piece:  # it was shortened since
+                raise self._error(f"it ends at byte {len(self._data)}, inside its header")
+            self._data += piece
         return start
 
     def _scalar(self, layout: str) -> int | float | bool:
@@ -208,10 +215,10 @@ class _Header:
                 raise self._error(f"{name} lies at offset {offset}, off the alignment")
             type_name, nbytes = self._stored_size(name, shape, number)
             place = start + offset
-            if place + nbytes > len(self._data):
+            if place + nbytes > self._size:
                 raise self._error(
                     f"{name} should end at byte {place + nbytes}, but the file has "
-                    f"{len(self._data)}; it is cut off or its header lies"
+                    f"{self._size}; it is cut off or its header lies"
                 )
             tensors[name] = GgufTensor(name, shape, type_name, self._path, place, nbytes)
         ordered = sorted(tensors.values(), key=lambda tensor: tensor.offset)

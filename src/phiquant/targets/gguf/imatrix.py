@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from phiquant.errors import InputError, MissingDependency
 from phiquant.host import foreign
-from phiquant.host.opened_file import read_at
+from phiquant.host.opened_file import OpenedFile, read_at
 from phiquant.host.shown import shown
 from phiquant.host.staging import write_bytes
 from phiquant.quantization.grid import Floats
@@ -59,11 +59,11 @@ def read_imatrix(path: Path) -> dict[str, ImatrixEntry]:
     """
     with foreign.opened(path, foreign.IMATRIX) as file:
         head = file.read(len(MAGIC))
-        if head == MAGIC:
-            return _read_gguf(path)
-        if not head:
-            raise InputError(f"expected an importance matrix in {path}, found an empty file")
-        return dict(_Legacy(path, np.memmap(file, np.uint8, "r")).entries())
+    if head == MAGIC:
+        return _read_gguf(path)
+    if not head:
+        raise InputError(f"expected an importance matrix in {path}, found an empty file")
+    return dict(_Legacy(OpenedFile(path)).entries())
 
 
 def write_imatrix(
@@ -129,13 +129,13 @@ def _values(path: Path, tensor: GgufTensor) -> Floats:
 class _Legacy:
     """A cursor over a file in the older encoding."""
 
-    def __init__(self, path: Path, data: npt.NDArray[np.uint8]) -> None:
-        self._path, self._data, self._at = path, data, 0
+    def __init__(self, file: OpenedFile) -> None:
+        self._file, self._at = file, 0
 
     def entries(self) -> Iterator[tuple[str, ImatrixEntry]]:
         count = self._integer()
-        if not 1 <= count <= min(len(self._data) // LEAST_ENTRY, MOST_ENTRIES):
-            raise self._error(f"{count} entries, which its {len(self._data)} bytes cannot be")
+        if not 1 <= count <= min(self._file.nbytes // LEAST_ENTRY, MOST_ENTRIES):
+            raise self._error(f"{count} entries, which its {self._file.nbytes} bytes cannot be")
         seen: set[str] = set()
         for _ in range(count):
             name = self._text()
@@ -147,25 +147,25 @@ class _Legacy:
                 raise self._error(f"{calls} calls and {columns} columns for {name!r}")
             sums = self._take(4 * columns).view("<f4")
             yield name, ImatrixEntry(sums, max(calls, 1))
-        if self._at < len(self._data):
+        if self._at < self._file.nbytes:
             self._integer()
-        if self._at < len(self._data):
+        if self._at < self._file.nbytes:
             self._text()
-        if self._at < len(self._data):
-            raise self._error(f"{len(self._data) - self._at} bytes too many")
+        if self._at < self._file.nbytes:
+            raise self._error(f"{self._file.nbytes - self._at} bytes too many")
 
     def _error(self, fault: str) -> InputError:
         return InputError(
-            f"{self._path} is no importance matrix that llama.cpp writes, neither GGUF nor the "
-            f"older encoding: it has {fault}"
+            f"{self._file.path} is no importance matrix that llama.cpp writes, neither GGUF nor "
+            f"the older encoding: it has {fault}"
         )
 
     def _take(self, nbytes: int) -> npt.NDArray[np.uint8]:
-        left = len(self._data) - self._at
+        left = self._file.nbytes - self._at
         if nbytes > left:
             raise self._error(f"{left} bytes from byte {self._at} on where {nbytes} should follow")
         self._at += nbytes
-        return self._data[self._at - nbytes : self._at]
+        return self._file.read(self._at - nbytes, nbytes)
 
     def _integer(self) -> int:
         value: int = struct.unpack("<i", self._take(4).tobytes())[0]

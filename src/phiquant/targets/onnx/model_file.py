@@ -1,6 +1,6 @@
 """`ModelFile`: an ONNX graph read as data, and its tensors as arrays, with every claim checked.
 
-External data are mapped from plain file names in the artifact's own directory, within the file's
+External data are read from plain file names in the artifact's own directory, within the file's
 bounds; nothing else that a graph names is opened (see `host.foreign` for links).
 """
 
@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from phiquant.errors import ArtifactError
 from phiquant.host import foreign
+from phiquant.host.opened_file import Bytes, OpenedFile
 from phiquant.host.shown import shown
 from phiquant.targets.onnx.message import read_message
 
@@ -98,7 +99,7 @@ class ModelFile:
         except Exception as error:  # onnx_ir raises whatever it meets
             raise ArtifactError(f"{path.name} is no ONNX model ({str(error)[:200]})") from error
         self.path = path
-        self._sizes: dict[str, int] = {}
+        self._opened: dict[str, OpenedFile] = {}
         self.nodes = tuple(self.model.graph)
         self._folders = _by_folder(self.nodes)
 
@@ -121,16 +122,50 @@ class ModelFile:
         return stored
 
     def array(self, tensor: ir.TensorProtocol) -> npt.NDArray[np.generic]:
-        """The tensor's elements, mapped; 4-bit ones as flat bytes of two."""
-        shape, nbytes = extents(tensor), nbytes_of(tensor)
-        data = self._mapped(tensor, nbytes) if isinstance(tensor, ir.ExternalTensor) else None
-        if data is None:
-            data = self._held(tensor)
-        if data.size != nbytes:
-            raise ArtifactError(f"{tensor.name} should have {nbytes} bytes, found {data.size}")
-        if WIDTHS[tensor.dtype] == 4:
+        """The tensor's elements in its shape; 4-bit ones as flat bytes of two."""
+        whole = self.rows(tensor, 1, 0, 1).reshape(-1)
+        return whole if WIDTHS[tensor.dtype] == 4 else whole.reshape(extents(tensor))
+
+    def rows(
+        self, tensor: ir.TensorProtocol, count: int, first: int, last: int | None
+    ) -> npt.NDArray[np.generic]:
+        """Those of `count` rows of the tensor's elements; 4-bit ones as bytes of two."""
+        return self._block(tensor, count, (first, last), (0, None))
+
+    def columns(
+        self, tensor: ir.TensorProtocol, count: int, first: int, last: int | None
+    ) -> npt.NDArray[np.generic]:
+        """Some columns of the tensor's elements in `count` rows; 4-bit ones as bytes of two."""
+        return self._block(tensor, count, (0, None), (first, last))
+
+    def _block(
+        self,
+        tensor: ir.TensorProtocol,
+        count: int,
+        rows: tuple[int, int | None],
+        columns: tuple[int, int | None],
+    ) -> npt.NDArray[np.generic]:
+        """A block of the tensor's elements in `count` rows; the rest is not read."""
+        nbytes = nbytes_of(tensor)
+        if count < 1 or nbytes % count:
+            raise ArtifactError(f"{tensor.name} has {nbytes} bytes, no {count} rows of one length")
+        dtype = np.dtype(np.uint8 if WIDTHS[tensor.dtype] == 4 else tensor.dtype.numpy())
+        width = nbytes // count // dtype.itemsize
+        first, last, _ = slice(*rows).indices(count)
+        left, right, _ = slice(*columns).indices(width)
+        data: npt.NDArray[np.generic]
+        if isinstance(tensor, ir.ExternalTensor):
+            self.check_place(tensor)
+            data = np.empty((max(last - first, 0), max(right - left, 0)), dtype)
+            if data.size:
+                start = (tensor.offset or 0) + (first * width + left) * dtype.itemsize
+                file = self._opened[str(tensor.location)]
+                _fill(data.view(np.uint8), file, start, width * dtype.itemsize)
             return data
-        return data.view(tensor.dtype.numpy()).reshape(shape)
+        whole = self._held(tensor)
+        if whole.size != nbytes:
+            raise ArtifactError(f"{tensor.name} should have {nbytes} bytes, found {whole.size}")
+        return whole.view(dtype).reshape(count, width)[first:last, left:right]
 
     def _held(self, tensor: ir.TensorProtocol) -> npt.NDArray[np.uint8]:
         try:
@@ -152,8 +187,8 @@ class ModelFile:
             )
 
     def _size(self, location: str, tensor: ir.ExternalTensor) -> int:
-        if location in self._sizes:
-            return self._sizes[location]
+        if location in self._opened:
+            return self._opened[location].nbytes
         if not foreign.is_plain_name(location):
             raise ArtifactError(
                 f"{tensor.name} refers to {shown(location)}, outside the artifact's directory"
@@ -161,15 +196,18 @@ class ModelFile:
         path = self.path.parent / location
         if not foreign.present(path):
             raise ArtifactError(f"{location}, which holds {tensor.name}, is missing")
-        self._sizes[location] = foreign.check_file(path, foreign.STORED, self.path.parent)
-        return self._sizes[location]
+        foreign.check_file(path, foreign.STORED, self.path.parent)
+        self._opened[location] = OpenedFile(path, ArtifactError)
+        return self._opened[location].nbytes
 
-    def _mapped(self, tensor: ir.ExternalTensor, nbytes: int) -> npt.NDArray[np.uint8]:
-        self.check_place(tensor)
-        if not nbytes:
-            return np.empty(0, np.uint8)
-        path = self.path.parent / str(tensor.location)
-        return np.memmap(path, np.uint8, "r", tensor.offset or 0, (nbytes,))
+
+def _fill(into: Bytes, file: OpenedFile, start: int, stride: int) -> None:
+    """Read rows of bytes, the first at `start`, each `stride` after the one before."""
+    if into.shape[1] == stride:
+        file.read_into(into.reshape(-1), start)
+        return
+    for number, row in enumerate(into):
+        file.read_into(row, start + number * stride)
 
 
 @contextmanager

@@ -75,8 +75,11 @@ class FloatMatrix:
 
     def rows(self, first: int, last: int | None) -> Floats:
         """The rows, widened."""
-        held = self.file.array(self.tensor)
-        band = held[:, first:last].T if self.transposed else held[first:last]
+        shape = extents(self.tensor)
+        if self.transposed:
+            band = self.file.columns(self.tensor, shape[0], first, last).T
+        else:
+            band = self.file.rows(self.tensor, shape[0], first, last).reshape(-1, *shape[1:])
         return np.ascontiguousarray(band, np.float32)
 
 
@@ -107,9 +110,7 @@ class NbitsMatrix:
         """The rows, dequantized."""
         rows, columns = self.shape
         blocks = -(-columns // self.block)
-        packed, scales, *zeros = (
-            self.file.array(part).reshape(rows, -1)[first:last] for part in self.parts
-        )
+        packed, scales, *zeros = (self.file.rows(part, rows, first, last) for part in self.parts)
         codes = unpack_codes(packed, self.bits, blocks * self.block)
         weights = codes.astype(np.float32).reshape(len(codes), blocks, self.block)
         if zeros and zeros[0].dtype == np.uint8:
@@ -119,7 +120,7 @@ class NbitsMatrix:
         else:
             weights -= np.float32(1 << (self.bits - 1))
         weights *= scales.astype(np.float32)[..., None]
-        decoded: Floats = weights.reshape(len(codes), -1)[:, :columns]
+        decoded: Floats = weights.reshape(len(codes), blocks * self.block)[:, :columns]
         return decoded
 
 
@@ -141,9 +142,8 @@ class BlockMatrix:
     def type(self) -> str:
         """Bits, block, symmetry and the scales' type."""
         symmetric = "-sym" if len(self.parts) == 2 else ""
-        block = self.shape[1] // self._shape(self.parts[1])[1]
         scales = FLOAT_NAMES.get(self.parts[1].dtype, self.parts[1].dtype.name)
-        return f"int{WIDTHS[self.parts[0].dtype]}-b{block}{symmetric} {scales}"
+        return f"int{WIDTHS[self.parts[0].dtype]}-b{self._block()}{symmetric} {scales}"
 
     @property
     def tensors(self) -> tuple[ir.TensorProtocol, ...]:
@@ -153,11 +153,14 @@ class BlockMatrix:
     def rows(self, first: int, last: int | None) -> Floats:
         """The rows, dequantized."""
         codes, scales, *zeros = (self._elements(part, first, last) for part in self.parts)
-        weights = codes.reshape(*scales.shape, -1)
+        weights = codes.reshape(*scales.shape, self._block())
         if zeros:
             weights = weights - zeros[0][..., None]
         decoded: Floats = (weights * scales[..., None]).reshape(codes.shape)
         return decoded
+
+    def _block(self) -> int:
+        return self.shape[1] // self._shape(self.parts[1])[1]
 
     def _shape(self, part: ir.TensorProtocol) -> tuple[int, ...]:
         rows, columns = extents(part)
@@ -165,18 +168,21 @@ class BlockMatrix:
 
     def _elements(self, part: ir.TensorProtocol, first: int, last: int | None) -> Floats:
         """Rows of a part as float32, one element a code."""
-        held = self.file.array(part)
-        if WIDTHS[part.dtype] != 4:
-            band = held[:, first:last].T if self.transposed else held[first:last]
-            return np.ascontiguousarray(band, np.float32)
         outer, inner = extents(part)
+        if WIDTHS[part.dtype] != 4:
+            if self.transposed:
+                band = self.file.columns(part, outer, first, last).T
+            else:
+                band = self.file.rows(part, outer, first, last)
+            return np.ascontiguousarray(band, np.float32)
         if inner % 2:
             raise ArtifactError(f"{part.name} has an odd number of 4-bit elements in a row")
-        flat = held.reshape(outer, inner // 2)
         if not self.transposed:
-            return _signed(unpack_codes(flat[first:last], 4, inner), part.dtype)
+            packed = self.file.rows(part, outer, first, last)
+            return _signed(unpack_codes(packed, 4, inner), part.dtype)
         stop = inner if last is None else min(last, inner)
-        columns = unpack_codes(flat[:, first // 2 : (stop + 1) // 2], 4, stop - first // 2 * 2)
+        pairs = self.file.columns(part, outer, first // 2, (stop + 1) // 2)
+        columns = unpack_codes(pairs, 4, stop - first // 2 * 2)
         return _signed(np.ascontiguousarray(columns[:, first % 2 :].T), part.dtype)
 
 
