@@ -199,12 +199,17 @@ def test_code_that_auto_map_names_is_not_run(everything, artifact, sentinel, nam
     "name, value",
     [
         ("vocab_file", "/etc/passwd"),
-        ("gguf_file", "/etc/passwd"),
-        ("init_inputs", ["/etc/passwd"]),
-        ("tokenizer_file", "/etc/passwd"),
         ("tokenizer_class", "MistralCommonBackend"),
-        ("sp_model_kwargs", {"model_file": "/etc/passwd"}),
-        ("tool_parser_type", "../evil"),
+        *(
+            pytest.param(*setting, marks=pytest.mark.long)  # and see test_admission
+            for setting in (
+                ("gguf_file", "/etc/passwd"),
+                ("init_inputs", ["/etc/passwd"]),
+                ("tokenizer_file", "/etc/passwd"),
+                ("sp_model_kwargs", {"model_file": "/etc/passwd"}),
+                ("tool_parser_type", "../evil"),
+            )
+        ),
     ],
 )
 def test_a_tokenizers_settings_name_no_files(artifact, refused, name, value):
