@@ -30,7 +30,7 @@ test: $(STAMP)
 test-long: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL) --hypothesis-profile=new-examples
 
-# The tests ten times in new orders, on two cores beside four busy loops: more than an hour.
+# The tests ten times in new orders, on two cores beside four busy loops: two hours.
 test-under-load: $(STAMP)
 	$(BIN)/python tests/under_load.py --runs $(RUNS)
 

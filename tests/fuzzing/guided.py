@@ -4,7 +4,8 @@
 
 `fuzz.py` changes the sound file again and again; whether that misses code, and whether files that
 are led there find anything, shows here. Each parser is read for `--seconds` both ways, by the same
-mutations, and the branches that were reached are counted. Needs Atheris (`make fuzz-guided`).
+mutations, and the branches that were reached are counted. A finding is an exception of another
+kind than PhiquantError, or a reading of more than 20 seconds. Needs Atheris (`make fuzz-guided`).
 """
 
 import argparse
@@ -125,7 +126,8 @@ def main() -> int:
             "# Fuzzing that is led by coverage\n\n"
             f"`python tests/fuzzing/guided.py --seconds {given.seconds}`: each parser read\n"
             "changes of the sound file for so long, and as long changes of every file that had\n"
-            "led to new branches of phiquant's own code.\n\n"
+            "led to new branches of phiquant's own code. A finding is another exception than a\n"
+            "sentence, or a reading of more than 20 s.\n\n"
             f"{text}\n",
             encoding="utf-8",
         )

@@ -1,7 +1,7 @@
 """Kernels: functions that numba compiles for this processor, once, and keeps on disk.
 
-With NUMBA_DISABLE_JIT=1 (numba's own switch) every function stays as it is, and numba is not even
-imported, which takes 0.3 s and 60 MB: a process that only runs an artifact needs no kernel.
+With NUMBA_DISABLE_JIT=1 (numba's own switch) every function stays as it is, and numba, the greater
+part of all imports, is not loaded: a process that only runs an artifact needs no kernel.
 """
 
 import os

@@ -292,7 +292,7 @@ def load(source: Floats, first: int, lanes: Lanes, rules: Rules) -> None:
     runs = source[first * size : (first + LANES) * size]
     if runs.size < x.size:
         padded = np.empty(x.size, np.float32)
-        for i in range(x.size):  # slices and np.zeros take numba seconds to compile
+        for i in range(x.size):  # to assign a slice takes numba seconds to compile
             padded[i] = runs[i] if i < runs.size else ZERO
         runs = padded
     for lane in range(LANES):
