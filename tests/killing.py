@@ -1,10 +1,11 @@
 """`phiquant` killed at a chosen change to the file system, in processes that start at once.
 
 A server imports what the command needs and forks a process for every run: the command as it is
-installed, without the seconds of its imports. A process is killed by SIGKILL at the n-th event of
-Python's audit hooks that tells of a change below its working directory, just before the change; so
-every instant between two changes can be reached, and the same instant every time. Changes elsewhere
-are not counted: compiled kernels are written to a cache by the first run alone.
+installed, without the seconds of its imports. What it is warmed with it does itself, so that
+compiled kernels too are in memory before the first fork. A process is killed by SIGKILL at the n-th
+event of Python's audit hooks that tells of a change below its working directory, just before the
+change; so every instant between two changes can be reached, and the same instant every time.
+Changes elsewhere are not counted: compiled kernels are written to a cache by the first run alone.
 """
 
 import json
@@ -73,6 +74,21 @@ def at_a_call(argv, name, at, cut=None, error=None, limit=None, spare=None,
     code, _ = run(argv, None)
     return code, next(numbers) - 1
 
+def warm(log, argv):
+    # In this process, which has no hook, and whose own output are its answers.
+    answers, code = os.dup(1), 0
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+    sys.argv = ["phiquant", *argv]
+    try:
+        phiquant.cli.main.main()
+    except SystemExit as ended:
+        code = ended.code or 0
+    sys.stdout.flush()
+    os.dup2(answers, 1)
+    os.close(answers)
+    return code
+
 def begin(order):
     # A process for the order, and where it tells how it ended.
     read, write = os.pipe()
@@ -93,6 +109,9 @@ def begin(order):
 OBEY = {"killed": run, "call": at_a_call}
 for line in sys.stdin:
     orders = json.loads(line)
+    if isinstance(orders, dict):
+        print(warm(**orders), flush=True)
+        continue
     answers = []
     for child, read in [begin(order) for order in orders]:
         with open(read, "rb") as told:
@@ -127,6 +146,12 @@ class Killing:
         self._server.stdout.close()
         self._temporary.cleanup()
 
+    def warm(self, *words):
+        """Let the server itself run the command, whose output is then removed."""
+        with tempfile.TemporaryDirectory() as place:
+            order = {"log": str(self.log), "argv": [*map(str, words), "-o", f"{place}/out", "-q"]}
+            assert self._answer(order) == 0, self.log.read_text()
+
     def run(self, *words, kill_at=None):
         """Exit code and number of changes to the file system; None for a run that was killed."""
         return self._ended("killed", [words], kill_at=kill_at)[0]
@@ -153,6 +178,9 @@ class Killing:
             }
             for number, words in enumerate(commands)
         ]
+        return self._answer(orders)
+
+    def _answer(self, orders):
         self._server.stdin.write(json.dumps(orders) + "\n")
         self._server.stdin.flush()
         return json.loads(self._server.stdout.readline())

@@ -19,6 +19,7 @@ COMMANDS = {
     "a matrix too": ("--quality", "balanced", "--imatrix-out", "matrix.gguf"),
     "best": ("--to", "mlx", "--quality", "best"),
 }
+SMALL = ("--calibration", "text.txt", "--calibration-size", "2x48")
 KILLS = 4
 """Of each command; the long test has more."""
 MADE = ("out", "matrix.gguf")
@@ -28,7 +29,11 @@ MADE = ("out", "matrix.gguf")
 def killing(tmp_path_factory):
     directory = tmp_path_factory.mktemp("kills")
     tiny_model(directory / "model", hidden_size=64, intermediate_size=96, num_hidden_layers=3)
+    (directory / "text.txt").write_text("A text of few words, again and again. " * 40)
     with Killing(directory) as server:
+        small = ("--calibration", directory / "text.txt", "--calibration-size", "2x48")
+        server.warm("quantize", directory / "model", "--to", "gguf,mlx,onnx,openvino")
+        server.warm("quantize", directory / "model", "--to", "mlx", "--quality", "best", *small)
         yield server
 
 
@@ -65,7 +70,7 @@ def remove(killing):
 
 
 def request(case):
-    size = ("--calibration-size", "2x48") if "--quality" in COMMANDS[case] else ()
+    size = SMALL if "--quality" in COMMANDS[case] else ()
     return ("quantize", "model", *COMMANDS[case], *size, "-o", "out", "-q")
 
 

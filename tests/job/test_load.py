@@ -37,6 +37,7 @@ def digest(directory):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_eight_jobs_and_a_verification_in_one_tree(model, tmp_path):
     with Killing(tmp_path) as server:
+        server.warm("quantize", model)
         assert server.run("quantize", model, "-o", "tree/first", "-q")[0] == 0
         alone = digest(tmp_path / "tree" / "first")
         places = [f"tree/{number % 2}/{number}" for number in range(JOBS)]

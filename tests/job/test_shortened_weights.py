@@ -35,6 +35,9 @@ def killing(tmp_path_factory):
     (directory / "text.txt").write_text("A text of few words, again and again. " * 40)
     shutil.copytree(directory / "model", directory / "whole")
     with Killing(directory) as server:
+        small = ("--calibration", directory / "text.txt", "--calibration-size", "2x64")
+        server.warm("quantize", directory / "model", "--to", "gguf,mlx,onnx,openvino")
+        server.warm("quantize", directory / "model", "--to", "mlx", "--quality", "best", *small)
         yield server
 
 

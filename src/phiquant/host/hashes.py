@@ -16,6 +16,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from phiquant.host.cores import cores
 from phiquant.host.opened_file import OpenedFile
 
 BUFFER = 1 << 20
@@ -63,7 +64,8 @@ def hash_array(array: npt.NDArray[np.generic]) -> str:
     from blake3 import blake3
 
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return str(blake3(flat.data, max_threads=blake3.AUTO).hexdigest())
+    # Not `blake3.AUTO`: its threads are the process's, and a forked process would wait for them.
+    return str(blake3(flat.data, max_threads=cores()).hexdigest())
 
 
 class BackgroundHashes:

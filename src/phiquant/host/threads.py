@@ -6,6 +6,7 @@ the arithmetic (measured: eight times). So products are cut into pieces here, th
 over threads, and each is left to one core.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -32,6 +33,11 @@ def _blas() -> ThreadpoolController:
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(CORES, thread_name_prefix="phiquant")
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has none of its parent's threads: work for such a pool would never be done.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def for_each(items: Sequence[Item], task: Callable[[Item], None]) -> None:

@@ -6,6 +6,7 @@ own threads these may be entered from several Python threads at once, and they c
 compilation.
 """
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -19,6 +20,11 @@ WEIGHTS_PER_BAND = 1 << 19
 @cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores(), thread_name_prefix="phiquant-kernels")
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked process has none of its parent's threads: work for such a pool would never be done.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def in_bands(rows: int, columns: int, work: Callable[[int, int], None]) -> None:
