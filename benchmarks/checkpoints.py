@@ -25,7 +25,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from phiquant.phi.architecture import Architecture, LongRope, Rope, Weight
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import LongRope, Rope, Weight
 
 SHARD_BYTES = 5_000_000_000
 """Where Hugging Face's `save_pretrained` began a new file when Phi-4-mini was published."""

@@ -27,7 +27,8 @@ from dataclasses import dataclass
 
 from phiquant.calibration.cost import HEAD_TOKENS, RESCALING_TOKENS
 from phiquant.calibration.fisher import TOKENS
-from phiquant.phi.architecture import Architecture, Role, Weight
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Role, Weight
 from phiquant.quantization.feedback.rounder import ROWS, Method
 
 LAYERS = (Role.QKV, Role.ATTENTION_OUTPUT, Role.GATE_UP, Role.DOWN)

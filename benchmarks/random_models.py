@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from checkpoints import SEED, random_pool, write_json, write_shard
 
-from phiquant.phi.architecture import Architecture, Rope
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Rope
 
 UNTIED = Architecture(
     hidden_size=1536,

@@ -18,7 +18,7 @@ from tables import Table, page
 from phiquant.calibration.analysis import WINDOW, Analysis, analyse, analysis_windows
 from phiquant.calibration.text import shipped_sample
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.fused import Part, matrices
+from phiquant.phi.network.parts import Part
 
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = Table(
@@ -49,7 +49,7 @@ def table(checkpoint: Checkpoint) -> str:
     sample = shipped_sample(checkpoint.tokenizer, analysis_windows(architecture), WINDOW)
     analysis = analyse(checkpoint, sample.tokens, sensitivities=True)
     kinds: dict[str, list[Part]] = {}
-    for part in matrices(architecture):
+    for part in architecture.network.matrices:
         kinds.setdefault(part.word, []).append(part)
     total = sum(one.divergence for one in analysis.sensitivities.values())
     return KINDS.text(cells(word, parts, analysis, total) for word, parts in kinds.items())

@@ -216,7 +216,8 @@ def test_patched_weights_stand_before_the_checkpoints():
 def test_minimal_products_of_a_block_by_hand():
     from products import count
 
-    from phiquant.phi.architecture import Architecture, Rope
+    from phiquant.phi.architecture import Architecture
+    from phiquant.phi.network.parts import Rope
     from phiquant.quantization.feedback.rounder import Method
 
     model = Architecture(

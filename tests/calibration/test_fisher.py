@@ -10,12 +10,12 @@ from phiquant.calibration import fisher
 from phiquant.calibration.fisher import OutputMoments, gather_output_moments
 from phiquant.calibration.journal import Journal
 from phiquant.calibration.sampled_labels import label_gradient
-from phiquant.phi import attention_gradient
-from phiquant.phi.architecture import Role
-from phiquant.phi.attention_gradient import attend_backward
-from phiquant.phi.block import Block
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.rope import frequencies
+from phiquant.phi.network import attention_gradient
+from phiquant.phi.network.attention_gradient import attend_backward
+from phiquant.phi.network.held_block import HeldBlock
+from phiquant.phi.network.parts import Role
+from phiquant.phi.network.rope import frequencies
 from tiny_models import longrope, write_tiny_checkpoint
 
 SMALL = {
@@ -171,7 +171,11 @@ def test_a_run_that_was_killed_within_a_step_ends_the_same(tmp_path, monkeypatch
         return run
 
     with monkeypatch.context() as patch:
-        for of, name in [(Block, "outputs"), (fisher, "label_gradient"), (Block, "backward")]:
+        for of, name in [
+            (HeldBlock, "outputs"),
+            (fisher, "label_gradient"),
+            (HeldBlock, "backward"),
+        ]:
             patch.setattr(of, name, killing(getattr(of, name)))
         with pytest.raises(KilledError):
             list(gather_output_moments(source, tokens, Journal(cut, {})))
@@ -186,13 +190,13 @@ def test_a_block_goes_back_through_what_it_went_forward(tmp_path, changes):
     source = model(tmp_path / "model", **changes)
     slow, random = Slow(source), np.random.default_rng(1)
     hidden, wanted = random.normal(size=(2, 2 * LENGTH, 24)).astype(np.float32)
-    block = Block(source, 1, LENGTH)
+    block = HeldBlock(source, 1, LENGTH)
     inside = block.inside(hidden)
     batch = hidden.reshape(2, LENGTH, 24).astype(float)
     expected = slow.layer(1, batch, {}).reshape(-1, 24)
     np.testing.assert_allclose(block.outputs(inside), expected, rtol=1e-4, atol=1e-5)
     seen = []
-    gradients = block.backward(inside, wanted, lambda role, gradient: seen.append(role))
+    gradients = block.backward(inside, wanted, lambda layer, _: seen.append(layer.weight.role))
     assert seen == [Role.DOWN, Role.GATE_UP, Role.ATTENTION_OUTPUT, Role.QKV]
     for _ in range(20):
         way = random.normal(size=batch.shape)

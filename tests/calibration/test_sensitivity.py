@@ -9,7 +9,6 @@ from phiquant.calibration.divergence import Candidates, divergences
 from phiquant.calibration.sensitivity import grid_errors, sampled_rows
 from phiquant.calibration.wavefront import Wavefront
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.fused import matrices
 from phiquant.phi.reference import Reference
 from phiquant.targets.table import target
 from tiny_models import longrope, tiny_config, tiny_weights, write_tiny_checkpoint
@@ -89,7 +88,7 @@ def test_every_variant_is_the_network_with_one_matrix_rounded(
     anchors = (Anchor(3), Anchor(5, 64))
     front = Wavefront(source, windows, anchors)
     nats = front.run(lambda name, inputs: None, lambda work: None)
-    assert nats.shape == (2 * len(matrices(source.architecture)), 120)
+    assert nats.shape == (2 * len(source.architecture.network.matrices), 120)
     assert len(front.variants) == len(nats)
     for variant, measured in zip(front.variants, nats.mean(axis=1), strict=True):
         rounded = variant.anchor.rounded(rows_of(source, variant.part))
@@ -148,9 +147,11 @@ def test_effects_follow_the_law(tmp_path):
     source = tiny(tmp_path / "m", tie_word_embeddings=True, num_hidden_layers=2)
     windows = some_windows(4, 64)
     analysis = analyse(source, windows, sensitivities=True)
-    assert analysis.sensitivities.keys() == {part.name for part in matrices(source.architecture)}
+    assert analysis.sensitivities.keys() == {
+        part.name for part in source.architecture.network.matrices
+    }
     ratios = []
-    for part in matrices(source.architecture):
+    for part in source.architecture.network.matrices:
         whole = rows_of(source, part)
         grids = {name: target(of).grids[name] for of, name in GRIDS}
         rows = sampled_rows(source, part)
@@ -170,7 +171,7 @@ def test_effects_add_up(tmp_path, of, name):
     analysis = analyse(source, windows, sensitivities=True)
     grid = target(of).grids[name]
     rounded, total = {}, 0.0
-    for part in matrices(source.architecture):
+    for part in source.architecture.network.matrices:
         rows, fused = sampled_rows(source, part), part.weight.name
         (error,) = grid_errors(rows, analysis.inputs[fused].squares, {name: grid}).values()
         total += analysis.sensitivities[part.name].effect(error)
@@ -182,7 +183,7 @@ def test_effects_add_up(tmp_path, of, name):
 
 def test_sampled_rows_are_the_matrixs_own_and_spread_over_it(tmp_path):
     source = tiny(tmp_path / "m", intermediate_size=384)
-    part = next(one for one in matrices(source.architecture) if "up_proj" in one.name)
+    part = next(one for one in source.architecture.network.matrices if "up_proj" in one.name)
     whole = rows_of(source, part)
     rows = sampled_rows(source, part)
     assert rows.shape == (256, 128)

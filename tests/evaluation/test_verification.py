@@ -145,7 +145,7 @@ def test_a_factor_that_nothing_divides_out_fails(case, scaled, rows, named):
 def test_a_gain_where_the_checkpoint_has_none_is_an_error(case):
     weights, source = case.artifact.weights, case.truth.checkpoint
     name = "model.layers.0.input_layernorm.weight"
-    factors = ChannelFactors(source.architecture)
+    factors = ChannelFactors(source.architecture.network)
     (weight,) = (one for one in source.architecture.weights() if one.name == name)
     true, stored = weights[name].copy(), weights[name].copy()
     true[3], stored[5] = 0, 0

@@ -10,9 +10,9 @@ from phiquant.calibration.hidden_states import HiddenStates
 from phiquant.calibration.journal import Journal
 from phiquant.calibration.walk import Sides, walk_block
 from phiquant.job.layerwise import Calibration, Wanted, calibrate
-from phiquant.phi.architecture import Role
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.linear import embed
+from phiquant.phi.network.linear import embed
+from phiquant.phi.network.parts import Role, Step
 from phiquant.phi.reference import Reference
 from phiquant.planning.parts import taken_apart
 from phiquant.progress import ignore
@@ -58,7 +58,8 @@ def test_a_stream_through_unchanged_layers_is_the_reference(tmp_path, changes):
         list(walk_block(checkpoint, Sides(None, [network]), layer))
     gains = checkpoint.weight("model.norm.weight")
     (chunk,) = states.chunks()
-    inputs = states.inputs(chunk, Role.HEAD, gains)
+    whole = checkpoint.architecture.network
+    inputs = states.inputs(chunk, Step(whole.head, whole.norm, None), gains)
     expected = np.concatenate(Reference(checkpoint).hidden_states(list(tokens)))
     assert np.allclose(inputs, expected, atol=1e-5 * np.abs(expected).max())
     assert len(network.seen) == 4 * checkpoint.architecture.layers

@@ -12,8 +12,8 @@ from phiquant.errors import ArtifactError
 from phiquant.job import layerwise
 from phiquant.job.making import quantize
 from phiquant.job.protection import plan_of
-from phiquant.phi.architecture import Role
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.network.parts import Role
 from phiquant.phi.survey import survey
 from phiquant.planning.budget import Budget
 from phiquant.recipe import Recipe

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from phiquant.phi.architecture import Architecture, Role
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Role
 
 SMALL: dict[str, Any] = {
     "architectures": ["Phi3ForCausalLM"],

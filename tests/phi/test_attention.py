@@ -3,8 +3,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from phiquant.phi import attention
-from phiquant.phi.attention import attend
+from phiquant.phi.network import attention
+from phiquant.phi.network.attention import attend
 
 
 def slow(queries, keys, values, window):

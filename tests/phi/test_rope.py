@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from phiquant.phi.architecture import LongRope, Rope
-from phiquant.phi.rope import frequencies, rotate, rotation, uses_long_factors
+from phiquant.phi.network.parts import LongRope, Rope
+from phiquant.phi.network.rope import frequencies, rotate, rotation, uses_long_factors
 
 LONG = LongRope((1.0, 2.0, 3.0), (4.0, 5.0, 7.0), 32, 1.25)
 ROPE = Rope(10000.0, 6, LONG)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phiquant.errors import RequestError
-from phiquant.phi.architecture import Role
+from phiquant.phi.network.parts import Role
 from phiquant.planning.allocation import (
     EVALUATIONS,
     Offer,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from phiquant.calibration.input_sums import InputSums
-from phiquant.phi.architecture import Role
 from phiquant.phi.config import read_architecture
+from phiquant.phi.network.parts import Role
 from phiquant.phi.reference import Reference
 from phiquant.quantization.inputs import Inputs
 from phiquant.quantization.rescaling import WIDEST, Rescaled, even_factors

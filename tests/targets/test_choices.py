@@ -11,8 +11,8 @@ from openvino_tiny import operations
 
 from phiquant.job.budgets import RoundedWeights
 from phiquant.job.making import quantize
-from phiquant.phi.architecture import Role
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.network.parts import Role
 from phiquant.phi.reference import Reference
 from phiquant.phi.survey import Survey, survey
 from phiquant.planning.budget import Budget

@@ -8,8 +8,8 @@ from mlx_tiny import SHAPE, tiny_source, write_artifact
 from safetensors import safe_open
 
 from phiquant.errors import ConfigError, RequestError
-from phiquant.phi.architecture import Role
 from phiquant.phi.config import read_architecture
+from phiquant.phi.network.parts import Role
 from phiquant.phi.survey import Survey
 from phiquant.recipe import Recipe
 from phiquant.targets.mlx import TARGET

@@ -14,7 +14,6 @@ from phiquant.calibration.input_sums import InputSums
 from phiquant.calibration.sensitivity import Sensitivity, sampled_rows, squared_error
 from phiquant.calibration.wavefront import Wavefront, work
 from phiquant.phi.architecture import Architecture
-from phiquant.phi.fused import matrices
 from phiquant.phi.weights import Tokens, WeightSource
 from phiquant.progress import OnProgress, Progress, ignore
 from phiquant.quantization.inputs import Inputs
@@ -39,7 +38,7 @@ class Analysis:
     """Statistics of each matrix's inputs."""
     sensitivities: Mapping[str, Sensitivity] = field(default_factory=dict)
     """The sensitivity of every matrix; the parts of fused weights have names of their own
-    (`phi.fused`). Empty where they were not measured."""
+    (`network.parts`). Empty where they were not measured."""
 
 
 def analyse(
@@ -82,7 +81,7 @@ def analyse(
 
 def analysis_windows(architecture: Architecture) -> int:
     """The number of windows of WINDOW tokens over which sensitivities are measured."""
-    parts = matrices(architecture)
+    parts = architecture.network.matrices
     wanted = 4 if sum(part.rows * part.weight.shape[1] for part in parts) < LARGE else 2
     window = 4 * WINDOW * architecture.hidden_size * (1 + len(parts))
     return max(1, min(wanted, STATES // window))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phiquant.phi.architecture import Architecture
-from phiquant.phi.fused import Part
+from phiquant.phi.network.parts import Part
 from phiquant.phi.weights import Floats, WeightSource
 
 

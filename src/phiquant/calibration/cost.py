@@ -13,8 +13,9 @@ from functools import cache
 import numpy as np
 
 from phiquant.calibration.fisher_cost import FisherCost
-from phiquant.calibration.hidden_states import CHUNK_TOKENS, LINEAR
-from phiquant.phi.architecture import Architecture, Role, Weight
+from phiquant.calibration.hidden_states import CHUNK_TOKENS, widest
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Attention, Network, Step, Weight
 from phiquant.phi.weights import Tokens
 from phiquant.progress import OnProgress, Progress
 from phiquant.quantization.feedback.rounder import ROWS, Method
@@ -64,55 +65,55 @@ class Cost:
     def layer(self, weight: Weight) -> int:
         """Operations for one matrix: moments, rounding, and every network's pass through it."""
         rows, columns = weight.shape
-        model = self.architecture
-        method = self.method
+        method, step = self.method, self._step(weight)
         copies = self.networks + (1 if method.looks_at_original else 0)
-        through = 2 * self.tokens * rows * columns
-        if weight.role is Role.QKV:  # attention: scores and sums over half a square
-            through += 2 * self.tokens * self.length * model.heads * model.head_size
-        if weight.role is Role.HEAD:
-            through = 0
+        through = 0 if step is None else 2 * self.tokens * rows * columns
+        if step is not None and isinstance(step.then, Attention):  # scores and sums: half a square
+            through += 2 * self.tokens * self.length * step.then.width
         gathered = (3 if method.shift else 1) * self.tokens * columns**2
-        if method.behind and weight.role in (Role.ATTENTION_OUTPUT, Role.DOWN):
+        if method.behind and step is not None and step.then is None:
             gathered += 2 * self.tokens * rows * columns
         return copies * through + self.networks * (gathered + self.rounding(weight))
 
     def rounding(self, weight: Weight) -> int:
         """Operations for rounding one matrix on one grid, once its moments are known."""
         rows, columns = weight.shape
-        method = self.method
-        two_sided = self.fisher is not None and weight.role in LINEAR
+        method, step = self.method, self._step(weight)
+        two_sided = self.fisher is not None and step is not None
         parameters = method.parameters and not two_sided
         sweeps = 2 * method.sweeps * (method.codes + parameters)
         # A weight times its correction, and that by substitution, as for the residual stream.
         correction = 2 * (rows + columns) * columns**2 if method.shift else 0
-        if method.behind and weight.role in (Role.ATTENTION_OUTPUT, Role.DOWN):
+        if method.behind and step is not None and step.then is None:
             correction += 2 * rows * columns**2
         across = rows * columns * ROWS * (1 + 2 * method.sweeps * method.codes) if two_sided else 0
         return rows * columns**2 * (1 + sweeps) + columns**3 // 3 + correction + across
 
     def block(self) -> int:
         """Operations for one block of the network."""
-        return sum(
-            self.layer(weight)
-            for weight in self.architecture.weights()
-            if weight.layer == 0 and weight.role in LINEAR
-        )
+        return sum(self.layer(step.linear.weight) for step in self._network.blocks[0].steps)
 
     def ends(self) -> int:
         """Operations for embedding and head."""
-        model = self.architecture
-        head = next(weight for weight in model.weights() if weight.name == model.head_name)
-        if not model.tied_head:
+        head = self._network.head.weight
+        if not self._network.is_tied:
             return self.layer(head)
         tokens = min(self.tokens, HEAD_TOKENS)
-        moments = tokens * model.hidden_size**2
+        moments = tokens * head.shape[1] ** 2
         return self._forward(tokens) + moments + self.networks * self.rounding(head)
 
     def _forward(self, tokens: int) -> int:
         """Operations of the original's layers for so many tokens."""
-        layers = [w for w in self.architecture.weights() if w.role in LINEAR]
-        return sum(2 * tokens * weight.shape[0] * weight.shape[1] for weight in layers)
+        layers = [step.linear for step in self._network.steps.values()]
+        return sum(2 * tokens * layer.rows * layer.columns for layer in layers)
+
+    @property
+    def _network(self) -> Network:
+        return self.architecture.network
+
+    def _step(self, weight: Weight) -> Step | None:
+        """The step of a weight inside of a block; None for embedding and head."""
+        return self._network.steps.get(weight.name)
 
     @property
     def rescaling(self) -> int:
@@ -140,20 +141,11 @@ class Cost:
         Of the run for the output moments, only the step at the head may take more, in a small
         model.
         """
-        model = self.architecture
-        widest = max(model.intermediate_size, model.hidden_size)
+        layers = [step.linear for step in self._network.blocks[0].steps]
         # Sums for every network; then one after another damped, factored and a correction made.
-        moments = 4 * widest**2 * (2 * self.networks + 5)
-        weights = (
-            4
-            * 4
-            * max(
-                weight.shape[0] * weight.shape[1]
-                for weight in model.weights()
-                if weight.role in LINEAR
-            )
-        )
-        chunk = 4 * CHUNK_TOKENS * 4 * model.intermediate_size
+        moments = 4 * max(layer.columns for layer in layers) ** 2 * (2 * self.networks + 5)
+        weights = 4 * 4 * max(layer.rows * layer.columns for layer in layers)
+        chunk = 4 * CHUNK_TOKENS * 4 * widest(self._network)
         at_head = self.fisher.at_head if self.fisher is not None else 0
         return max(moments + weights + chunk, at_head)
 
@@ -165,10 +157,9 @@ class Cost:
         The states for the output moments are gone before those of the networks are made; the
         moments stay.
         """
-        model = self.architecture
-        width = max(model.intermediate_size, model.heads * model.head_size)
+        kept = 2 * self._network.embedding.columns + widest(self._network)
         copies = self.networks + (1 if self.method.looks_at_original else 0)
-        walked = 4 * self.tokens * (2 * model.hidden_size + width) * copies
+        walked = 4 * self.tokens * kept * copies
         if self.fisher is None:
             return walked
         return max(walked, self.fisher.states) + self.fisher.kept

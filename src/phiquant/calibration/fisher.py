@@ -7,7 +7,7 @@ It is taken over fewer tokens than the moments of inputs: TOKENS of the sample a
 
 Forwards, each block takes all tokens on before the next is read, and its input is kept in a mapped
 file, (layers + 2, tokens, hidden). At the head, labels are drawn (`sampled_labels`). On the way
-back each block computes its inside again from the input kept (`phi.block`), and the gradients take
+back each block computes its inside again from the input kept (`held_block`), and the gradients take
 turns in the last two places: a step never writes what it reads, so that a job that was killed goes
 on at the step it was in. Of G only the diagonal blocks of ROWS outputs are gathered, as rounding
 takes rows: (blocks, ROWS, ROWS), the last one padded with zeros.
@@ -22,9 +22,10 @@ from phiquant.calibration.journal import Journal, Region
 from phiquant.calibration.sampled_labels import label_gradient
 from phiquant.host.mapped import new_array, old_array
 from phiquant.host.threads import for_each
-from phiquant.phi.architecture import Architecture, Role
-from phiquant.phi.block import Block, rms_norm_backward
-from phiquant.phi.linear import embed, rms_norm
+from phiquant.phi.network.held_block import HeldBlock
+from phiquant.phi.network.linear import embed
+from phiquant.phi.network.norm import rms_norm, rms_norm_backward
+from phiquant.phi.network.parts import Linear
 from phiquant.phi.weights import Floats, Tokens, WeightSource
 from phiquant.quantization.feedback.rounder import ROWS
 
@@ -66,8 +67,8 @@ def gather_output_moments(
             run.turn()
         else:
             layer = 2 * layers - step
-            for role, moments in run.backward(layer).items():
-                journal.keep_output_moments(_name(source.architecture, layer, role), moments)
+            for name, moments in run.backward(layer).items():
+                journal.keep_output_moments(name, moments)
         journal.complete_outputs(step + 1, [run.newest])
         yield steps[step]
     del run  # the file is mapped, and an open mapping cannot be removed everywhere
@@ -77,10 +78,6 @@ def gather_output_moments(
 def _remove(path: Path, journal: Journal) -> None:
     journal.forget(path.name)
     path.unlink(missing_ok=True)
-
-
-def _name(architecture: Architecture, layer: int, role: Role) -> str:
-    return next(w.name for w in architecture.weights() if (w.layer, w.role) == (layer, role))
 
 
 class OutputMoments:
@@ -155,34 +152,35 @@ class _Run:
 
     def turn(self) -> None:
         """The gradient with respect to what leaves the last block."""
-        model = self._source.architecture
-        gains = self._source.weight("model.norm.weight")
+        norm = self._source.architecture.network.norm
+        gains = self._source.weight(norm.gains.name)
         draws = np.random.default_rng(SEED).random(self._sequences.size)
         # All tokens at a time: a head takes long to read.
         hidden = np.array(self._states[-2])
-        normed = rms_norm(hidden, gains, model.norm_epsilon)
+        normed = rms_norm(hidden, gains, norm.epsilon)
         gradient, _ = label_gradient(self._source, normed, draws)
-        self._states[-1] = rms_norm_backward(hidden, gains, model.norm_epsilon, gradient)
+        self._states[-1] = rms_norm_backward(hidden, gains, norm.epsilon, gradient)
         self._newest = -1
 
-    def backward(self, layer: int) -> dict[Role, Floats]:
+    def backward(self, layer: int) -> dict[str, Floats]:
         """Take the gradient through a block; the output moments of its linear layers."""
         block = self._block(layer)
-        by_role: dict[Role, OutputMoments] = {}
+        by_name: dict[str, OutputMoments] = {}
         old, new = -1, -2
         if (self._source.architecture.layers - layer) % 2 == 0:
             old, new = new, old
 
-        def add(role: Role, gradient: Floats) -> None:
-            if role not in by_role:
-                by_role[role] = OutputMoments(gradient.shape[1])
-            by_role[role].add(gradient)
+        def add(linear: Linear, gradient: Floats) -> None:
+            name = linear.weight.name
+            if name not in by_name:
+                by_name[name] = OutputMoments(linear.rows)
+            by_name[name].add(gradient)
 
         for here in self._chunks():
             hidden, gradient = np.array(self._states[[layer, old], here])
             self._states[new, here] = block.backward(block.inside(hidden), gradient, add)
         self._newest = new
-        return {role: moments.blocks for role, moments in by_role.items()}
+        return {name: moments.blocks for name, moments in by_name.items()}
 
-    def _block(self, layer: int) -> Block:
-        return Block(self._source, layer, self._sequences.shape[1])
+    def _block(self, layer: int) -> HeldBlock:
+        return HeldBlock(self._source, layer, self._sequences.shape[1])

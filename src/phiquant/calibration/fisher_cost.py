@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from phiquant.calibration import fisher
 from phiquant.calibration.divergence import LOGITS
-from phiquant.calibration.hidden_states import LINEAR
 from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Linear
 from phiquant.phi.weights import BAND_WEIGHTS
 from phiquant.quantization.feedback.rounder import ROWS
 
@@ -29,15 +29,16 @@ class FisherCost:
 
     def way(self, way: str) -> int:
         """Operations of a block "forward" or "backward", or of the "head"."""
-        model = self.architecture
+        network = self.architecture.network
         if way == "head":  # the logits twice, and the gradient
-            return 6 * self.tokens * model.vocabulary_size * model.hidden_size
+            return 6 * self.tokens * network.head.rows * network.head.columns
         rows, weights = self._rows(), self._weights()
-        attended = 2 * self.tokens * self.length * model.heads * model.head_size
+        attended = 2 * self.tokens * self.length * network.blocks[0].attention.width
         forward = 2 * self.tokens * weights + attended
         if way == "forward":
             return forward
-        again = forward - 2 * self.tokens * model.hidden_size * model.intermediate_size
+        last = self._layers()[-1]  # is not needed on the way back
+        again = forward - 2 * self.tokens * last.rows * last.columns
         # Five products of the size of the two that attention takes; the moments of bands of rows.
         back = 2 * self.tokens * weights + 5 * attended // 2
         return again + back + 2 * self.tokens * rows * ROWS
@@ -72,11 +73,10 @@ class FisherCost:
 
     def _rows(self) -> int:
         """Outputs of a block's linear layers, each layer's rounded up to whole bands."""
-        return sum(-(-rows // ROWS) * ROWS for rows, _ in self._shapes())
+        return sum(-(-layer.rows // ROWS) * ROWS for layer in self._layers())
 
     def _weights(self) -> int:
-        return sum(rows * columns for rows, columns in self._shapes())
+        return sum(layer.rows * layer.columns for layer in self._layers())
 
-    def _shapes(self) -> list[tuple[int, int]]:
-        weights = self.architecture.weights()
-        return [(w.shape[0], w.shape[1]) for w in weights if w.layer == 0 and w.role in LINEAR]
+    def _layers(self) -> list[Linear]:
+        return [step.linear for step in self.architecture.network.blocks[0].steps]

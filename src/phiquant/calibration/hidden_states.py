@@ -1,16 +1,11 @@
 """The calibration sample on its way through a network, one linear layer at a time.
 
-A block of the network is four linear layers, each of which takes what the one before it left:
-
-    QKV               norm(h)                    → attention's inputs
-    ATTENTION_OUTPUT  attention(qkv)             → h += ·
-    GATE_UP           norm(h)                    → silu(gate) * up
-    DOWN              silu(gate) * up            → h += ·
-
-`HiddenStates` holds h, (tokens, hidden), and what attention or SwiGLU left for the next layer,
-(tokens, width), in mapped files: they are not memory that the job needs, and only a chunk of
-sequences is worked on at a time. Weights are handed in layer by layer, so that the same sample can
-go through the original and through several quantized networks side by side.
+A block of the network is some linear layers, each of which takes the residual stream h or what the
+one before it left (`network.parts.Step`). `HiddenStates` holds h, (tokens, hidden), and what
+attention or SwiGLU left for the next layer, (tokens, width), in mapped files: they are not memory
+that the job needs, and only a chunk of sequences is worked on at a time. Weights are handed in
+layer by layer, so that the same sample can go through the original and through several quantized
+networks side by side.
 
 h has two files that take turns: block k reads file k % 2, and file (k + 1) % 2 holds what leaves
 it. A job that was killed within a block finds the block's input as it was.
@@ -25,17 +20,15 @@ import numpy as np
 from phiquant.calibration.journal import Region
 from phiquant.host.mapped import new_array, old_array
 from phiquant.host.threads import for_each, multiply
-from phiquant.phi.architecture import Architecture, Role
-from phiquant.phi.attention import attend
-from phiquant.phi.linear import multiply_by_silu, rms_norm
-from phiquant.phi.rope import rotate, rotation
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.gate import swiglu
+from phiquant.phi.network.norm import rms_norm
+from phiquant.phi.network.parts import Attention, Network, Step
+from phiquant.phi.network.stack import mixed, stacked, turned
 from phiquant.phi.weights import Floats, Tokens
 
 CHUNK_TOKENS = 4096
 """Tokens that are worked on at a time: enough for matrix products at full speed."""
-
-LINEAR = (Role.QKV, Role.ATTENTION_OUTPUT, Role.GATE_UP, Role.DOWN)
-"""The linear layers of a block, in the order in which a token passes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +50,14 @@ class HiddenStates:
         """
         self.architecture = architecture
         self.sequences = sequences
+        network = architecture.network
         count, length = sequences.shape
-        width = max(architecture.intermediate_size, architecture.heads * architecture.head_size)
-        shape = (count, length, architecture.hidden_size)
+        shape = (count, length, network.embedding.columns)
         self._paths = [path.with_name(f"{path.name}.hidden-{at}") for at in range(2)]
         self._states = [_mapped(each, shape, old=blocks > 0) for each in self._paths]
-        self._at = blocks % 2
-        self._left = _mapped(path.with_name(f"{path.name}.left"), (count, length, width))
-        self._turn = rotation(architecture.rope, np.arange(length), length)
+        self._at, self._enters = blocks % 2, False
+        self._left = _mapped(path.with_name(f"{path.name}.left"), (count, length, widest(network)))
+        self._one = stacked(network.rope, [(0, length)])
 
     @property
     def region(self) -> Region:
@@ -88,53 +81,49 @@ class HiddenStates:
     def hidden(self, chunk: Chunk) -> Floats:
         """The residual stream of the chunk's tokens, (tokens, hidden); not to be written to."""
         here = self._states[self._at][chunk.first : chunk.last]
-        return here.reshape(-1, self.architecture.hidden_size)
+        return here.reshape(-1, self._states[0].shape[2])
 
-    def inputs(self, chunk: Chunk, role: Role, gains: Floats | None) -> Floats:
-        """The inputs (tokens, in) of the layer of `role`; `gains` are of the norm before it."""
-        here = slice(chunk.first, chunk.last)
-        if role in (Role.QKV, Role.GATE_UP, Role.HEAD):
+    def inputs(self, chunk: Chunk, step: Step, gains: Floats | None) -> Floats:
+        """The inputs (tokens, in) of a step's layer; `gains` are of the norm before it."""
+        if step.norm is not None:
             assert gains is not None
-            return rms_norm(self.hidden(chunk), gains, self.architecture.norm_epsilon)
-        width = self.architecture.intermediate_size
-        if role is Role.ATTENTION_OUTPUT:
-            width = self.architecture.heads * self.architecture.head_size
-        return np.ascontiguousarray(self._left[here].reshape(-1, self._left.shape[2])[:, :width])
+            return rms_norm(self.hidden(chunk), gains, step.norm.epsilon)
+        left = self._left[chunk.first : chunk.last].reshape(-1, self._left.shape[2])
+        return np.ascontiguousarray(left[:, : step.linear.columns])
 
-    def advance(self, chunk: Chunk, role: Role, inputs: Floats, weight: Floats) -> None:
-        """Take the chunk through the layer of `role`, whose weight is (out, in)."""
+    def advance(self, chunk: Chunk, step: Step, inputs: Floats, weight: Floats) -> None:
+        """Take the chunk through a step's layer, whose weight is (out, in)."""
         outputs = np.empty((len(inputs), len(weight)), np.float32)
         multiply(inputs, weight, outputs)
         here = slice(chunk.first, chunk.last)
-        if role in (Role.ATTENTION_OUTPUT, Role.DOWN):
+        if step.then is None:
             old = self._states[self._at][here]
-            new = self._states[1 - self._at][here] if role is Role.ATTENTION_OUTPUT else old
+            new = self._states[1 - self._at][here] if self._enters else old
             added = outputs.reshape(old.shape)
             for_each(range(len(old)), lambda at: np.add(old[at], added[at], out=new[at]))
             return
         left = self._left[here].reshape(len(outputs), -1)
-        if role is Role.QKV:
-            self._attend(outputs, left)
+        into = left[:, : step.then.width]
+        if isinstance(step.then, Attention):
+            stack = self._one.repeated(len(outputs) // self.sequences.shape[1])
+            mixed(step.then, turned(step.then, outputs, stack.rotation), stack, into)
         else:
-            inner = outputs.shape[1] // 2
-            multiply_by_silu(outputs[:, :inner], outputs[:, inner:], left[:, :inner])
+            swiglu(outputs, into)
 
-    def passed(self, role: Role) -> None:
-        """Note that all chunks went through the layer of `role`."""
-        if role is Role.ATTENTION_OUTPUT:
-            self._at = 1 - self._at
+    def enter(self) -> None:
+        """Begin a block: the first of its layers that adds to h writes to the other file."""
+        self._enters = True
 
-    def _attend(self, fused: Floats, left: Floats) -> None:
-        """Attention of whole sequences (tokens, qkv) to the first columns of `left`."""
-        model, length = self.architecture, self.sequences.shape[1]
-        turn = self._turn.repeated(len(fused) // length)
-        split = fused.reshape(len(fused), -1, model.head_size)
-        queries, keys, values = np.split(split, [model.heads, model.heads + model.kv_heads], 1)
-        queries, keys = rotate(queries, turn), rotate(keys, turn)
-        into = left[:, : model.heads * model.head_size]
-        for first in range(0, len(fused), length):
-            here = slice(first, first + length)
-            attend(queries[here], keys[here], values[here], model.sliding_window, into[here])
+    def passed(self, step: Step) -> None:
+        """Note that all chunks went through a step's layer."""
+        if step.then is None and self._enters:
+            self._at, self._enters = 1 - self._at, False
+
+
+def widest(network: Network) -> int:
+    """Values that attention or a gate leaves for a token, at most."""
+    parts = (step.then for block in network.blocks for step in block.steps)
+    return max(part.width for part in parts if part is not None)
 
 
 def _mapped(path: Path, shape: tuple[int, ...], *, old: bool = False) -> Floats:

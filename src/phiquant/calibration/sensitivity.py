@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phiquant.phi.fused import Part
+from phiquant.phi.network.parts import Part
 from phiquant.phi.weights import Floats, WeightSource
 from phiquant.quantization.grid import Grid
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from phiquant.calibration.hidden_states import LINEAR, HiddenStates
+from phiquant.calibration.hidden_states import HiddenStates
 from phiquant.calibration.moments import Moments
-from phiquant.phi.architecture import Role, Weight
+from phiquant.phi.network.parts import Step, Weight
 from phiquant.phi.weights import Floats, WeightSource
 
 
@@ -34,18 +34,19 @@ class Sides:
 
 def walk_block(source: WeightSource, sides: Sides, layer: int) -> Iterator[Weight]:
     """Take the sample through a block of the network; each layer is yielded when it is done."""
-    by_place = {(weight.layer, weight.role): weight for weight in source.architecture.weights()}
-    gains = {Role.QKV: Role.ATTENTION_NORM, Role.GATE_UP: Role.FFN_NORM}
-    for role in LINEAR:
-        weight = by_place[layer, role]
-        norms = source.weight(by_place[layer, gains[role]].name) if role in gains else None
-        _through(source.weight(weight.name), sides, weight, norms)
-        yield weight
+    originals = [sides.original] if sides.original is not None else []
+    for states in (*originals, *(network.states for network in sides.networks)):
+        states.enter()
+    for step in source.architecture.network.blocks[layer].steps:
+        _through(source, sides, step)
+        yield step.linear.weight
 
 
-def _through(values: Floats, sides: Sides, weight: Weight, norms: Floats | None) -> None:
+def _through(source: WeightSource, sides: Sides, step: Step) -> None:
     """Take the sample through one layer: gather its moments, round its weight, multiply by it."""
-    moments = gather(sides, weight, norms)
+    weight, values = step.linear.weight, source.weight(step.linear.weight.name)
+    gains = None if step.norm is None else source.weight(step.norm.gains.name)
+    moments = gather(sides, step, gains)
     decoded = [
         network.round(weight, values, moment)
         for network, moment in zip(sides.networks, moments, strict=True)
@@ -54,21 +55,21 @@ def _through(values: Floats, sides: Sides, weight: Weight, norms: Floats | None)
     pairs += [(network.states, made) for network, made in zip(sides.networks, decoded, strict=True)]
     for states, matrix in pairs:
         for chunk in states.chunks():
-            inputs = states.inputs(chunk, weight.role, norms)
-            states.advance(chunk, weight.role, inputs, matrix)
-        states.passed(weight.role)
+            inputs = states.inputs(chunk, step, gains)
+            states.advance(chunk, step, inputs, matrix)
+        states.passed(step)
 
 
-def gather(sides: Sides, weight: Weight, gains: Floats | None) -> list[Moments]:
-    """The moments of the layer's inputs in every network."""
+def gather(sides: Sides, step: Step, gains: Floats | None) -> list[Moments]:
+    """The moments of a layer's inputs in every network; `gains` are of the norm before it."""
     original, networks = sides.original, sides.networks
-    moments = [Moments(weight.shape[1]) for _ in networks]
-    adds = weight.role in (Role.ATTENTION_OUTPUT, Role.DOWN)
+    moments = [Moments(step.linear.columns) for _ in networks]
+    adds = step.norm is None
     first = networks[0].states
     for chunk in first.chunks():
-        true = None if original is None else original.inputs(chunk, weight.role, gains)
+        true = None if original is None else original.inputs(chunk, step, gains)
         for network, moment in zip(networks, moments, strict=True):
-            inputs = network.states.inputs(chunk, weight.role, gains)
+            inputs = network.states.inputs(chunk, step, gains)
             behind = None
             if original is not None and adds:
                 behind = original.hidden(chunk) - network.states.hidden(chunk)

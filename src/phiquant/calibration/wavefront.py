@@ -1,9 +1,9 @@
 """What rounding each matrix alone does to the output, all matrices in one reading of the weights.
 
 Rounding one matrix leaves everything before it untouched. So the sample goes through the network
-once, and at every layer sends off a variant for each of its matrices (`phi.fused`), in which that
-matrix alone is rounded; variants ride along with the original to the head, as more tokens in the
-same products, and there their divergence from it is measured. The work is about half a forward
+once, and at every layer sends off a variant for each of its matrices (`Linear.parts`), in which
+that matrix alone is rounded; variants ride along with the original to the head, as more tokens in
+the same products, and there their divergence from it is measured. The work is about half a forward
 pass of the layers and a whole one of the head for each variant; the memory, the variants' hidden
 states and one chunk's activations.
 """
@@ -11,15 +11,15 @@ states and one chunk's activations.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import prod
 
 import numpy as np
 
 from phiquant.calibration.anchor import Anchor, Perturbed
 from phiquant.calibration.divergence import Candidates, Nats, divergences
-from phiquant.phi.architecture import Architecture, Role
-from phiquant.phi.fused import Part, matrices
-from phiquant.phi.reference import Observe, Reference, Stack
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Linear, Part
+from phiquant.phi.network.stack import Stack
+from phiquant.phi.reference import Observe, Reference
 from phiquant.phi.weights import Floats, Tokens, WeightSource
 
 CHUNK_TOKENS = 4096
@@ -43,7 +43,7 @@ class Wavefront:
         """Without `anchors` there are no variants, only a plain forward pass."""
         self._source = source
         self._windows = windows
-        pairs = product(matrices(source.architecture), anchors)
+        pairs = product(source.architecture.network.matrices, anchors)
         self.variants = tuple(Perturbation(*pair) for pair in pairs)
         tokens = sum(len(window) for window in windows)
         size = (1 + len(self.variants), tokens, source.architecture.hidden_size)
@@ -59,18 +59,19 @@ class Wavefront:
         original = Reference(self._source, observe=observe)
         hidden, stack = original.embedded(self._windows)
         self._add(hidden)
-        for variant in self._of(None, Role.EMBEDDING):
+        network = self._source.architecture.network
+        for variant in self._of(network.embedding):
             self._add(self._forward(variant).embedded(self._windows)[0])
         step = layer_work(self._source.architecture, len(hidden))
-        for layer in range(self._source.architecture.layers):
+        for layer, block in enumerate(network.blocks):
             before = self._states[0].copy()
             original.layer(layer, self._states[0], stack)
             self._ride(layer, stack)
             advance(self._live * step)
-            for variant in self._of(layer, None):
+            for variant in self._of(*(step.linear for step in block.steps)):
                 self._forward(variant).layer(layer, self._add(before), stack)
                 advance(step)
-        for _ in self._of(None, Role.HEAD):
+        for _ in () if network.is_tied else self._of(network.head):
             self._add(self._states[0])
         assert self._live == len(self._states)
         return self._diverged(observe, advance)
@@ -83,12 +84,10 @@ class Wavefront:
             flat = riders.reshape(-1, riders.shape[-1])
             reference.layer(layer, flat, stack.repeated(len(riders)))
 
-    def _of(self, layer: int | None, role: Role | None) -> list[Perturbation]:
-        return [
-            variant
-            for variant in self.variants
-            if variant.part.weight.layer == layer and role in (None, variant.part.weight.role)
-        ]
+    def _of(self, *layers: Linear) -> list[Perturbation]:
+        """The variants in which a matrix of one of these layers is rounded."""
+        parts = {part.name for layer in layers for part in layer.parts}
+        return [variant for variant in self.variants if variant.part.name in parts]
 
     def _add(self, hidden: Floats) -> Floats:
         """Fill the states of the next variant with `hidden`, and return them."""
@@ -121,14 +120,14 @@ class Wavefront:
 
 def layer_work(architecture: Architecture, tokens: int) -> int:
     """Multiplications by weights of one layer for so many tokens."""
-    weights = [w for w in architecture.weights() if w.layer == 0 and not w.role.is_norm]
-    return tokens * sum(prod(weight.shape) for weight in weights)
+    layers = [step.linear for step in architecture.network.blocks[0].steps]
+    return tokens * sum(layer.rows * layer.columns for layer in layers)
 
 
 def work(architecture: Architecture, tokens: int, anchors: int) -> int:
     """Multiplications by weights of the whole pass."""
     layers, head = architecture.layers, architecture.hidden_size * architecture.vocabulary_size
-    inside = sum(part.weight.layer == 0 for part in matrices(architecture))
+    inside = sum(part.weight.layer == 0 for part in architecture.network.matrices)
     riders = sum(1 + anchors * (1 + inside * layer) for layer in range(layers))
     riders += inside * anchors * layers
     variants = anchors * (inside * layers + (1 if architecture.tied_head else 2))

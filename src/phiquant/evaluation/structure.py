@@ -21,10 +21,10 @@ from phiquant.errors import ArtifactError
 from phiquant.evaluation.channels import ChannelFactors
 from phiquant.evaluation.check import Check, Outcome, failed, passed
 from phiquant.evaluation.thresholds import WEIGHT_ERROR
-from phiquant.phi.architecture import Architecture, LongRope, Rope, Weight
+from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.fused import matrices
 from phiquant.phi.listed import listed
+from phiquant.phi.network.parts import LongRope, Rope, Weight
 from phiquant.phi.survey import Survey
 from phiquant.phi.weights import row_bands
 from phiquant.targets.form import Request
@@ -79,10 +79,10 @@ def check_weights(
 ) -> tuple[WeightErrors, tuple[Check, ...]]:
     """Compare every weight; `advance` is called after each."""
     compared = []
-    factors = ChannelFactors(checkpoint.architecture)
+    factors = ChannelFactors(checkpoint.architecture.network)
     for weight in checkpoint.architecture.weights():
         compared.append(_compare(artifact, checkpoint, weight, factors))
-        factors.forget(weight.role)
+        factors.forget(weight)
         advance()
     broken = [
         f"{comparison.weight.name} {comparison.fault}"
@@ -170,7 +170,7 @@ def check_extra(artifact: Artifact, target: Target[Any], checkpoint: Checkpoint)
     plan = target.plan(architecture, Survey(dict.fromkeys(names, 0.0)), target.read(Request()))
     known = {name for row in plan.rows for name in (row.output, row.source) if name}
     if target.apart:
-        known |= {part.name for part in matrices(architecture)}
+        known |= {part.name for part in architecture.network.matrices}
     extra = [entry.name for entry in artifact.entries() if entry.name not in known]
     if extra:
         return failed("extra tensors", f"{len(extra)} are no part of the model: {listed(extra)}")

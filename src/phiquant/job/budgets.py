@@ -27,7 +27,7 @@ from phiquant.errors import InputError
 from phiquant.job.protection import plan_of, protects_values
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
-from phiquant.phi.fused import VALUES, matrices
+from phiquant.phi.network.parts import VALUES
 from phiquant.phi.reference import Reference
 from phiquant.phi.survey import Survey
 from phiquant.phi.weights import Floats, Tokens, WeightSource
@@ -143,7 +143,7 @@ class Analysed:
         Without `values`, those of attention do not count.
         """
         sensitivities: dict[str, float] = {}
-        for part in matrices(self.source.architecture):
+        for part in self.source.architecture.network.matrices:
             nats = self.analysis.sensitivities[part.name].divergence
             counts = values or part.word != VALUES
             sensitivities[part.weight.name] = sensitivities.get(part.weight.name, 0.0) + (

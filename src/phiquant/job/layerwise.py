@@ -24,8 +24,9 @@ from phiquant.calibration.input_sums import InputSums
 from phiquant.calibration.journal import Journal, Region, keep
 from phiquant.calibration.moments import Moments
 from phiquant.calibration.walk import Sides, gather, walk_block
-from phiquant.phi.architecture import Architecture, Role, Weight
-from phiquant.phi.linear import embed
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.linear import embed
+from phiquant.phi.network.parts import Step, Weight
 from phiquant.phi.reference import Reference
 from phiquant.phi.weights import Floats, Tokens, WeightSource, row_bands
 from phiquant.planning.plan import PlanRow
@@ -194,7 +195,7 @@ class _Run:
 
     def begin(self) -> None:
         """Round the embeddings, and embed the sample."""
-        weight = self._weight(Role.EMBEDDING)
+        weight = self._architecture.network.embedding.weight
         moments = self._head_moments() if self._architecture.tied_head else None
         for network in self._networks:
             network.round_in_bands(weight, self._source, moments)
@@ -211,11 +212,11 @@ class _Run:
         """Round the heads that are not their embeddings too."""
         if self._architecture.tied_head:
             return
-        weight = self._weight(Role.HEAD)
-        gains = self._source.weight(self._weight(Role.FINAL_NORM).name)
-        moments = gather(self.sides, weight, gains)
-        for network, moment in zip(self._networks, moments, strict=True):
-            network.round_in_bands(weight, self._source, moment)
+        network = self._architecture.network
+        gains = self._source.weight(network.norm.gains.name)
+        moments = gather(self.sides, Step(network.head, network.norm, None), gains)
+        for made, moment in zip(self._networks, moments, strict=True):
+            made.round_in_bands(network.head.weight, self._source, moment)
 
     def _head_moments(self) -> Moments:
         """The moments of what the original's head takes."""
@@ -228,6 +229,3 @@ class _Run:
             for hidden in reference.hidden_states(list(few[first : first + step])):
                 moments.add(hidden)
         return moments
-
-    def _weight(self, role: Role) -> Weight:
-        return next(weight for weight in self._architecture.weights() if weight.role is role)

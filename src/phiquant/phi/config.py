@@ -15,7 +15,9 @@ from phiquant.errors import ConfigError
 from phiquant.host import foreign
 from phiquant.host.shown import shown
 from phiquant.phi import adapter
-from phiquant.phi.architecture import ARCHITECTURE, Architecture, LongRope, Rope
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.classes.phi3 import ARCHITECTURE
+from phiquant.phi.network.parts import LongRope, Rope
 
 LONGROPE_NAMES = ("longrope", "su", "yarn")
 """The rope types that `Phi3Config` reads as LongRoPE; the last two are older spellings."""

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from phiquant.phi.architecture import ARCHITECTURE
+from phiquant.phi.classes.phi3 import ARCHITECTURE
 from phiquant.phi.config import read_architecture
 from phiquant.phi.model_name import read_model_name
 from phiquant.phi.outline import Outline, assumed_survey, read_outline

@@ -1,8 +1,8 @@
-"""The forward pass of Phi3ForCausalLM in float32 NumPy: the ground truth for every figure.
+"""The forward pass of a network in float32 NumPy: the ground truth for every figure.
 
-It runs over any `WeightSource`: a checkpoint, or an artifact's decoded weights. Network, per
-layer: h += o(attention(qkv(norm(h)))); h += down(silu(gate) * up) with gate, up of norm(h).
-It follows transformers' `Phi3ForCausalLM` and is tested against it to 1e-4 in the logits.
+It runs over any `WeightSource`: a checkpoint, or an artifact's decoded weights. The network is
+that of the source (`network.parts`). It follows transformers' and is tested against it to 1e-4 in
+the logits.
 
 Many windows of text go through a layer together: their tokens are stacked into one matrix for
 everything but attention, so each weight is read and decoded once for all of them, and one band
@@ -17,14 +17,16 @@ of a step are always those of a full pass over the sequence up to that step.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from phiquant.errors import InputError
-from phiquant.phi.attention import attend
-from phiquant.phi.linear import embed, gated, project, rms_norm
-from phiquant.phi.rope import Rotation, rotate, rotation, uses_long_factors
+from phiquant.phi.network.attention import attend
+from phiquant.phi.network.linear import embed, gated, project
+from phiquant.phi.network.norm import rms_norm
+from phiquant.phi.network.parts import Attention, Norm
+from phiquant.phi.network.rope import Rotation, uses_long_factors
+from phiquant.phi.network.stack import Heads, Stack, mixed, stacked, turned
 from phiquant.phi.weights import Floats, Resident, Tokens, WeightSource
 
 Observe = Callable[[str, Floats], None]
@@ -38,25 +40,6 @@ class KVCache:
     tokens: Tokens
     keys: tuple[Floats, ...]
     values: tuple[Floats, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """Windows stacked along the token axis: where each lies, and how its tokens are turned."""
-
-    spans: tuple[tuple[int, int], ...]
-    rotation: Rotation
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all windows."""
-        return self.spans[-1][1]
-
-    def repeated(self, times: int) -> "Stack":
-        """The same windows several times, one after another."""
-        starts = [copy * self.tokens for copy in range(times)]
-        spans = tuple((at + a, at + b) for at in starts for a, b in self.spans)
-        return Stack(spans, self.rotation.repeated(times))
 
 
 class Reference:
@@ -73,6 +56,7 @@ class Reference:
         self._source: WeightSource = Resident(source) if resident else source
         self._observe = observe or (lambda name, inputs: None)
         self.architecture = source.architecture
+        self._network = source.architecture.network
 
     def logits(self, tokens: Tokens) -> Floats:
         """Logits (tokens, vocabulary) of one sequence from an empty cache."""
@@ -95,30 +79,24 @@ class Reference:
     def embedded(self, windows: Sequence[Tokens]) -> tuple[Floats, Stack]:
         """What enters the first layer, (tokens of all windows, hidden), and where each lies."""
         checked = [self._checked(window) for window in windows]
-        stack = self._stack([(0, len(window)) for window in checked])
+        stack = stacked(self._network.rope, [(0, len(window)) for window in checked])
         return embed(self._source, np.concatenate(checked)), stack
 
     def layer(self, layer: int, hidden: Floats, stack: Stack) -> None:
         """Turn what enters a layer into what leaves it, in place."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            queries, keys, values = self._turned(layer, hidden, stack.rotation)
-            mixed = np.concatenate(
-                [self._attend(queries[a:b], keys[a:b], values[a:b]) for a, b in stack.spans]
-            )
-            del queries, keys, values
-            self._finish(layer, hidden, mixed)
+        self._through(layer, hidden, stack.rotation, lambda part, heads: mixed(part, heads, stack))
 
     def normed(self, hidden: Floats) -> Floats:
         """The final norm of what leaves the last layer: the head's inputs."""
         with np.errstate(over="ignore", invalid="ignore"):
-            return self._normed("model.norm.weight", hidden)
+            return self._normed(self._network.norm, hidden)
 
     def head(self, hidden: Floats) -> Floats:
         """Logits (tokens, vocabulary) of `hidden_states`' output, in bands of the vocabulary."""
-        name = self.architecture.head_name
-        self._observe(name, hidden)
+        head = self._network.head
+        self._observe(head.weight.name, hidden)
         with np.errstate(over="ignore", invalid="ignore"):
-            return project(self._source, name, hidden, self.architecture.vocabulary_size)
+            return project(self._source, head, hidden)
 
     def extend(self, tokens: Tokens, cache: KVCache | None = None) -> tuple[Floats, KVCache]:
         """Logits (tokens, vocabulary) of `tokens` after a cached sequence, and the new cache.
@@ -157,20 +135,21 @@ class Reference:
 
     def _extended(self, tokens: Tokens, cache: KVCache) -> tuple[Floats, KVCache]:
         before = len(cache.tokens)
-        stack = self._stack([(before, before + len(tokens))])
+        stack = stacked(self._network.rope, [(before, before + len(tokens))])
         hidden = embed(self._source, tokens)
-        all_keys, all_values = [], []
-        with np.errstate(over="ignore", invalid="ignore"):
-            for layer in range(self.architecture.layers):
-                queries, keys, values = self._turned(layer, hidden, stack.rotation)
-                keys = np.concatenate([cache.keys[layer], keys])
-                values = np.concatenate([cache.values[layer], values])
-                all_keys.append(keys)
-                all_values.append(values)
-                self._finish(layer, hidden, self._attend(queries, keys, values))
-            hidden = self._normed("model.norm.weight", hidden)
+        all_keys: list[Floats] = []
+        all_values: list[Floats] = []
+
+        def attend_to_all(part: Attention, heads: Heads) -> Floats:
+            layer = len(all_keys)
+            all_keys.append(np.concatenate([cache.keys[layer], heads[1]]))
+            all_values.append(np.concatenate([cache.values[layer], heads[2]]))
+            return attend(heads[0], all_keys[layer], all_values[layer], part.window)
+
+        for layer in range(self.architecture.layers):
+            self._through(layer, hidden, stack.rotation, attend_to_all)
         sequence = np.concatenate([cache.tokens, tokens])
-        return hidden, KVCache(sequence, tuple(all_keys), tuple(all_values))
+        return self.normed(hidden), KVCache(sequence, tuple(all_keys), tuple(all_values))
 
     def _empty(self) -> KVCache:
         model = self.architecture
@@ -178,45 +157,30 @@ class Reference:
         parts = (nothing,) * model.layers
         return KVCache(np.empty(0, np.int32), parts, parts)
 
-    def _stack(self, ranges: Sequence[tuple[int, int]]) -> Stack:
-        """Stack the position `ranges` of sequences, each of which ends where its range ends."""
-        rope = self.architecture.rope
-        turns = [rotation(rope, np.arange(first, last), last) for first, last in ranges]
-        edges = np.cumsum([0, *(last - first for first, last in ranges)]).tolist()
-        whole = Rotation(
-            np.concatenate([turn.cos for turn in turns]),
-            np.concatenate([turn.sin for turn in turns]),
-        )
-        return Stack(tuple(pairwise(edges)), whole)
+    def _through(
+        self,
+        layer: int,
+        hidden: Floats,
+        turn: Rotation,
+        attended: Callable[[Attention, Heads], Floats],
+    ) -> None:
+        """Take `hidden` through a block, in place; `attended` gives what attention leaves."""
+        left = hidden
+        with np.errstate(over="ignore", invalid="ignore"):
+            for step in self._network.blocks[layer].steps:
+                inputs = left if step.norm is None else self._normed(step.norm, hidden)
+                self._observe(step.linear.weight.name, inputs)
+                if step.then is None:
+                    hidden += project(self._source, step.linear, inputs)
+                elif isinstance(step.then, Attention):
+                    fused = project(self._source, step.linear, inputs)
+                    del inputs
+                    left = attended(step.then, turned(step.then, fused, turn))
+                else:
+                    left = gated(self._source, step.linear, inputs)
 
-    def _turned(self, layer: int, hidden: Floats, turn: Rotation) -> tuple[Floats, Floats, Floats]:
-        """A layer's turned queries and keys, and its values: (tokens, heads, head_size) each."""
-        model, at = self.architecture, f"model.layers.{layer}"
-        normed = self._normed(f"{at}.input_layernorm.weight", hidden)
-        fused = self._project(f"{at}.self_attn.qkv_proj.weight", normed, model.qkv_rows)
-        split = fused.reshape(len(fused), -1, model.head_size)
-        queries, keys, values = np.split(split, [model.heads, model.heads + model.kv_heads], 1)
-        return rotate(queries, turn), rotate(keys, turn), values
-
-    def _attend(self, queries: Floats, keys: Floats, values: Floats) -> Floats:
-        return attend(queries, keys, values, self.architecture.sliding_window)
-
-    def _finish(self, layer: int, hidden: Floats, mixed: Floats) -> None:
-        """Add attention's output and the feed-forward network's to `hidden`, in place."""
-        model, at = self.architecture, f"model.layers.{layer}"
-        hidden += self._project(f"{at}.self_attn.o_proj.weight", mixed, model.hidden_size)
-        normed = self._normed(f"{at}.post_attention_layernorm.weight", hidden)
-        name = f"{at}.mlp.gate_up_proj.weight"
-        self._observe(name, normed)
-        inner = gated(self._source, name, normed, model.intermediate_size)
-        hidden += self._project(f"{at}.mlp.down_proj.weight", inner, model.hidden_size)
-
-    def _project(self, name: str, inputs: Floats, rows: int) -> Floats:
-        self._observe(name, inputs)
-        return project(self._source, name, inputs, rows)
-
-    def _normed(self, name: str, hidden: Floats) -> Floats:
-        return rms_norm(hidden, self._source.weight(name), self.architecture.norm_epsilon)
+    def _normed(self, norm: Norm, hidden: Floats) -> Floats:
+        return rms_norm(hidden, self._source.weight(norm.gains.name), norm.epsilon)
 
     def _checked(self, tokens: Tokens) -> Tokens:
         tokens = np.asarray(tokens, np.int32)

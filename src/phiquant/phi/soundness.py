@@ -6,8 +6,9 @@
 from collections.abc import Iterator
 from math import isfinite
 
-from phiquant.phi.architecture import Architecture, LongRope, Rope
+from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import GREATEST, LARGEST_COUNT, LEAST, MOST_IDS, MOST_LAYERS
+from phiquant.phi.network.parts import LongRope, Rope
 
 
 def fault_of(architecture: Architecture) -> str | None:

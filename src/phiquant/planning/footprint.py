@@ -8,7 +8,8 @@ by running the runtimes, and are checked by benchmarks/device_memory.py.
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from phiquant.phi.architecture import Architecture, Role
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Role
 from phiquant.planning.plan import Plan, PlanRow
 
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from phiquant.phi.architecture import Architecture, Role
-from phiquant.phi.fused import Part, parts_of
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Part, Role
 from phiquant.planning.plan import Plan, PlanRow
 
 Choices = Callable[[PlanRow], Sequence[PlanRow]]
@@ -18,9 +18,10 @@ Choices = Callable[[PlanRow], Sequence[PlanRow]]
 
 def parts_in(row: PlanRow, architecture: Architecture) -> tuple[Part, ...]:
     """The matrices that a row of a plan holds."""
-    weight = next(weight for weight in architecture.weights() if weight.name == row.source)
+    assert row.source is not None
     held = range(row.first, row.first + row.shape[0])
-    return tuple(part for part in parts_of(weight, architecture) if part.first in held)
+    parts = architecture.network.linear[row.source].parts
+    return tuple(part for part in parts if part.first in held)
 
 
 def taken_apart(plan: Plan, architecture: Architecture, choices: Choices) -> Plan:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any, Self
 
-from phiquant.phi.architecture import Role
+from phiquant.phi.network.parts import Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,9 @@ checkpoint name and are changed in place: these are for models that fit in memor
 
 import numpy as np
 
-from phiquant.phi.architecture import Architecture, Role
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.channels import to_columns
+from phiquant.phi.network.parts import Feed
 from phiquant.quantization.grid import Floats
 
 Weights = dict[str, Floats]
@@ -31,39 +33,20 @@ def rescale_channels(
     def factors(count: int) -> Floats:
         return random.lognormal(0.0, sigma, count).astype(np.float32)
 
-    hidden = architecture.hidden_size
-    for names in _layers(architecture):
-        for norm, linear in (
-            (Role.ATTENTION_NORM, Role.QKV),
-            (Role.FFN_NORM, Role.GATE_UP),
-        ):
-            scale = factors(hidden)
-            weights[names[norm]] *= scale
-            weights[names[linear]] /= scale
-        _scale_values(
-            weights, names, architecture, factors(architecture.kv_heads * architecture.head_size)
-        )
-        _scale_up(weights, names, factors(architecture.intermediate_size))
-    if not architecture.tied_head:
-        scale = factors(hidden)
-        weights["model.norm.weight"] *= scale
-        weights["lm_head.weight"] /= scale
+    network = architecture.network
+    for block in network.blocks:
+        for feed in sorted(block.feeds, key=lambda feed: feed.norm is None):
+            _scale(weights, feed, factors(feed.rows or feed.into.columns))
+    if not network.is_tied:
+        _scale(weights, Feed(network.head, network.norm), factors(network.head.columns))
 
 
-def _scale_values(
-    weights: Weights, names: dict[Role, str], architecture: Architecture, scale: Floats
-) -> None:
-    groups, size = architecture.kv_heads, architecture.head_size
-    weights[names[Role.QKV]][-groups * size :] *= scale[:, None]
-    per_query_head = np.repeat(
-        scale.reshape(groups, size), architecture.heads // groups, axis=0
-    ).reshape(-1)
-    weights[names[Role.ATTENTION_OUTPUT]] /= per_query_head
-
-
-def _scale_up(weights: Weights, names: dict[Role, str], scale: Floats) -> None:
-    weights[names[Role.GATE_UP]][scale.size :] *= scale[:, None]
-    weights[names[Role.DOWN]] /= scale
+def _scale(weights: Weights, feed: Feed, scale: Floats) -> None:
+    if feed.norm is not None:
+        weights[feed.norm.gains.name] *= scale
+    else:
+        weights[feed.feeder.name][-feed.rows :] *= scale[:, None]
+    weights[feed.into.weight.name] /= to_columns(feed, scale)
 
 
 def fold_norms(weights: Weights, architecture: Architecture) -> None:
@@ -73,18 +56,11 @@ def fold_norms(weights: Weights, architecture: Architecture) -> None:
     """
     if architecture.tied_head:
         raise ValueError("the final norm can fold only into a head of its own")
-    pairs = [
-        (names[norm], names[linear])
-        for names in _layers(architecture)
-        for norm, linear in (
-            (Role.ATTENTION_NORM, Role.QKV),
-            (Role.FFN_NORM, Role.GATE_UP),
-        )
-    ]
-    pairs.append(("model.norm.weight", "lm_head.weight"))
-    for norm, linear in pairs:
-        weights[linear] *= weights[norm]
-        weights[norm] = np.ones_like(weights[norm])
+    for feed in architecture.network.feeds():
+        if feed.norm is not None:
+            gains = feed.norm.gains.name
+            weights[feed.into.weight.name] *= weights[gains]
+            weights[gains] = np.ones_like(weights[gains])
 
 
 def rotate_residual(
@@ -94,20 +70,14 @@ def rotate_residual(
     hidden = architecture.hidden_size
     rotation, triangle = np.linalg.qr(random.normal(size=(hidden, hidden)))
     rotation = rotation * np.sign(np.diag(triangle))  # uniform over the orthogonal group
+    steps = [step for block in architecture.network.blocks for step in block.steps]
+    writing = {step.linear.weight.name for step in steps if step.then is None}
     for weight in architecture.weights():
         values = weights[weight.name]
         if weight.role.is_norm:
             if not np.all(values == 1):
                 raise ValueError(f"fold {weight.name} before rotating")
-        elif weight.role in (Role.ATTENTION_OUTPUT, Role.DOWN):  # writes to the stream
+        elif weight.name in writing:  # adds to the stream
             weights[weight.name] = (rotation.T @ values).astype(np.float32)
         else:  # reads from the stream, or is the embedding, which starts it
             weights[weight.name] = (values @ rotation).astype(np.float32)
-
-
-def _layers(architecture: Architecture) -> list[dict[Role, str]]:
-    layers: list[dict[Role, str]] = [{} for _ in range(architecture.layers)]
-    for weight in architecture.weights():
-        if weight.layer is not None:
-            layers[weight.layer][weight.role] = weight.name
-    return layers

@@ -19,12 +19,14 @@ Sources: AWQ, https://arxiv.org/abs/2306.00978, which scales by inputs alone; cr
 equalization, https://arxiv.org/abs/1906.04721, by weights alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from phiquant.phi.architecture import Architecture, Role, Weight
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.channels import by_group, to_channels
+from phiquant.phi.network.parts import Feed, Weight
 from phiquant.phi.weights import Floats, WeightSource, row_bands
 from phiquant.quantization.inputs import Inputs
 
@@ -36,24 +38,18 @@ LEAST = 1e-3
 Factors = Mapping[str, Floats]
 """s (columns,) by the checkpoint name of the layer's weight."""
 
-NORMS = {Role.QKV: Role.ATTENTION_NORM, Role.GATE_UP: Role.FFN_NORM, Role.HEAD: Role.FINAL_NORM}
-"""The norm that feeds a layer."""
-
 
 def even_factors(source: WeightSource, inputs: Mapping[str, Inputs]) -> dict[str, Floats]:
     """The factors of every layer whose inputs are known, by their mean squares.
 
     A tied head has none: its columns are the embedding's.
     """
-    architecture = source.architecture
     factors: dict[str, Floats] = {}
-    for weight in architecture.weights():
-        feeds = weight.role in (*NORMS, Role.ATTENTION_OUTPUT, Role.DOWN)
-        if feeds and weight.name in inputs:
+    for feed in source.architecture.network.feeds():
+        weight = feed.into.weight
+        if weight.name in inputs:
             factor = _even(_column_squares(source, weight), inputs[weight.name].squares)
-            if weight.role is Role.ATTENTION_OUTPUT:
-                factor = _alike_in_group(factor, architecture)
-            factors[weight.name] = factor
+            factors[weight.name] = _alike_in_group(feed, factor)
     return factors
 
 
@@ -80,11 +76,12 @@ def _column_squares(source: WeightSource, weight: Weight) -> Floats:
     return (sums / rows).astype(np.float32)
 
 
-def _alike_in_group(factor: Floats, model: Architecture) -> Floats:
-    """The factors with a value's query heads sharing one: their geometric mean."""
-    shape = (model.kv_heads, model.heads // model.kv_heads, model.head_size)
-    mean = np.log(factor).reshape(shape).mean(axis=1, keepdims=True)
-    return np.broadcast_to(np.exp(mean), shape).reshape(-1)
+def _alike_in_group(feed: Feed, factor: Floats) -> Floats:
+    """The factors with columns that share a feeder sharing one: their geometric mean."""
+    if feed.attention is None:
+        return factor
+    logs = by_group(feed, np.log(factor))
+    return np.broadcast_to(np.exp(logs.mean(axis=1, keepdims=True)), logs.shape).reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +115,9 @@ class Rescaled:
         self._source = source
         self._gains: dict[str, Floats] = {}
         self._folds: dict[str, Fold] = {}
-        for names in by_role(source.architecture):
-            self._fold(names, factors)
+        for feed in source.architecture.network.feeds():
+            if feed.into.weight.name in factors:
+                self._fold(feed, factors[feed.into.weight.name])
 
     @property
     def architecture(self) -> Architecture:
@@ -140,19 +138,17 @@ class Rescaled:
         """The gains of a norm; None where they are the source's own."""
         return self._gains.get(name)
 
-    def _fold(self, names: Mapping[Role, Weight], factors: Factors) -> None:
-        for role, norm in NORMS.items():
-            if role in names and names[role].name in factors:
-                columns = self._fold_norm(names[norm].name, factors[names[role].name])
-                self._folds[names[role].name] = Fold(columns=columns)
-        for role, feeder in ((Role.ATTENTION_OUTPUT, Role.QKV), (Role.DOWN, Role.GATE_UP)):
-            if role in names and names[role].name in factors:
-                factor, before = factors[names[role].name], names[feeder]
-                self._folds[names[role].name] = Fold(columns=factor)
-                rows = np.ones(before.shape[0], np.float32)
-                fed = factor if role is Role.DOWN else _first_of_group(factor, self.architecture)
-                rows[-len(fed) :] = fed
-                self._folds[before.name] = Fold(rows, self.fold(before.name).columns)
+    def _fold(self, feed: Feed, factor: Floats) -> None:
+        if feed.norm is not None:
+            columns = self._fold_norm(feed.norm.gains.name, factor)
+            self._folds[feed.into.weight.name] = Fold(columns=columns)
+            return
+        assert feed.layer is not None
+        self._folds[feed.into.weight.name] = Fold(columns=factor)
+        before = feed.layer.weight.name
+        rows = np.ones(feed.layer.rows, np.float32)
+        rows[-feed.rows :] = to_channels(feed, factor)
+        self._folds[before] = Fold(rows, self.fold(before).columns)
 
     def _fold_norm(self, name: str, factor: Floats) -> Floats:
         """Scale the gains, and return the factors by which they were really scaled."""
@@ -161,17 +157,6 @@ class Rescaled:
         scaled = (old != 0) & (new != 0)
         self._gains[name] = np.where(scaled, new, old)
         return np.divide(new, old, out=np.ones_like(old), where=scaled)
-
-
-def by_role(architecture: Architecture) -> Iterator[dict[Role, Weight]]:
-    """The weights of each layer by their roles; last, those that belong to no layer."""
-    for layer in (*range(architecture.layers), None):
-        yield {weight.role: weight for weight in architecture.weights() if weight.layer == layer}
-
-
-def _first_of_group(factor: Floats, model: Architecture) -> Floats:
-    """The factors of the values, from those of all query heads."""
-    return factor.reshape(model.kv_heads, -1, model.head_size)[:, 0].reshape(-1)
 
 
 def _to_bfloat16(values: Floats) -> Floats:

@@ -22,7 +22,7 @@ from typing import Literal
 
 from phiquant.errors import InputError, RequestError
 from phiquant.evaluation.manifest import read_manifest
-from phiquant.phi.architecture import Role
+from phiquant.phi.network.parts import Role
 from phiquant.phi.source import Source
 from phiquant.planning.plan import Plan
 

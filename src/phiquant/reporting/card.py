@@ -6,6 +6,7 @@ front matter is what the Hugging Face hub reads: https://huggingface.co/docs/hub
 
 import json
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,6 @@ from phiquant.errors import InputError
 from phiquant.evaluation.check import Outcome
 from phiquant.evaluation.manifest import Manifest
 from phiquant.evaluation.verification import Verification
-from phiquant.phi.architecture import Role
-from phiquant.phi.fused import PARTS
 from phiquant.reporting.units import size
 from phiquant.reporting.verdict import figure_rows, measured
 from phiquant.targets.table import target
@@ -105,10 +104,11 @@ def _running(directory: Path, runtime: Target[Any]) -> str:
 
 def _sizes(manifest: Manifest) -> str:
     totals: dict[tuple[str, str], list[int]] = {}
+    stored = Counter(row["source"] for row in manifest.plan["rows"] if row["source"])
     for row in manifest.plan["rows"]:
         role = str(row.get("role") or "rotary factors")
         part = str(row["output"]).rpartition(".")[2]
-        is_part = role in PARTS and part in PARTS[Role(role)]
+        is_part = stored[row["source"]] > 1
         role = role.replace("_", " ") + (f", {part}" if is_part else "")
         total = totals.setdefault((role, row["grid"]), [0, 0])
         total[0] += 1

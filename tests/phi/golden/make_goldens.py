@@ -24,7 +24,8 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[2] / "src")]
 
 from golden_models import CASES, FormulaWeights, tokens_of  # noqa: E402
 
-from phiquant.phi.architecture import Architecture, Rope  # noqa: E402
+from phiquant.phi.architecture import Architecture  # noqa: E402
+from phiquant.phi.network.parts import Rope  # noqa: E402
 
 KEPT_FIELDS = (
     "head_dim",

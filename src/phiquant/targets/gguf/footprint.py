@@ -10,7 +10,8 @@ i8mm, recent releases rearrange Q8_0, Q5_K and Q6_K too.)
 Source: src/llama-context.cpp, ggml/src/ggml-cpu/repack.cpp; issues 12149 and 19578 of llama.cpp.
 """
 
-from phiquant.phi.architecture import Architecture, Role
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Role
 from phiquant.planning.footprint import Footprint, Use, cached_values
 from phiquant.planning.plan import Plan
 from phiquant.targets.gguf.form import GgufForm

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from phiquant.errors import InputError
-from phiquant.phi.architecture import Architecture, Role, Weight
+from phiquant.phi.architecture import Architecture
 from phiquant.phi.listed import listed
+from phiquant.phi.network.parts import Role, Weight
 from phiquant.quantization.inputs import Inputs
 from phiquant.targets.gguf.imatrix import read_imatrix, write_imatrix
 from phiquant.targets.gguf.tensors import WHOLE_MODEL, tensor_name, tensor_name_of

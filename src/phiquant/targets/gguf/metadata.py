@@ -16,8 +16,9 @@ from math import isfinite
 
 from phiquant.errors import ArtifactError
 from phiquant.host.shown import shown
-from phiquant.phi.architecture import Architecture, LongRope, Rope
+from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import LARGEST_COUNT
+from phiquant.phi.network.parts import LongRope, Rope
 from phiquant.phi.soundness import fault_of
 
 ARCHITECTURE = "phi3"

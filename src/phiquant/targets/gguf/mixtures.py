@@ -10,7 +10,7 @@ releases before the autumn of 2026 stop there instead.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from phiquant.phi.architecture import Role
+from phiquant.phi.network.parts import Role
 from phiquant.planning.precision import Precision
 
 

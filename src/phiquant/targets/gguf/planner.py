@@ -1,7 +1,8 @@
 """The plan of a GGUF file: every tensor's type, bytes and reason."""
 
 from phiquant.errors import ConfigError
-from phiquant.phi.architecture import Architecture, Role, Weight
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Role, Weight
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.grid import stored_bytes

@@ -6,7 +6,7 @@ up projection goes by the name `ffn_up`. Nothing is permuted: the rotary halves 
 
 import re
 
-from phiquant.phi.architecture import Role, Weight
+from phiquant.phi.network.parts import Role, Weight
 
 WHOLE_MODEL = {
     Role.EMBEDDING: "token_embd.weight",

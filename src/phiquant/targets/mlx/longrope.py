@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from phiquant.errors import ConfigError
-from phiquant.phi.architecture import Architecture, LongRope
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import LongRope
 from phiquant.targets.form import check_context
 
 FactorList = Literal["short", "long"]

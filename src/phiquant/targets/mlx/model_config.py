@@ -18,8 +18,10 @@ from typing import Any
 
 from phiquant.errors import ConfigError
 from phiquant.host.shown import shown
-from phiquant.phi.architecture import ARCHITECTURE, Architecture, LongRope
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.classes.phi3 import ARCHITECTURE
 from phiquant.phi.config import read_architecture
+from phiquant.phi.network.parts import LongRope
 from phiquant.phi.soundness import fault_of
 from phiquant.planning.plan import PlanRow
 from phiquant.targets.mlx.formats import Affine

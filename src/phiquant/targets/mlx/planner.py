@@ -7,7 +7,8 @@ largest group that fits, and stays unquantized only if not even 32 does.
 """
 
 from phiquant.errors import RequestError
-from phiquant.phi.architecture import Architecture, Weight
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Weight
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.grid import fitting_group, stored_bytes

@@ -17,9 +17,9 @@ from phiquant.errors import ArtifactError
 from phiquant.host import foreign
 from phiquant.host.shown import shown
 from phiquant.host.strict_json import parse_json
-from phiquant.phi.architecture import Architecture, LongRope, Rope
+from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import MOST_LAYERS
-from phiquant.phi.fused import parts_of
+from phiquant.phi.network.parts import LongRope, Rope
 from phiquant.phi.soundness import fault_of
 from phiquant.quantization.grid import Floats
 from phiquant.targets.onnx.model_file import ModelFile, integer, nbytes_of, real
@@ -87,9 +87,8 @@ class OnnxArtifact:
         for weight in self._architecture.weights():
             matrix = self._matrices[weight.name]
             if isinstance(matrix, Stacked):
-                for part, tensor in zip(
-                    parts_of(weight, self._architecture), matrix.matrices, strict=True
-                ):
+                parts = self._architecture.network.linear[weight.name].parts
+                for part, tensor in zip(parts, matrix.matrices, strict=True):
                     yield part.name, tensor
             else:
                 yield weight.name, matrix

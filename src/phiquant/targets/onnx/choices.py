@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from phiquant.phi.architecture import Role
+from phiquant.phi.network.parts import Role
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import PlanRow
 from phiquant.quantization.grid import stored_bytes

@@ -1,4 +1,4 @@
-"""The decoder graph of Phi-3.
+"""The decoder graph of a network, part by part.
 
     inputs   input_ids (batch, tokens), attention_mask (batch, total), position_ids (where
              rotation is an operator of its own),
@@ -8,8 +8,7 @@
 Node names follow the usual ones (`/model/layers.0/attn/qkv_proj/MatMulNBits`), so that one reader
 serves this writer and others. Norms and attention come in two forms: `fused` for ONNX Runtime's
 contrib operators, `standard` for ONNX's own alone.
-Source of the network: Phi3ForCausalLM of transformers; of the operators: docs/ContribOperators.md
-of microsoft/onnxruntime.
+Source of the operators: docs/ContribOperators.md of microsoft/onnxruntime.
 """
 
 from typing import Protocol
@@ -17,6 +16,7 @@ from typing import Protocol
 import onnx_ir as ir
 
 from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Attention, GatedFeedForward, Network, Norm, Weight
 from phiquant.planning.plan import Plan
 from phiquant.targets.onnx.formats import OnnxForm
 from phiquant.targets.onnx.fused import FusedForm
@@ -27,18 +27,20 @@ from phiquant.targets.onnx.standard import StandardForm
 
 
 class DecoderForm(Protocol):
-    """Norms and attention in one form."""
+    """The parts in one form; nodes are called by `name`, or as if they were inside of it."""
 
-    def norm(self, x: ir.Value, gain: ir.Value, name: str) -> ir.Value:
+    def norm(self, x: ir.Value, gain: ir.Value, name: str, part: Norm) -> ir.Value:
         """RMSNorm of `x`."""
 
-    def add_norm(self, x: ir.Value, y: ir.Value, gain: ir.Value, name: str) -> Pair:
+    def add_norm(self, x: ir.Value, y: ir.Value, gain: ir.Value, name: str, part: Norm) -> Pair:
         """RMSNorm of x + y, and x + y."""
 
-    def attention(self, qkv: ir.Value, past: Pair, name: str) -> tuple[ir.Value, Pair]:
+    def attention(
+        self, qkv: ir.Value, past: Pair, name: str, part: Attention
+    ) -> tuple[ir.Value, Pair]:
         """Attention of fused projections with the past; its output, and the present."""
 
-    def gated(self, gate: ir.Value, up: ir.Value, name: str) -> ir.Value:
+    def gated(self, gate: ir.Value, up: ir.Value, name: str, part: GatedFeedForward) -> ir.Value:
         """silu(gate) * up."""
 
 
@@ -50,14 +52,15 @@ def build(builder: GraphBuilder, plan: Plan, architecture: Architecture, form: O
     positions = None
     if form.fused and needs_positions(architecture, form.provider):
         positions = builder.input("position_ids", integer, ["batch_size", "sequence_length"])
-    pasts = [_past(builder, architecture, layer) for layer in range(architecture.layers)]
-    blocks: DecoderForm
+    network = architecture.network
+    pasts = [_past(builder, block.attention, layer) for layer, block in enumerate(network.blocks)]
+    parts: DecoderForm
     if form.fused:
-        blocks = FusedForm(builder, architecture, form, (ids, mask, positions))
+        parts = FusedForm(builder, architecture, form, (ids, mask, positions))
     else:
-        blocks = StandardForm(builder, architecture, (ids, mask), pasts[0][0])
-    matrices = Matrices(builder, plan, architecture, form)
-    hidden = _layers(builder, architecture, blocks, matrices, (ids, pasts))
+        parts = StandardForm(builder, architecture, (ids, mask), pasts[0][0])
+    matrices = Matrices(builder, plan, network, form)
+    hidden = _layers(builder, network, parts, matrices, (ids, pasts))
     length: int | str = "sequence_length"
     if form.last_logits:
         hidden = builder("Gather", hidden, builder.integers(-1), axis=1, name="/model/last/Gather")
@@ -71,45 +74,56 @@ def build(builder: GraphBuilder, plan: Plan, architecture: Architecture, form: O
 
 def _layers(
     b: GraphBuilder,
-    architecture: Architecture,
-    blocks: DecoderForm,
+    network: Network,
+    form: DecoderForm,
     matrices: Matrices,
     inputs: tuple[ir.Value, list[Pair]],
 ) -> ir.Value:
     """The final norm's output."""
     ids, pasts = inputs
     residual = matrices.embed(ids)
-    update: ir.Value | None = None
-    for layer, past in enumerate(pasts):
-        at, node = f"model.layers.{layer}", f"/model/layers.{layer}"
-        gain = b.weight(f"{at}.input_layernorm.weight")
+    update: ir.Value | None = None  # to be added to it by the next norm
+
+    def normed(norm: Norm) -> ir.Value:
+        nonlocal residual
+        gain, name = b.weight(norm.gains.name), node_name(norm.gains)
         if update is None:
-            normed = blocks.norm(residual, gain, f"{node}/input_layernorm")
-        else:
-            normed, residual = blocks.add_norm(residual, update, gain, f"{node}/input_layernorm")
-        qkv = matrices.linear(normed, f"{at}.self_attn.qkv_proj", f"{node}/attn/qkv_proj")
-        attended, present = blocks.attention(qkv, past, f"{node}/attn")
-        _present(b, architecture, layer, present)
-        update = matrices.linear(attended, f"{at}.self_attn.o_proj", f"{node}/attn/o_proj")
-        gain = b.weight(f"{at}.post_attention_layernorm.weight")
-        normed, residual = blocks.add_norm(
-            residual, update, gain, f"{node}/post_attention_layernorm"
-        )
-        both = matrices.linear(normed, f"{at}.mlp.gate_up_proj", f"{node}/mlp/gate_up_proj")
-        gate, up = b.several(2, "Split", both, axis=-1, num_outputs=2, name=f"{node}/mlp/Split")
-        inner = blocks.gated(gate, up, f"{node}/mlp")
-        update = matrices.linear(inner, f"{at}.mlp.down_proj", f"{node}/mlp/down_proj")
-    assert update is not None
-    return blocks.add_norm(residual, update, b.weight("model.norm.weight"), "/model/norm")[0]
+            return form.norm(residual, gain, name, norm)
+        result, residual = form.add_norm(residual, update, gain, name, norm)
+        return result
+
+    for number, block in enumerate(network.blocks):
+        left = residual
+        for step in block.steps:
+            name = node_name(step.linear.weight)
+            beside = name.rpartition("/")[0]
+            taken = left if step.norm is None else normed(step.norm)
+            outputs = matrices.linear(taken, step.linear, name)
+            if step.then is None:
+                update = outputs
+            elif isinstance(step.then, Attention):
+                left, present = form.attention(outputs, pasts[number], beside, step.then)
+                _present(b, step.then, number, present)
+            else:
+                gate, up = b.several(
+                    2, "Split", outputs, axis=-1, num_outputs=2, name=f"{beside}/Split"
+                )
+                left = form.gated(gate, up, beside, step.then)
+    return normed(network.norm)
 
 
-def _past(b: GraphBuilder, architecture: Architecture, layer: int) -> Pair:
-    shape: list[int | str] = [
-        "batch_size",
-        architecture.kv_heads,
-        "past_sequence_length",
-        architecture.head_size,
-    ]
+def node_name(weight: Weight) -> str:
+    """What the node of a weight is usually called: `/model/layers.0/attn/qkv_proj`."""
+    stem = weight.name.removesuffix(".weight").replace("self_attn", "attn")
+    if weight.layer is None:
+        return "/" + stem.replace(".", "/")
+    place = f"layers.{weight.layer}"
+    before, _, inside = stem.partition(f"{place}.")
+    return f"/{before.replace('.', '/')}{place}/{inside.replace('.', '/')}"
+
+
+def _past(b: GraphBuilder, part: Attention, layer: int) -> Pair:
+    shape: list[int | str] = ["batch_size", part.kv_heads, "past_sequence_length", part.head_size]
     name = f"past_key_values.{layer}"
     return (
         b.input(f"{name}.key", b.activations, shape),
@@ -117,12 +131,7 @@ def _past(b: GraphBuilder, architecture: Architecture, layer: int) -> Pair:
     )
 
 
-def _present(b: GraphBuilder, architecture: Architecture, layer: int, present: Pair) -> None:
-    shape: list[int | str] = [
-        "batch_size",
-        architecture.kv_heads,
-        "total_sequence_length",
-        architecture.head_size,
-    ]
+def _present(b: GraphBuilder, part: Attention, layer: int, present: Pair) -> None:
+    shape: list[int | str] = ["batch_size", part.kv_heads, "total_sequence_length", part.head_size]
     for value, kind in zip(present, ("key", "value"), strict=True):
         b.output(value, f"present.{layer}.{kind}", b.activations, shape)

@@ -15,7 +15,8 @@ Source: onnxruntime's bfc_arena (kNextPowerOfTwo); onnxruntime-genai's kv_cache,
 phi3_rope_threshold_ in generators.cpp.
 """
 
-from phiquant.phi.architecture import Architecture, Role
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Role
 from phiquant.planning.footprint import Footprint, Use, cached_values, looked_up
 from phiquant.planning.plan import Plan
 from phiquant.targets.onnx.formats import ON_CPU, OnnxForm

@@ -13,6 +13,7 @@ sequence of the batch:
 import onnx_ir as ir
 
 from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Attention, GatedFeedForward, Norm
 from phiquant.targets.onnx.formats import ON_CPU, OnnxForm
 from phiquant.targets.onnx.graph import CONTRIB, GraphBuilder, Pair
 from phiquant.targets.onnx.rotary import cache_rows, needs_positions, short_rows
@@ -45,20 +46,20 @@ class FusedForm:
         if short_rows(architecture):
             self._choose_cache(counts)
 
-    def norm(self, x: ir.Value, gain: ir.Value, name: str) -> ir.Value:
+    def norm(self, x: ir.Value, gain: ir.Value, name: str, part: Norm) -> ir.Value:
         """RMSNorm of `x`."""
         normed = self._builder(
             "SimplifiedLayerNormalization",
             x,
             gain,
             axis=-1,
-            epsilon=self._architecture.norm_epsilon,
+            epsilon=part.epsilon,
             stash_type=1,
             name=f"{name}/LayerNorm",
         )
-        return self._tokens(normed, self._architecture.hidden_size)
+        return self._tokens(normed, *part.gains.shape)
 
-    def add_norm(self, x: ir.Value, y: ir.Value, gain: ir.Value, name: str) -> Pair:
+    def add_norm(self, x: ir.Value, y: ir.Value, gain: ir.Value, name: str, part: Norm) -> Pair:
         """RMSNorm of x + y, and x + y."""
         outputs = self._builder.several(
             4,
@@ -67,28 +68,30 @@ class FusedForm:
             y,
             gain,
             domain=CONTRIB,
-            epsilon=self._architecture.norm_epsilon,
+            epsilon=part.epsilon,
             name=f"{name}/SkipLayerNorm",
         )
         for unused in outputs[1:3]:
             unused.name = ""
-        hidden = self._architecture.hidden_size
-        return self._tokens(outputs[0], hidden), self._tokens(outputs[3], hidden)
+        hidden, total = (self._tokens(outputs[at], *part.gains.shape) for at in (0, 3))
+        return hidden, total
 
-    def gated(self, gate: ir.Value, up: ir.Value, name: str) -> ir.Value:
+    def gated(self, gate: ir.Value, up: ir.Value, name: str, part: GatedFeedForward) -> ir.Value:
         """silu(gate) * up; QuickGelu with alpha 1 is silu."""
         b = self._builder
         if self._form.provider in ON_CPU:
             active = b(
                 "QuickGelu", gate, alpha=1.0, domain=CONTRIB, name=f"{name}/act_fn/QuickGelu"
             )
-            active = self._tokens(active, self._architecture.intermediate_size)
+            active = self._tokens(active, part.width)
         else:
             sigmoid = b("Sigmoid", gate, name=f"{name}/act_fn/Sigmoid")
             active = b("Mul", gate, sigmoid, name=f"{name}/act_fn/Mul")
         return b("Mul", active, up, name=f"{name}/Mul")
 
-    def attention(self, qkv: ir.Value, past: Pair, name: str) -> tuple[ir.Value, Pair]:
+    def attention(
+        self, qkv: ir.Value, past: Pair, name: str, part: Attention
+    ) -> tuple[ir.Value, Pair]:
         """GroupQueryAttention; the present shares the past's buffer where the runtime does."""
         own = self._architecture
         rotates_inside = not needs_positions(own, self._form.provider)
@@ -97,49 +100,50 @@ class FusedForm:
             if self._positions is not None:
                 inputs.append(self._positions)
         else:
-            inputs = [*self._rotated(qkv, name), *past, self._last, self._total]
-        window = own.sliding_window
+            inputs = [*self._rotated(qkv, name, part), *past, self._last, self._total]
+        window = part.window
         output, key, value = self._builder.several(
             3,
             "GroupQueryAttention",
             *inputs,
             domain=CONTRIB,
-            num_heads=own.heads,
-            kv_num_heads=own.kv_heads,
-            scale=own.head_size**-0.5,
+            num_heads=part.heads,
+            kv_num_heads=part.kv_heads,
+            scale=part.head_size**-0.5,
             local_window_size=-1 if window is None or window >= own.max_positions else window,
             softcap=0.0,
             do_rotary=int(rotates_inside),
             rotary_interleaved=0,
             name=f"{name}/GroupQueryAttention",
         )
-        return self._tokens(output, own.heads * own.head_size), (key, value)
+        return self._tokens(output, part.width), (key, value)
 
     def _tokens(self, value: ir.Value, width: int) -> ir.Value:
         """`value`, the output of a contrib operator: a vector of `width` a token."""
         return self._builder.known(value, "batch_size", "sequence_length", width)
 
-    def _rotated(self, qkv: ir.Value, name: str) -> tuple[ir.Value, ir.Value, ir.Value]:
-        own, b = self._architecture, self._builder
-        sizes = (own.heads * own.head_size, *(2 * (own.kv_heads * own.head_size,)))
+    def _rotated(
+        self, qkv: ir.Value, name: str, part: Attention
+    ) -> tuple[ir.Value, ir.Value, ir.Value]:
+        b, sizes = self._builder, [piece.rows for piece in part.qkv.parts]
         split = b.several(3, "Split", qkv, b.integers(*sizes), axis=-1, name=f"{name}/qkv/Split")
-        partial = own.rope.dimensions != own.head_size
+        partial = part.rope.dimensions != part.head_size
         turned = [
             self._tokens(
                 b(
                     "RotaryEmbedding",
-                    part,
+                    piece,
                     self._positions,
                     *self._caches,
                     domain=CONTRIB,
                     interleaved=0,
                     num_heads=heads if partial else 0,
-                    rotary_embedding_dim=own.rope.dimensions if partial else 0,
+                    rotary_embedding_dim=part.rope.dimensions if partial else 0,
                     name=f"{name}/{which}_rotary/RotaryEmbedding",
                 ),
-                heads * own.head_size,
+                heads * part.head_size,
             )
-            for part, heads, which in zip(split, (own.heads, own.kv_heads), "qk", strict=False)
+            for piece, heads, which in zip(split, (part.heads, part.kv_heads), "qk", strict=False)
         ]
         return turned[0], turned[1], split[2]
 

@@ -15,14 +15,12 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from phiquant.phi.architecture import Architecture, Role
+from phiquant.phi.network.parts import Linear, Network, Role
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.targets.onnx.external import StoredTensor
 from phiquant.targets.onnx.formats import GRIDS, OnnxForm
 from phiquant.targets.onnx.graph import CONTRIB, DATA_TYPES, GraphBuilder
 from phiquant.targets.onnx.grids import BlockwiseGrid
-
-EMBEDDING = "model.embed_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +81,19 @@ def _code_type(grid: BlockwiseGrid) -> ir.DataType:
 class Matrices:
     """Adds the products of one plan's matrices to a graph."""
 
-    def __init__(
-        self, builder: GraphBuilder, plan: Plan, architecture: Architecture, form: OnnxForm
-    ) -> None:
+    def __init__(self, builder: GraphBuilder, plan: Plan, network: Network, form: OnnxForm) -> None:
         self._builder = builder
-        self._rows = {row.output: row for row in plan.rows}
         self._held = plan.by_source
-        self._architecture = architecture
+        self._network = network
         self._form = form
-        self._layout = StoredForms(form, architecture.tied_head)
+        self._layout = StoredForms(form, network.is_tied)
 
-    def linear(self, x: ir.Value, output: str, name: str) -> ir.Value:
-        """Multiply `x` by the transpose of the matrix planned as `output`; `name` is the node's.
+    def linear(self, x: ir.Value, layer: Linear, name: str) -> ir.Value:
+        """The outputs of a layer for `x`; `name` is the node's.
 
         Where the plan has its parts instead, the products are put side by side.
         """
-        rows = self._held[f"{output}.weight"]
+        rows = self._held[layer.weight.name]
         if len(rows) == 1:
             return self._product(x, rows[0], name)
         beside, _, _ = name.rpartition("/")
@@ -120,18 +115,18 @@ class Matrices:
 
     def head(self, x: ir.Value) -> ir.Value:
         """Logits of `x`."""
-        return self.linear(x, EMBEDDING if self._architecture.tied_head else "lm_head", "/lm_head")
+        return self.linear(x, self._network.head, "/lm_head")
 
     def embed(self, ids: ir.Value) -> ir.Value:
         """Rows `ids` (batch, tokens) of the embedding, as (batch, tokens, hidden)."""
-        b, row = self._builder, self._rows[EMBEDDING]
+        b, (row,) = self._builder, self._held[self._network.embedding.weight.name]
         grid = GRIDS[row.grid]
         name = "/model/embed_tokens"
         if isinstance(grid, BlockwiseGrid):
             if self._form.fused:
                 return self._gather_blocks(ids, row, grid, name)
             return self._gather_standard(ids, row, grid, name)
-        weight = b.weight(f"{EMBEDDING}.weight")
+        weight = b.weight(f"{row.output}.weight")
         if self._layout.transposed(row):
             gathered = b("Gather", weight, ids, axis=1, name=f"{name}/Gather")
             gathered = b("Transpose", gathered, perm=[1, 2, 0], name=f"{name}/Transpose")
@@ -217,7 +212,7 @@ class Matrices:
         weights that the product alone reads, and would dequantize the whole head for each token.
         """
         name = f"{row.output}.{part}"
-        if not self._architecture.tied_head:
+        if not self._network.is_tied:
             return self._builder.weight(name)
         return self._builder.alias(name, f"{name}.rows")
 

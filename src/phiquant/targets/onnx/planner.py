@@ -7,7 +7,8 @@ matrix. Norm gains and the rotary caches have the type of the activations.
 from collections.abc import Iterator
 
 from phiquant.errors import RequestError
-from phiquant.phi.architecture import Architecture, Role, Weight
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Role, Weight
 from phiquant.phi.survey import Survey
 from phiquant.planning.footprint import cached_values
 from phiquant.planning.plan import Plan, PlanRow

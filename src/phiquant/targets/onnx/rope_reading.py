@@ -14,8 +14,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from phiquant.errors import ArtifactError
-from phiquant.phi.architecture import LongRope, Rope
-from phiquant.phi.rope import frequencies
+from phiquant.phi.network.parts import LongRope, Rope
+from phiquant.phi.network.rope import frequencies
 from phiquant.phi.soundness import rope_fault
 from phiquant.quantization.grid import Floats
 from phiquant.targets.onnx.model_file import ModelFile, graph

@@ -5,7 +5,7 @@ each of the original positions, turned by the short factors, then a row for each
 whole context, turned by the long ones. A graph picks one by an offset (`original_positions`) on
 the positions, or by an `If` over two slices; nothing is copied in the first form.
 
-Rows are those of `phi.rope.rotation`, LongRoPE's attention factor included, rounded to the
+Rows are those of `network.rope.rotation`, LongRoPE's attention factor included, rounded to the
 activations' type.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from phiquant.phi.architecture import Architecture
-from phiquant.phi.rope import Rotation, rotation
+from phiquant.phi.network.rope import Rotation, rotation
 
 BAND = 1 << 14
 """Positions at a time."""

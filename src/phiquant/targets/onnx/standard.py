@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Attention, GatedFeedForward, Norm
 from phiquant.targets.onnx.graph import GraphBuilder, Pair
 from phiquant.targets.onnx.rotary import short_rows
 
@@ -46,62 +47,59 @@ class StandardForm:
         self._rotation = self._rotations(self._cache_rows(mask, present))
         self._hole = self._zeros(ids, b("Sub", first, self._extent(past, 2)))
 
-    def norm(self, x: ir.Value, gain: ir.Value, name: str) -> ir.Value:
+    def norm(self, x: ir.Value, gain: ir.Value, name: str, part: Norm) -> ir.Value:
         """RMSNorm of `x`."""
         b = self._builder
         square = b("Mul", x, x, name=f"{name}/square")
         mean = b("ReduceMean", square, b.integers(-1), keepdims=1, name=f"{name}/ReduceMean")
-        mean = b("Add", mean, b.real(self._architecture.norm_epsilon), name=f"{name}/Add")
+        mean = b("Add", mean, b.real(part.epsilon), name=f"{name}/Add")
         root = b("Sqrt", mean, name=f"{name}/Sqrt")
         return b("Mul", b("Div", x, root, name=f"{name}/Div"), gain, name=f"{name}/Mul")
 
-    def add_norm(self, x: ir.Value, y: ir.Value, gain: ir.Value, name: str) -> Pair:
+    def add_norm(self, x: ir.Value, y: ir.Value, gain: ir.Value, name: str, part: Norm) -> Pair:
         """RMSNorm of x + y, and x + y."""
         total = self._builder("Add", x, y, name=f"{name}/residual")
-        return self.norm(total, gain, name), total
+        return self.norm(total, gain, name, part), total
 
-    def gated(self, gate: ir.Value, up: ir.Value, name: str) -> ir.Value:
+    def gated(self, gate: ir.Value, up: ir.Value, name: str, part: GatedFeedForward) -> ir.Value:
         """silu(gate) * up."""
         b = self._builder
         active = b("Mul", gate, b("Sigmoid", gate, name=f"{name}/Sigmoid"), name=f"{name}/silu")
         return b("Mul", active, up, name=f"{name}/Mul")
 
-    def attention(self, qkv: ir.Value, past: Pair, name: str) -> tuple[ir.Value, Pair]:
+    def attention(
+        self, qkv: ir.Value, past: Pair, name: str, part: Attention
+    ) -> tuple[ir.Value, Pair]:
         """Attention of the fused projections (batch, tokens, q + k + v) with the past."""
-        b, own = self._builder, self._architecture
-        group = own.heads // own.kv_heads
-        width = own.kv_heads * own.head_size
-        parts = b.several(
-            3, "Split", qkv, b.integers(group * width, width, width), axis=-1, name=f"{name}/Split"
-        )
+        b, size, group = self._builder, part.head_size, part.heads // part.kv_heads
+        rows = [piece.rows for piece in part.qkv.parts]
+        pieces = b.several(3, "Split", qkv, b.integers(*rows), axis=-1, name=f"{name}/Split")
         queries, keys, values = (
-            self._heads(part, heads, f"{name}/{which}")
-            for part, heads, which in zip(
-                parts, (own.heads, own.kv_heads, own.kv_heads), "qkv", strict=True
+            self._heads(piece, heads, size, f"{name}/{which}")
+            for piece, heads, which in zip(
+                pieces, (part.heads, part.kv_heads, part.kv_heads), "qkv", strict=True
             )
         )
-        queries = self._rotate(queries, f"{name}/q_rotary")
-        keys = self._rotate(keys, f"{name}/k_rotary")
+        queries = self._rotate(queries, f"{name}/q_rotary", part)
+        keys = self._rotate(keys, f"{name}/k_rotary", part)
         keys = b("Concat", past[0], self._hole, keys, axis=2, name=f"{name}/keys")
         values = b("Concat", past[1], self._hole, values, axis=2, name=f"{name}/values")
-        grouped = (own.kv_heads, group)
-        queries = b(
-            "Reshape", queries, b.integers(0, *grouped, -1, own.head_size), name=f"{name}/grouped"
-        )
-        queries = b.known(queries, "batch_size", *grouped, "sequence_length", own.head_size)
+        grouped = (part.kv_heads, group)
+        queries = b("Reshape", queries, b.integers(0, *grouped, -1, size), name=f"{name}/grouped")
+        queries = b.known(queries, "batch_size", *grouped, "sequence_length", size)
         across = b("Transpose", keys, perm=[0, 1, 3, 2], name=f"{name}/across")
         across = b("Unsqueeze", across, b.integers(2), name=f"{name}/shared_keys")
         scores = b("MatMul", queries, across, name=f"{name}/scores")
-        scores = b("Mul", scores, b.real(own.head_size**-0.5), name=f"{name}/scaled")
+        scores = b("Mul", scores, b.real(size**-0.5), name=f"{name}/scaled")
         scores = b("Add", scores, self._bias, name=f"{name}/masked")
         weights = b("Softmax", scores, axis=-1, name=f"{name}/Softmax")
         shared = b("Unsqueeze", values, b.integers(2), name=f"{name}/shared_values")
         mixed = b("MatMul", weights, shared, name=f"{name}/mixed")
-        heads = b.integers(0, own.heads, -1, own.head_size)
+        heads = b.integers(0, part.heads, -1, size)
         mixed = b("Reshape", mixed, heads, name=f"{name}/heads")
-        mixed = b.known(mixed, "batch_size", own.heads, "sequence_length", own.head_size)
+        mixed = b.known(mixed, "batch_size", part.heads, "sequence_length", size)
         mixed = b("Transpose", mixed, perm=[0, 2, 1, 3], name=f"{name}/tokens")
-        flat = b.integers(0, 0, own.heads * own.head_size)
+        flat = b.integers(0, 0, part.width)
         return b("Reshape", mixed, flat, name=f"{name}/flat"), (keys, values)
 
     def _extent(self, value: ir.Value, axis: int) -> ir.Value:
@@ -116,10 +114,10 @@ class StandardForm:
         zeros = b("Expand", b.real(0.0), shape, name="/model/hole/Expand")
         return b.known(zeros, "batch_size", own.kv_heads, "hole_sequence_length", own.head_size)
 
-    def _heads(self, part: ir.Value, heads: int, name: str) -> ir.Value:
+    def _heads(self, piece: ir.Value, heads: int, size: int, name: str) -> ir.Value:
         b = self._builder
-        split = b.integers(0, 0, heads, self._architecture.head_size)
-        return b("Transpose", b("Reshape", part, split), perm=[0, 2, 1, 3], name=name)
+        split = b.integers(0, 0, heads, size)
+        return b("Transpose", b("Reshape", piece, split), perm=[0, 2, 1, 3], name=name)
 
     def _mask_bias(self, mask: ir.Value, positions: ir.Value, present: ir.Value) -> ir.Value:
         """0 where a token is seen and the least float where not: (batch, 1, 1, tokens, total).
@@ -163,11 +161,10 @@ class StandardForm:
         )  # fmt: skip
         return cos, sin
 
-    def _rotate(self, heads: ir.Value, name: str) -> ir.Value:
-        """Turn heads (batch, heads, tokens, head_size); see `phi.rope.rotate`."""
-        b, own = self._builder, self._architecture
-        half = own.rope.dimensions // 2
-        rest = own.head_size - 2 * half
+    def _rotate(self, heads: ir.Value, name: str, part: Attention) -> ir.Value:
+        """Turn heads (batch, heads, tokens, head_size); see `network.rope.rotate`."""
+        b, half = self._builder, part.rope.dimensions // 2
+        rest = part.head_size - 2 * half
         sizes = (half, half, rest) if rest else (half, half)
         left, right, *unturned = b.several(
             len(sizes), "Split", heads, b.integers(*sizes), axis=-1, name=f"{name}/Split"

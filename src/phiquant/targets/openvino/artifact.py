@@ -18,9 +18,9 @@ from phiquant.errors import ArtifactError
 from phiquant.host import foreign
 from phiquant.host.opened_file import OpenedFile
 from phiquant.host.shown import shown
-from phiquant.phi.architecture import Architecture, Weight
+from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import read_architecture, read_config
-from phiquant.phi.fused import parts_of
+from phiquant.phi.network.parts import Network, Weight
 from phiquant.phi.weights import rows_from
 from phiquant.quantization.grid import Floats, Grid
 from phiquant.quantization.nibbles import unpack_run
@@ -85,7 +85,7 @@ class OpenVinoArtifact:
         constants = read_constants(self.path / MODEL)
         self._weights = {weight.name: weight for weight in self._architecture.weights()}
         self._matrices = {
-            name: _matrices(weight, self._architecture, constants)
+            name: _matrices(weight, self._architecture.network, constants)
             for name, weight in self._weights.items()
         }
         self._binary = OpenedFile((self.path / MODEL).with_suffix(".bin"), ArtifactError)
@@ -157,11 +157,10 @@ def open_artifact(path: Path) -> OpenVinoArtifact:
     return OpenVinoArtifact(path)
 
 
-def _matrices(
-    weight: Weight, architecture: Architecture, constants: Constants
-) -> tuple[_Matrix, ...]:
+def _matrices(weight: Weight, network: Network, constants: Constants) -> tuple[_Matrix, ...]:
     """The stored tensors of a weight: one, or one for each of its parts."""
-    shapes = {part.name: (part.rows, *weight.shape[1:]) for part in parts_of(weight, architecture)}
+    parts = network.linear[weight.name].parts if weight.name in network.linear else ()
+    shapes = {part.name: (part.rows, *weight.shape[1:]) for part in parts}
     apart = any(constants.weight(name, math.prod(shape)) for name, shape in shapes.items())
     if apart and len(shapes) > 1:
         return tuple(_matrix(name, shape, constants) for name, shape in shapes.items())

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from phiquant.phi.architecture import Architecture
-from phiquant.phi.rope import frequencies
+from phiquant.phi.network.parts import Attention
+from phiquant.phi.network.rope import frequencies
 from phiquant.targets.openvino.operators import Node, Operators
 
 MASKED = float(np.finfo(np.float32).min)
@@ -74,9 +75,9 @@ def _rotation(
     return turns[0], turns[1]
 
 
-def rotate(build: Operators, heads: Node, by: Shared, architecture: Architecture) -> Node:
+def rotate(build: Operators, heads: Node, by: Shared, part: Attention) -> Node:
     """Turn queries or keys (batch, heads, tokens, head_size)."""
-    dimensions, size = architecture.rope.dimensions, architecture.head_size
+    dimensions, size = part.rope.dimensions, part.head_size
     if dimensions == size:
         return _turn(build, heads, by, dimensions)
     turned = _turn(build, build.slice(heads, 0, dimensions), by, dimensions)
@@ -111,9 +112,9 @@ def remember(build: Operators, new: Node, name: str, by: Shared, inputs: GraphIn
     return whole
 
 
-def widen_heads(build: Operators, cached: Node, architecture: Architecture) -> Node:
+def widen_heads(build: Operators, cached: Node, part: Attention) -> Node:
     """Repeat each key head for the queries that share it."""
-    repeat = architecture.heads // architecture.kv_heads
+    repeat = part.heads // part.kv_heads
     if repeat == 1:
         return cached
     ops = build.ops
@@ -126,7 +127,7 @@ def widen_heads(build: Operators, cached: Node, architecture: Architecture) -> N
         ops.concat([batch, kv_heads, build.integers([repeat]), tokens, size], 0),
         broadcast_spec="BIDIRECTIONAL",
     )
-    shape = [0, architecture.heads, -1, architecture.head_size]
+    shape = [0, part.heads, -1, part.head_size]
     return ops.reshape(spread, build.integers(shape), special_zero=True)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Attention, Block, Linear, Norm, Weight
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.targets.openvino.attention import (
     GraphInputs,
@@ -38,11 +39,20 @@ def build_graph(plan: Plan, architecture: Architecture) -> Graph:
     return _Decoder(plan, architecture).graph()
 
 
+@dataclass(frozen=True, slots=True)
+class _Cache:
+    """The cache of block `number`, and what all blocks share."""
+
+    number: int
+    inputs: GraphInputs
+    shared: Shared
+
+
 class _Decoder:
     def __init__(self, plan: Plan, architecture: Architecture) -> None:
         self._build = Operators()
         self._architecture = architecture
-        self._rows = {row.output: row for row in plan.rows}
+        self._network = architecture.network
         self._held = plan.by_source
         self._parameters: list[Node] = []
         self._parts: list[StoredConstant] = []
@@ -52,11 +62,10 @@ class _Decoder:
         inputs = self._inputs()
         by = shared(self._build, inputs, self._architecture)
         hidden = self._embed(inputs)
-        for layer in range(self._architecture.layers):
-            hidden = self._layer(hidden, layer, inputs, by)
-        hidden = self._normed(hidden, "model.norm")
-        head = "model.embed_tokens" if self._architecture.tied_head else "lm_head"
-        logits = self._project(hidden, head)
+        for number, block in enumerate(self._network.blocks):
+            hidden = self._passed(hidden, block, _Cache(number, inputs, by))
+        hidden = self._normed(hidden, self._network.norm)
+        logits = self._project(hidden, self._network.head)
         logits.output(0).tensor.set_names({"logits"})
         result = self._build.ops.result(logits)
         result.set_friendly_name("logits")
@@ -79,86 +88,91 @@ class _Decoder:
         return GraphInputs(**made)
 
     def _embed(self, inputs: GraphInputs) -> Node:
-        build, table = self._build, self._weight("model.embed_tokens")
+        build, table = self._build, self._weight(self._network.embedding.weight)
         ids = build.ops.convert(inputs.input_ids, "i32")
         return build.gather(table, ids, build.integer(0))
 
-    def _layer(self, hidden: Node, layer: int, inputs: GraphInputs, by: Shared) -> Node:
-        ops, at = self._build.ops, f"model.layers.{layer}"
-        mixed = self._attention(self._normed(hidden, f"{at}.input_layernorm"), layer, inputs, by)
-        hidden = ops.add(hidden, mixed)
-        normed = self._normed(hidden, f"{at}.post_attention_layernorm")
-        both = self._project(normed, f"{at}.mlp.gate_up_proj")
-        inner = self._architecture.intermediate_size
-        gate, up = self._split(both, [inner, inner])
-        gated = ops.multiply(up, ops.swish(gate))
-        return ops.add(hidden, self._project(gated, f"{at}.mlp.down_proj"))
+    def _passed(self, hidden: Node, block: Block, cache: _Cache) -> Node:
+        """What leaves a block that `hidden` entered."""
+        ops, left = self._build.ops, hidden
+        for step in block.steps:
+            taken = left if step.norm is None else self._normed(hidden, step.norm)
+            outputs = self._project(taken, step.linear)
+            if step.then is None:
+                hidden = ops.add(hidden, outputs)
+            elif isinstance(step.then, Attention):
+                left = self._attended(outputs, step.then, cache)
+            else:
+                gate, up = self._split(outputs, [step.then.width] * 2)
+                left = ops.multiply(up, ops.swish(gate))
+        return hidden
 
-    def _attention(self, normed: Node, layer: int, inputs: GraphInputs, by: Shared) -> Node:
-        build, model = self._build, self._architecture
-        ops, at = build.ops, f"model.layers.{layer}.self_attn"
-        fused = self._project(normed, f"{at}.qkv_proj")
-        counts = (model.heads, model.kv_heads, model.kv_heads)
-        split = self._split(fused, [count * model.head_size for count in counts])
+    def _attended(self, fused: Node, part: Attention, cache: _Cache) -> Node:
+        """What attention leaves of its fused projection (batch, tokens, rows)."""
+        build, ops, by, inputs = self._build, self._build.ops, cache.shared, cache.inputs
+        counts = (part.heads, part.kv_heads, part.kv_heads)
+        split = self._split(fused, [count * part.head_size for count in counts])
         queries, keys, values = (
             ops.transpose(
-                ops.reshape(part, build.integers([0, 0, count, model.head_size]), True),
+                ops.reshape(piece, build.integers([0, 0, count, part.head_size]), True),
                 build.integers([0, 2, 1, 3]),
             )
-            for part, count in zip(split, counts, strict=True)
+            for piece, count in zip(split, counts, strict=True)
         )
-        queries, keys = (rotate(build, part, by, model) for part in (queries, keys))
-        keys = remember(build, keys, f"past_key_values.{layer}.key", by, inputs)
-        values = remember(build, values, f"past_key_values.{layer}.value", by, inputs)
+        queries, keys = (rotate(build, piece, by, part) for piece in (queries, keys))
+        keys = remember(build, keys, f"past_key_values.{cache.number}.key", by, inputs)
+        values = remember(build, values, f"past_key_values.{cache.number}.value", by, inputs)
         mixed = ops.scaled_dot_product_attention(
             queries,
-            widen_heads(build, keys, model),
-            widen_heads(build, values, model),
+            widen_heads(build, keys, part),
+            widen_heads(build, values, part),
             by.mask,
-            build.floats(np.array(model.head_size**-0.5, np.float32)),
+            build.floats(np.array(part.head_size**-0.5, np.float32)),
         )
         mixed = ops.transpose(mixed, build.integers([0, 2, 1, 3]))
-        width = model.heads * model.head_size
-        mixed = ops.reshape(mixed, build.integers([0, 0, width]), True)
-        return self._project(mixed, f"{at}.o_proj")
+        return ops.reshape(mixed, build.integers([0, 0, part.width]), True)
 
     def _split(self, whole: Node, sizes: list[int]) -> list[Node]:
         build = self._build
         pieces = build.ops.variadic_split(whole, build.integer(2), build.integers(sizes))
         return list(pieces.outputs())
 
-    def _normed(self, hidden: Node, name: str) -> Node:
+    def _normed(self, hidden: Node, norm: Norm) -> Node:
         build, ops = self._build, self._build.ops
-        gains = self._weight(name)
+        gains = self._weight(norm.gains)
         mean = ops.reduce_mean(
             ops.power(hidden, build.floats(np.full((1, 1, 1), 2, np.float32))),
             build.integers([-1]),
             keep_dims=True,
         )
-        epsilon = np.full((1, 1, 1), self._architecture.norm_epsilon, np.float32)
+        epsilon = np.full((1, 1, 1), norm.epsilon, np.float32)
         root = ops.sqrt(ops.add(mean, build.floats(epsilon)))
         scaled = ops.divide(build.floats(np.ones((1, 1, 1), np.float32)), root)
         return ops.multiply(ops.multiply(hidden, scaled), gains)
 
-    def _project(self, inputs: Node, name: str) -> Node:
-        """The product with a weight, or with the parts of one, side by side as if it were fused."""
+    def _project(self, inputs: Node, layer: Linear) -> Node:
+        """The outputs of a linear layer; where its parts are stored, side by side as if fused."""
         ops = self._build.ops
         products = [
-            ops.matmul(inputs, self._weight(row.output), False, True)
-            for row in self._held[f"{name}.weight"]
+            ops.matmul(inputs, self._stored_weight(row), False, True)
+            for row in self._held[layer.weight.name]
         ]
         return products[0] if len(products) == 1 else ops.concat(products, -1)
 
-    def _weight(self, name: str) -> Node:
+    def _weight(self, weight: Weight) -> Node:
+        """A weight that is stored as one tensor, in float32."""
+        (row,) = self._held[weight.name]
+        return self._stored_weight(row)
+
+    def _stored_weight(self, row: PlanRow) -> Node:
         """The float32 weight: the stored arrays and, where they are not float32, what decodes them.
 
         One subgraph a weight, whoever asks: a tied head shares the embedding's.
         """
-        if name not in self._weights:
-            row = self._rows[name]
+        if row.output not in self._weights:
             parts = {part.part: self._stored(part) for part in stored_constants(row)}
-            self._weights[name] = self._decoded(row, parts)
-        return self._weights[name]
+            self._weights[row.output] = self._decoded(row, parts)
+        return self._weights[row.output]
 
     def _stored(self, part: StoredConstant) -> Node:
         parameter = self._build.parameter(list(part.shape), part.element_type, part.name)

@@ -10,7 +10,8 @@ no more than form.
 from collections.abc import Collection
 from math import prod
 
-from phiquant.phi.architecture import Architecture, Role, Weight
+from phiquant.phi.architecture import Architecture
+from phiquant.phi.network.parts import Role, Weight
 from phiquant.phi.survey import Survey
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.quantization.grid import fitting_group

@@ -13,7 +13,7 @@ key head add to the same dK and dV.
 import numpy as np
 
 from phiquant.host.threads import for_each
-from phiquant.phi.attention import chunk_queries, visibility
+from phiquant.phi.network.attention import chunk_queries, visibility
 from phiquant.phi.weights import Floats
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from phiquant.host.threads import for_each
-from phiquant.phi.architecture import Rope
+from phiquant.phi.network.parts import Rope
 from phiquant.phi.weights import Floats
 
 ROWS = 64
