@@ -84,7 +84,7 @@ def test_a_config_without_a_needed_field(refused, copy, field):
 @pytest.mark.parametrize(
     "changes, word",
     [
-        ({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}, "LlamaForCausalLM"),
+        ({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}, "Qwen2ForCausalLM"),
         ({"architectures": [], "model_type": "gpt2"}, "gpt2"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantized already"),
         ({"num_hidden_layers": 10**12}, "num_hidden_layers"),

@@ -10,24 +10,27 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from phiquant.errors import CheckpointError
-from phiquant.phi.architecture import Architecture
 from phiquant.phi.listed import listed
 from phiquant.phi.safetensors_file import SafetensorsTensor
 from phiquant.phi.weight_files import WeightFiles
 from phiquant.phi.widen import WEIGHT_DTYPES
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of the tensors that a checkpoint is to have, by their names."""
+
 LAYER = re.compile(r"model\.layers\.(\d+)\.")
 
 
 def check_agreement(
-    architecture: Architecture, tensors: Mapping[str, SafetensorsTensor], files: WeightFiles
+    expected: Shapes, layers: int, tensors: Mapping[str, SafetensorsTensor], files: WeightFiles
 ) -> None:
     """Raise CheckpointError if a weight is missing, misshaped, of a type that is not read, or no
-    part of the architecture. `files` are those that the tensors were read from.
+    part of the architecture, which is of so many `layers` and has the tensors `expected`. `files`
+    are those that the tensors were read from.
     """
     faults = [
-        *_faults_of_names(architecture, tensors),
-        *_faults_of_shapes(architecture, tensors),
+        *_faults_of_names(expected, layers, tensors),
+        *_faults_of_shapes(expected, tensors),
         *_faults_of_types(tensors),
     ]
     if faults:
@@ -39,10 +42,9 @@ def check_agreement(
 
 
 def _faults_of_names(
-    architecture: Architecture, tensors: Mapping[str, SafetensorsTensor]
+    expected: Shapes, layers: int, tensors: Mapping[str, SafetensorsTensor]
 ) -> Iterator[str]:
-    expected = {weight.name for weight in architecture.weights()}
-    missing = [weight.name for weight in architecture.weights() if weight.name not in tensors]
+    missing = [name for name in expected if name not in tensors]
     extra = [name for name in tensors if name not in expected]
     prefix, count = _common_prefix(missing, extra)
     if 2 * count > len(expected):
@@ -51,9 +53,9 @@ def _faults_of_names(
             "Phi-3's; save the inner network alone, or take the prefix off"
         )
         return
-    layers = _layers_in(tensors)
-    if layers and layers != architecture.layers and _only_layers_differ(missing, extra):
-        yield f"num_hidden_layers is {architecture.layers}, and the tensors make {layers} layers"
+    stored = _layers_in(tensors)
+    if stored and stored != layers and _only_layers_differ(missing, extra):
+        yield f"num_hidden_layers is {layers}, and the tensors make {stored} layers"
         return
     if missing:
         yield f"missing: {listed(missing)}"
@@ -88,13 +90,11 @@ def _only_layers_differ(missing: Sequence[str], extra: Sequence[str]) -> bool:
     return bool(missing) != bool(extra) and all(LAYER.match(name) for name in names)
 
 
-def _faults_of_shapes(
-    architecture: Architecture, tensors: Mapping[str, SafetensorsTensor]
-) -> Iterator[str]:
+def _faults_of_shapes(expected: Shapes, tensors: Mapping[str, SafetensorsTensor]) -> Iterator[str]:
     misshaped = [
-        f"{weight.name} (expected {list(weight.shape)}, found {list(tensors[weight.name].shape)})"
-        for weight in architecture.weights()
-        if weight.name in tensors and tensors[weight.name].shape != weight.shape
+        f"{name} (expected {list(shape)}, found {list(tensors[name].shape)})"
+        for name, shape in expected.items()
+        if name in tensors and tensors[name].shape != shape
     ]
     if misshaped:
         yield f"misshaped: {listed(misshaped)}"

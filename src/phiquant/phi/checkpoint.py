@@ -19,10 +19,10 @@ from phiquant.host.file_state import FileState, file_state, is_still
 from phiquant.host.opened_file import OpenedFile
 from phiquant.phi.agreement import check_agreement
 from phiquant.phi.architecture import Architecture
-from phiquant.phi.config import read_architecture, read_config
+from phiquant.phi.config import model_class, read_architecture, read_config
 from phiquant.phi.listed import listed
 from phiquant.phi.model_name import name_directory
-from phiquant.phi.safetensors_file import SafetensorsTensor, read_elements, read_rows
+from phiquant.phi.stored_weight import StoredWeight, stored_shapes, stored_weights
 from phiquant.phi.tensor_names import architecture_names
 from phiquant.phi.tied_head import settle_head
 from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
@@ -42,7 +42,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     """The parsed config.json, corrected where the weights say otherwise (`tied_head`)."""
     architecture: Architecture
-    tensors: Mapping[str, SafetensorsTensor]
+    tensors: Mapping[str, StoredWeight]
     """By the architecture's names."""
     opened: Mapping[Path, OpenedFile] = field(repr=False, compare=False)
     """The weight files, each opened once: what is read is of one file, whatever takes its name."""
@@ -67,13 +67,16 @@ class Checkpoint:
                 f"{'a file' if directory.exists() else 'nothing'}"
             )
         config = read_config(directory)
+        saved_as, config = model_class(config)
         architecture = read_architecture(config)
         files = find_weight_files(directory, config)
         stored, renamings = architecture_names(read_tensors(files))
         states = {path: file_state(path) for path in {each.path for each in stored.values()}}
         opened = {path: OpenedFile(path, CheckpointError) for path in states}
         settled = settle_head(architecture, stored, opened)
-        check_agreement(settled.architecture, settled.tensors, files)
+        network = settled.architecture.network
+        expected = stored_shapes(network, apart=saved_as is not None)
+        check_agreement(expected, architecture.layers, settled.tensors, files)
         if settled.architecture != architecture:
             config["tie_word_embeddings"] = settled.architecture.tied_head
         return cls(
@@ -81,9 +84,9 @@ class Checkpoint:
             name or name_directory(directory).name,
             config,
             settled.architecture,
-            settled.tensors,
+            {each.name: each for each in stored_weights(network, settled.tensors)},
             opened,
-            (*files.notes, *renamings, *settled.notes),
+            (*files.notes, *renamings, *settled.notes, *_read_as(saved_as)),
             states,
         )
 
@@ -113,7 +116,8 @@ class Checkpoint:
     @property
     def files(self) -> tuple[Path, ...]:
         """The weight files, in order."""
-        return tuple(dict.fromkeys(tensor.path for tensor in self.tensors.values()))
+        stored = (tensor for weight in self.tensors.values() for tensor in weight.tensors)
+        return tuple(dict.fromkeys(tensor.path for tensor in stored))
 
     @property
     def dtype(self) -> str:
@@ -130,18 +134,26 @@ class Checkpoint:
 
     def raw(self, name: str, first: int, last: int) -> npt.NDArray[np.generic]:
         """Elements `first` to `last` of the tensor, row-major, as it is stored (BF16 as uint16)."""
-        tensor = self.tensors[name]
-        return read_elements(self.opened[tensor.path], tensor, first, last)
+        return self.tensors[name].elements(self.opened, first, last)
 
     def read_ahead(self, name: str) -> None:
         """Ask the system to fetch the tensor's bytes."""
-        tensor = self.tensors[name]
-        self.opened[tensor.path].read_ahead(tensor.offset, tensor.nbytes)
+        self.tensors[name].read_ahead(self.opened)
 
     def weight(self, name: str, first: int = 0, last: int | None = None) -> npt.NDArray[np.float32]:
         """Rows `first` to `last` (exclusive) of the tensor, widened to float32, exactly.
 
         Raises CheckpointError if the file is shorter than it was when it was opened.
         """
-        tensor = self.tensors[name]
-        return widen(read_rows(self.opened[tensor.path], tensor, first, last), tensor.dtype)
+        stored = self.tensors[name]
+        return widen(stored.rows(self.opened, first, last), stored.dtype)
+
+
+def _read_as(saved_as: str | None) -> tuple[str, ...]:
+    """The note on a checkpoint that was saved under another class's name."""
+    if saved_as is None:
+        return ()
+    return (
+        f"saved as {saved_as}, whose network is a Phi-3's: q_proj, k_proj and v_proj are read as "
+        "qkv_proj, gate_proj and up_proj as gate_up_proj",
+    )

@@ -16,6 +16,7 @@ from phiquant.host import foreign
 from phiquant.host.shown import shown
 from phiquant.phi import adapter
 from phiquant.phi.architecture import Architecture
+from phiquant.phi.classes import llama
 from phiquant.phi.classes.phi3 import ARCHITECTURE
 from phiquant.phi.network.parts import LongRope, Rope
 
@@ -45,6 +46,14 @@ def read_config(directory: Path) -> dict[str, Any]:
             "give the directory that holds config.json and the *.safetensors files"
         )
     return foreign.read_object(path, foreign.CONFIG, directory)
+
+
+def model_class(config: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The class under whose name a Phi-3 network was saved, None for its own, and what `config`
+    says in the terms of Phi-3's. Raises ConfigError.
+    """
+    name = llama.named_class(config)
+    return (None, config) if name is None else (name, llama.as_phi3(config))
 
 
 def read_architecture(config: Config) -> Architecture:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from phiquant.phi.architecture import Architecture
-from phiquant.phi.config import read_architecture, read_config
+from phiquant.phi.config import model_class, read_architecture, read_config
 from phiquant.phi.source import Source
 from phiquant.phi.survey import Survey
 
@@ -37,6 +37,7 @@ def read_outline(source: Source) -> Outline:
 
 def outline(source: Source, config: Mapping[str, Any]) -> Outline:
     """The outline of a model with the configuration `config`. Raises ConfigError."""
+    _, config = model_class(dict(config))
     architecture = read_architecture(config)
     named = config.get("torch_dtype") or config.get("dtype")
     dtype = DTYPES.get(str(named).removeprefix("torch."), "BF16")

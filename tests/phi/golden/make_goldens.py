@@ -8,6 +8,9 @@ needs numpy, torch and transformers (the versions used stand in models.json). Wr
                   it, a checksum of the weights, and what a stale cache costs; versions
     logits.npz    "<case>/<length>": the last rows of logits, float32
                   "<case>/generated": greedy continuation across LongRoPE's boundary, int32
+    apart.json    per class that stores the same network in more matrices, and per case: the
+                  configuration as transformers saves it
+    apart.npz     "<class>/<case>/<length>": the last rows of its logits, float32
 """
 
 import json
@@ -50,7 +53,7 @@ def shapes_of(config: transformers.Phi3Config) -> Architecture:
         norm_epsilon=config.rms_norm_eps,
         tied_head=config.tie_word_embeddings,
         max_positions=config.max_position_embeddings,
-        sliding_window=config.sliding_window,
+        sliding_window=getattr(config, "sliding_window", None),
         rope=Rope(10000.0, 2),
     )
 
@@ -89,6 +92,51 @@ def own_loop(model: Any, prompt: np.ndarray, steps: int) -> np.ndarray:
     for _ in range(steps):
         tokens = np.append(tokens, full_pass(model, tokens)[-1].argmax()).astype(np.int32)
     return tokens[len(prompt) :]
+
+
+APART = {
+    "LlamaForCausalLM": ("full_heads", "grouped_tied", "longrope"),
+    "MistralForCausalLM": ("grouped_tied", "sliding_window"),
+}
+"""Other classes, and the cases whose network they have too."""
+
+
+def build_apart(name: str, config: Any) -> torch.nn.Module:
+    """The network of a class that has q, k, v and gate, up apart, with a case's weights."""
+    model = getattr(transformers, name)(config).eval().float()
+    weights = FormulaWeights(shapes_of(config))
+    state = {}
+    for layer in weights.architecture.network.linear.values():
+        whole = torch.from_numpy(weights.weight(layer.weight.name).copy())
+        state |= {part.name: whole[part.first : part.last] for part in layer.parts}
+    for weight in weights.architecture.weights():
+        if weight.role.is_norm:
+            state[weight.name] = torch.from_numpy(weights.weight(weight.name).copy())
+    missing, extra = model.load_state_dict(state, strict=False)
+    assert not extra and set(missing) <= {"lm_head.weight"}, (missing, extra)
+    return model
+
+
+def main_apart() -> None:
+    arrays, saved = {}, {}
+    for name, cases in APART.items():
+        configs = getattr(transformers, name.replace("ForCausalLM", "Config"))
+        for case in cases:
+            classic = {
+                key: value
+                for key, value in CASES[case].config.items()
+                if key not in ("architectures", "model_type")
+            }
+            if classic["rope_scaling"] is None:
+                del classic["original_max_position_embeddings"]
+            config = configs(**classic, attn_implementation="eager", architectures=[name])
+            model = build_apart(name, config)
+            saved.setdefault(name, {})[case] = json.loads(config.to_json_string())
+            for length in CASES[case].lengths:
+                rows = full_pass(model, tokens_of(case, length))
+                arrays[f"{name}/{case}/{length}"] = rows[-CASES[case].keep :]
+    (HERE / "apart.json").write_text(json.dumps(saved, indent=1) + "\n")
+    np.savez_compressed(HERE / "apart.npz", **arrays)
 
 
 def main() -> None:
@@ -134,3 +182,4 @@ def main() -> None:
 if __name__ == "__main__":
     with torch.no_grad():
         main()
+        main_apart()

@@ -23,7 +23,7 @@ from phiquant.phi.network.parts import (
     Weight,
 )
 
-ARCHITECTURE = "Phi3ForCausalLM"
+ARCHITECTURE, MODEL_TYPE = "Phi3ForCausalLM", "phi3"
 """What a configuration calls the class."""
 
 EMBEDDING, FINAL_NORM, HEAD = "model.embed_tokens", "model.norm", "lm_head"
