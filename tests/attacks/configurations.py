@@ -89,7 +89,12 @@ ATTACKS = [
     config("an architecture of a number", ("Phi3ForCausalLM",), architectures=[7], model_type=8),
     config("architectures of a text", ("Phi3ForCausalLM",), architectures="Phi3", model_type="x"),
     config("an architecture that steers terminals", ("Phi3",), architectures=["\x1b]0;x\x07"]),
-    config("weights that are quantized", ("quantized already",), quantization_config=[1]),
+    config(
+        "weights that are quantized",
+        ("quantized already", "quantization_config"),
+        quantization_config=[1],
+        num_hidden_layers=7,
+    ),
     config("biases", ("biases",), attention_bias="yes"),
     config("positions without end", ("max_position_embeddings",), max_position_embeddings=2**40),
     config("a window of nothing", ("sliding_window",), sliding_window=0),

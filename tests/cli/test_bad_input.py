@@ -86,7 +86,6 @@ def test_a_config_without_a_needed_field(refused, copy, field):
     [
         ({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}, "Qwen2ForCausalLM"),
         ({"architectures": [], "model_type": "gpt2"}, "gpt2"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "quantized already"),
         ({"num_hidden_layers": 10**12}, "num_hidden_layers"),
         ({"num_hidden_layers": 2**31 - 1}, "num_hidden_layers"),
         ({"max_position_embeddings": 2**40}, "max_position_embeddings"),

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from command_line import assert_refused, call, tiny_model
 from tiny_models import tiny_config, tiny_weights, write_safetensors
@@ -108,6 +109,66 @@ def test_new_weights_beside_stale_shards(tmp_path):
     notes, _ = planned(model)
     assert "the weights are those of model.safetensors" in notes
     assert "model.safetensors.index.json, model-00001-of-00002.safetensors" in notes
+
+
+LEFT = (
+    "optimizer.pt",
+    "scheduler.pt",
+    "rng_state_0.pth",
+    "training_args.bin",
+    "trainer_state.json",
+    "adapter_config.json",
+    "runs/events.out.tfevents.1",
+    "checkpoint-100/config.json",
+    "checkpoint-100/model.safetensors",
+    "global_step100/mp_rank_00_model_states.pt",
+)
+"""What trainers leave in a directory; none of it is read."""
+
+
+def test_a_merged_fine_tune_with_what_its_training_left(tmp_path):
+    """The base beneath its adapter was quantized, and the configuration says so still."""
+    bits = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+    merged = tiny_model(tmp_path / "merged" / "m", weights=WEIGHTS, quantization_config=bits)
+    for name in LEFT:
+        (merged / name).parent.mkdir(exist_ok=True)
+        (merged / name).write_bytes(b"\x80\x04no pickle\n" * 9)
+    clean = tiny_model(tmp_path / "clean" / "m", weights=WEIGHTS)
+    notes, plan = planned(merged)
+    assert "config.json has quantization_config, and the weights are not quantized" in notes
+    assert rows(plan) == rows(planned(clean)[1])
+    made = {}
+    for model in (merged, clean):
+        out = model.parent / "out"
+        ended = call("quantize", model, "--to", "gguf,mlx,openvino", "-o", out, "-q")
+        assert ended.code == 0, ended.err
+        made[model] = {
+            path.relative_to(out): path.read_bytes()
+            for path in out.rglob("*")
+            if path.is_file() and path.name not in ("phiquant.json", "README.md")
+        }
+    assert made[merged] == made[clean]
+
+
+def test_a_base_of_qlora_is_refused(tmp_path):
+    """4 bits a weight as bitsandbytes stores them: bytes of two, and what decodes them."""
+    weights, name = dict(WEIGHTS), "model.layers.0.mlp.down_proj.weight"
+    model = tiny_model(
+        tmp_path / "m", weights=weights, quantization_config={"quant_method": "bitsandbytes"}
+    )
+    packed = np.zeros((weights[name].size // 2, 1), np.uint8)
+    rest = {key: value.astype(np.float16) for key, value in weights.items() if key != name}
+    save_file(
+        rest | {name: packed, f"{name}.absmax": np.ones(9, "f4")}, model / "model.safetensors"
+    )
+    for command in ("plan", "inspect"):
+        assert_refused(call(command, model), 2, "quantized already", "absmax", "start from")
+
+
+def test_a_quantized_model_is_refused_before_its_weights_are_fetched(tmp_path):
+    model = tiny_model(tmp_path / "m", quantization_config={"quant_method": "gptq"})
+    (model / "model.safetensors").unlink()
+    assert_refused(call("plan", model, "-q"), 2, "quantized already", "quantization_config")
 
 
 def test_an_unknown_prefix_is_named_and_hundreds_of_names_are_not(tmp_path):

@@ -92,7 +92,6 @@ def test_a_missing_field_is_named(field):
         ({"architectures": ["LlamaForCausalLM"]}, "found LlamaForCausalLM"),
         ({"architectures": ["PhiMoEForCausalLM"]}, "found PhiMoEForCausalLM"),
         ({"architectures": None, "model_type": None}, "no architecture at all"),
-        ({"quantization_config": {"bits": 4}}, "quantized already"),
         ({"num_key_value_heads": 7}, "cannot share 7"),
         ({"hidden_size": -1}, "hidden_size should be a positive integer"),
         ({"hidden_size": 3073}, "no multiple"),

@@ -5,7 +5,7 @@ Every way in which the files can disagree with the configuration or with one ano
 CheckpointError; where transformers reads the files all the same, so does this, and a note says how.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,14 @@ from phiquant.host.file_state import FileState, file_state, is_still
 from phiquant.host.opened_file import OpenedFile
 from phiquant.phi.agreement import check_agreement
 from phiquant.phi.architecture import Architecture
-from phiquant.phi.config import model_class, read_architecture, read_config
+from phiquant.phi.config import (
+    QUANTIZATIONS,
+    model_class,
+    named_quantization,
+    read_architecture,
+    read_config,
+    refuse_quantized,
+)
 from phiquant.phi.listed import listed
 from phiquant.phi.model_name import name_directory
 from phiquant.phi.stored_weight import StoredWeight, stored_shapes, stored_weights
@@ -76,7 +83,14 @@ class Checkpoint:
         settled = settle_head(architecture, stored, opened)
         network = settled.architecture.network
         expected = stored_shapes(network, apart=saved_as is not None)
-        check_agreement(expected, architecture.layers, settled.tensors, files)
+        quantized = named_quantization(config)
+        try:
+            check_agreement(expected, architecture.layers, settled.tensors, files)
+        except CheckpointError as error:
+            if quantized is None:
+                raise
+            raise refuse_quantized(f"config.json has {quantized}, and {error}") from error
+        config = {key: value for key, value in config.items() if key not in QUANTIZATIONS}
         if settled.architecture != architecture:
             config["tie_word_embeddings"] = settled.architecture.tied_head
         return cls(
@@ -86,7 +100,7 @@ class Checkpoint:
             settled.architecture,
             {each.name: each for each in stored_weights(network, settled.tensors)},
             opened,
-            (*files.notes, *renamings, *settled.notes, *_read_as(saved_as)),
+            (*files.notes, *renamings, *settled.notes, *_read_as(saved_as, quantized)),
             states,
         )
 
@@ -149,11 +163,12 @@ class Checkpoint:
         return widen(stored.rows(self.opened, first, last), stored.dtype)
 
 
-def _read_as(saved_as: str | None) -> tuple[str, ...]:
-    """The note on a checkpoint that was saved under another class's name."""
-    if saved_as is None:
-        return ()
-    return (
-        f"saved as {saved_as}, whose network is a Phi-3's: q_proj, k_proj and v_proj are read as "
-        "qkv_proj, gate_proj and up_proj as gate_up_proj",
-    )
+def _read_as(saved_as: str | None, quantized: str | None) -> Iterator[str]:
+    """Notes on a configuration that says otherwise than the weights are read."""
+    if saved_as is not None:
+        yield (
+            f"saved as {saved_as}, whose network is a Phi-3's: q_proj, k_proj and v_proj are read "
+            "as qkv_proj, gate_proj and up_proj as gate_up_proj"
+        )
+    if quantized is not None:
+        yield f"config.json has {quantized}, and the weights are not quantized: it was left out"

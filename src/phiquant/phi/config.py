@@ -32,6 +32,9 @@ MOST_IDS = 1 << 21
 LEAST, GREATEST = 2.0**-126, 3.4e38
 """Real numbers are stored as float32: the range in which it has its full precision."""
 
+QUANTIZATIONS = ("quantization_config", "quantization")
+"""Fields in which transformers and mlx_lm say how weights are quantized."""
+
 Config = Mapping[str, Any]
 
 
@@ -46,6 +49,23 @@ def read_config(directory: Path) -> dict[str, Any]:
             "give the directory that holds config.json and the *.safetensors files"
         )
     return foreign.read_object(path, foreign.CONFIG, directory)
+
+
+def named_quantization(config: Config) -> str | None:
+    """The field that says that the weights are quantized; None where none does.
+
+    It may say so of weights that are not: a model that was trained with a quantized base beneath
+    an adapter, and merged into the original, is saved with it.
+    """
+    return next((key for key in QUANTIZATIONS if config.get(key)), None)
+
+
+def refuse_quantized(why: str) -> ConfigError:
+    """The error for a checkpoint that is quantized; `why` says what shows it."""
+    return ConfigError(
+        f"this checkpoint is quantized already ({why}); start from the original BF16, FP16 or FP32 "
+        "one"
+    )
 
 
 def model_class(config: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
@@ -99,10 +119,6 @@ def _require_phi3(config: Config) -> None:
         raise ConfigError(
             f"expected a {ARCHITECTURE} checkpoint (Phi-3, Phi-3.5-mini, Phi-4, Phi-4-mini), "
             f"found {told}; other architectures are not covered"
-        )
-    if config.get("quantization_config") or config.get("quantization"):
-        raise ConfigError(
-            "this checkpoint is quantized already; start from the original BF16, FP16 or FP32 one"
         )
     activation = config.get("hidden_act", "silu")
     if activation != "silu":

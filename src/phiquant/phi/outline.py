@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from phiquant.phi.architecture import Architecture
-from phiquant.phi.config import model_class, read_architecture, read_config
+from phiquant.phi.config import (
+    model_class,
+    named_quantization,
+    read_architecture,
+    read_config,
+    refuse_quantized,
+)
 from phiquant.phi.source import Source
 from phiquant.phi.survey import Survey
 
@@ -39,6 +45,9 @@ def outline(source: Source, config: Mapping[str, Any]) -> Outline:
     """The outline of a model with the configuration `config`. Raises ConfigError."""
     _, config = model_class(dict(config))
     architecture = read_architecture(config)
+    quantized = named_quantization(config)
+    if quantized is not None and not has_weights(source.directory):  # which may say otherwise
+        raise refuse_quantized(f"config.json has {quantized}")
     named = config.get("torch_dtype") or config.get("dtype")
     dtype = DTYPES.get(str(named).removeprefix("torch."), "BF16")
     return Outline(source, architecture, assumed_survey(architecture, dtype))
