@@ -28,6 +28,7 @@ from phiquant import (
     verify,
 )
 from phiquant.devices.table import find_device
+from phiquant.phi.checkpoint import Checkpoint
 from phiquant.targets.table import MODULES, targets
 
 NAN = math.nan
@@ -160,6 +161,19 @@ def calls(model, artifact, new, missing):
         "an artifact that was not verified": (
             lambda: recommend(model, "this", measured=[artifact]),
             str(artifact),
+        ),
+        "an adapter that is none": (
+            lambda: quantize(model, two[0], new, adapter=missing),
+            str(missing),
+        ),
+        "a model as the adapter": (
+            lambda: plan(model, two[0], adapter=str(model)),
+            "adapter_config.json",
+        ),
+        "an adapter of a number": (lambda: plan(model, two[0], adapter=7), "adapter"),
+        "an adapter over what is open": (
+            lambda: verify(artifact, Checkpoint.open(model), adapter=model),
+            "adapter",
         ),
         "no artifact": (lambda: verify(missing, model), str(missing)),
         "a checkpoint as the artifact": (lambda: verify(model, model), str(model)),

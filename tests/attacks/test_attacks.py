@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from attacks import (
+    adapter_files,
     checkpoint_files,
     configurations,
     gguf_files,
@@ -35,6 +36,7 @@ from command_line import (
 from memory_peak import Peak
 
 ROWS = [
+    *adapter_files.ATTACKS,
     *checkpoint_files.ATTACKS,
     *configurations.ATTACKS,
     *gguf_files.ATTACKS,
@@ -61,6 +63,7 @@ def sound(tmp_path_factory):
     """A directory with a sound checkpoint and its artifacts; they are copied and never changed."""
     place = tmp_path_factory.mktemp("sound")
     tiny_model(place / "checkpoint")
+    adapter_files.write_adapter(place / "adapter")
     made = place / "made"
     targets = ("gguf", "mlx", "onnx", "openvino")
     ended = call("quantize", place / "checkpoint", "--to", ",".join(targets), "-o", made, "-q")

@@ -93,7 +93,7 @@ def test_an_adapter_beside_the_model(tmp_path):
     assert "not read: adapter_model.safetensors" in notes
     (model / "model.safetensors").unlink()
     for command in ("plan", "inspect"):
-        assert_refused(call(command, model), 2, "adapter_model.safetensors", "merge")
+        assert_refused(call(command, model), 2, "adapter_model.safetensors", "--adapter")
 
 
 def test_an_adapter_in_the_model_is_refused(tmp_path):

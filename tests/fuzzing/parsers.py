@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from attacks.gguf_files import imatrix, legacy
 from command_line import call
@@ -19,7 +20,9 @@ from phiquant.evaluation.rendering import render
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.config import read_architecture, read_config
+from phiquant.phi.lora.adapted import adapted
 from phiquant.phi.safetensors_file import read_header, read_metadata
+from phiquant.phi.source import Source
 from phiquant.phi.tokenizer.chat_templates import written_tokens
 from phiquant.phi.tokenizer.template_white_space import explicit_white_space, plain_line_ends
 from phiquant.phi.tokenizer.tokenizer import read_tokenizer
@@ -63,6 +66,7 @@ def write_sound(place: Path) -> None:
     checkpoint = write_tiny_checkpoint(place / "checkpoint", **SHAPE, **longrope(16))
     write_tiny_tokenizer(checkpoint, SIZE)
     (checkpoint / "README.md").write_text(CARD)
+    _write_adapter(place / "adapter")
     spaced = write_tiny_checkpoint(place / "sentencepiece", **SHAPE)
     write_tiny_tokenizer(spaced, SIZE, "sentencepiece")
     as_model_file(spaced)
@@ -159,6 +163,33 @@ def prepare(place: Path) -> None:
 # What reads a directory
 
 
+def _write_adapter(place: Path) -> None:
+    """Of a matrix that is fused, of a part of one, and of the embedding."""
+    place.mkdir()
+    shapes = {
+        "model.layers.0.mlp.down_proj.lora_A.weight": (2, 64),
+        "model.layers.0.mlp.down_proj.lora_B.weight": (64, 2),
+        "model.layers.0.self_attn.v_proj.lora_A.weight": (3, 64),
+        "model.layers.0.self_attn.v_proj.lora_B.weight": (32, 3),
+        "model.embed_tokens.lora_embedding_A": (2, SIZE),
+        "model.embed_tokens.lora_embedding_B": (64, 2),
+        "model.norm.weight": (64,),
+    }
+    tensors = {f"base_model.model.{name}": np.ones(shape, "f4") for name, shape in shapes.items()}
+    save_file(tensors, place / "adapter_model.safetensors")
+    settings = {
+        "peft_type": "LORA",
+        "r": 2,
+        "lora_alpha": 4,
+        "use_rslora": True,
+        "rank_pattern": {"v_proj": 3},
+        "alpha_pattern": {"^model.layers.0.mlp.down_proj": 8},
+        "init_lora_weights": True,
+        "target_modules": ["v_proj"],
+    }
+    (place / "adapter_config.json").write_text(json.dumps(settings))
+
+
 def _config(directory: Path) -> None:
     read_architecture(read_config(directory))
 
@@ -167,6 +198,13 @@ def _weights(directory: Path) -> None:
     read_header(directory / "model.safetensors", directory)
     read_metadata(directory / "model.safetensors", directory)
     Checkpoint.open(directory)
+
+
+def _adapter(directory: Path) -> None:
+    checkpoint = adapted(_Known.checkpoint, Source(directory, "adapter"))
+    with np.errstate(all="ignore"):
+        for name in checkpoint.products:
+            checkpoint.weight(name, 1, 5)
 
 
 def _tokenizer(directory: Path) -> None:
@@ -238,6 +276,8 @@ PARSERS = {
     for parser in (
         Parser("config", "checkpoint", "config.json", JSON, _config),
         Parser("safetensors", "checkpoint", "model.safetensors", (of_header, of_bytes), _weights),
+        Parser("adapter_config", "adapter", "adapter_config.json", JSON, _adapter),
+        Parser("adapter", "adapter", "adapter_model.safetensors", (of_header, of_bytes), _adapter),
         Parser("tokenizer.json", "checkpoint", "tokenizer.json", JSON, _tokenizer),
         Parser(
             "tokenizer.model", "sentencepiece", "tokenizer.model", (of_proto, of_bytes), _tokenizer

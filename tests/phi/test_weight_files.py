@@ -102,13 +102,15 @@ def test_an_adapter_without_its_model(tmp_path):
     write_tiny_checkpoint(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     write_safetensors(tmp_path / "adapter_model.safetensors", LORA)
-    with pytest.raises(CheckpointError, match=r"an adapter \(adapter_model\.safetensors\).*merge"):
+    with pytest.raises(
+        CheckpointError, match=r"an adapter \(adapter_model\.safetensors\).*`adapter`"
+    ):
         Checkpoint.open(tmp_path)
 
 
 def test_the_directory_of_an_adapter(tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    with pytest.raises(ConfigError, match=r"holds an adapter and no model; merge it"):
+    with pytest.raises(ConfigError, match=r"holds an adapter and no model; give the base"):
         Checkpoint.open(tmp_path)
 
 

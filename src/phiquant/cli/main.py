@@ -158,6 +158,7 @@ def verify(
     against: Annotated[
         str, typer.Option(help="The original checkpoint: a directory, a hub id or its address.")
     ],
+    adapter: options.Adapter = None,
     text: Annotated[
         Path | None, typer.Option(help="UTF-8 text to measure on; default: the one shipped.")
     ] = None,
@@ -180,7 +181,7 @@ def verify(
         from phiquant.cli.verification import settings, verify_command
 
         measured = settings(text, max_kl, windows, boundary)
-        emit(verify_command(artifact, against, measured, not quiet))
+        emit(verify_command(artifact, against, adapter, measured, not quiet))
 
 
 @app.command()

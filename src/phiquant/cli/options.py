@@ -39,6 +39,13 @@ Outline = Annotated[
     ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub's model.")]
+Adapter = Annotated[
+    str | None,
+    typer.Option(
+        help="A LoRA adapter over the model, as PEFT saves it: a directory, a hub id or its "
+        "address. It is added as the weights are read."
+    ),
+]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="The directory to make; must not exist yet.")
 ]
@@ -173,6 +180,7 @@ def request(
     imatrix: Imatrix = None,
     imatrix_out: ImatrixOut = None,
     revision: Revision = None,
+    adapter: Adapter = None,
 ) -> "Asked":
     """What the words ask for. Raises RequestError."""
     from phiquant.cli import request as reading
@@ -208,7 +216,7 @@ def request(
             device, to, precision, context, quality=quality, rescaling=rescaling
         )
     text = reading.calibration_text(calibration, calibration_size)
-    return reading.Asked(wanted, text, ImatrixFiles(imatrix, imatrix_out), revision)
+    return reading.Asked(wanted, text, ImatrixFiles(imatrix, imatrix_out), revision, adapter)
 
 
 Request = Callable[[], "Asked"]

@@ -27,6 +27,7 @@ def plan_command(
             recipes,
             on_progress,
             revision=asked.revision,
+            adapter=asked.adapter,
             text=asked.text,
             imatrix=asked.imatrix,
         )

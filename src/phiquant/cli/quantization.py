@@ -24,7 +24,9 @@ def quantize_command(
     wanted = order(recipes_for(model, asked), asked.text, asked.imatrix)
     wanted.check_places(output)
     with shown(progress) as on_progress:
-        prospect = prepare(model, wanted, on_progress, revision=asked.revision)
+        prospect = prepare(
+            model, wanted, on_progress, revision=asked.revision, adapter=asked.adapter
+        )
     if summary:
         announce(lambda: _summarise(prospect))
     with shown(progress) as on_progress:

@@ -34,6 +34,7 @@ class Asked:
     text: CalibrationText
     imatrix: ImatrixFiles
     revision: str | None
+    adapter: str | None
 
 
 def by_device(

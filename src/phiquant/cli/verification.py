@@ -9,7 +9,7 @@ from phiquant.errors import ArtifactError, VerificationError
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.text import read_text
 from phiquant.evaluation.verification import verify
-from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.opening import open_model
 from phiquant.phi.source import locate
 from phiquant.reporting.records import record_verification
 from phiquant.reporting.verdict import verification_table
@@ -25,10 +25,11 @@ def settings(text: Path | None, max_kl: float | None, windows: int, boundary: bo
     )
 
 
-def verify_command(artifact: Path, against: str, settings: Settings, progress: bool) -> Result:
+def verify_command(
+    artifact: Path, against: str, adapter: str | None, settings: Settings, progress: bool
+) -> Result:
     """Verify one artifact, put the figures into its records, and end in the verdict."""
-    source = locate(against)
-    checkpoint = Checkpoint.open(source.directory, source.name)
+    checkpoint = open_model(locate(against), adapter)
     with shown(progress) as on_progress:
         verification = verify(artifact, checkpoint, settings, on_progress)
     try:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 OPTIONS: Mapping[str, str] = {
     "accuracy_level": "--accuracy-level",
+    "adapter": "--adapter",
     "bits_per_weight": "--bits-per-weight",
     "boundary": "--boundary",
     "context": "--context",

@@ -3,7 +3,8 @@
     schema        1
     hash          the hash function of `source` and `files`
     made          when (UTC), with which phiquant, Python and NumPy, on what system
-    source        the checkpoint: name, hub id and revision where known, BLAKE3 of its weights
+    source        the checkpoint: name, hub id and revision where known, BLAKE3 of its weights; the
+                  same of the adapter over it, and by which settings that was added
     recipe        what was asked for, and what to calibrate on
     plan          target, type, bytes, bits per weight, notes, and one row a tensor
     files         BLAKE3 of the artifact's own files, this one and README.md left out
@@ -29,6 +30,7 @@ from phiquant.host import foreign
 from phiquant.host.hashes import hash_files
 from phiquant.host.shown import shown
 from phiquant.host.staging import write_text
+from phiquant.phi.checkpoint import Adapter
 from phiquant.phi.front_matter import CARD, front_matter
 from phiquant.phi.source import Source
 from phiquant.planning.plan import Plan
@@ -62,6 +64,8 @@ class Manifest:
         recipe: Recipe,
         plan: Plan,
         calibration: Document | None = None,
+        *,
+        adapter: Adapter | None = None,
     ) -> Self:
         """The record of an artifact that is being made.
 
@@ -76,6 +80,7 @@ class Manifest:
                 "revision": source.revision,
                 "license": license_of(source.directory),
                 "files": dict(hashes),
+                **({} if adapter is None else {"adapter": _described(adapter)}),
             },
             recipe=recipe.as_json() | {"calibration": calibration},
             plan=plan.as_json(),
@@ -104,6 +109,12 @@ class Manifest:
     def write(self, directory: Path) -> None:
         """Write it into `directory`, whole or not at all."""
         write_text(directory / NAME, json.dumps(self.as_json(), indent=1) + "\n")
+
+
+def _described(adapter: Adapter) -> dict[str, Any]:
+    source = adapter.source
+    named = {"name": source.name, "hub_id": source.hub_id, "revision": source.revision}
+    return named | {"settings": dict(adapter.settings)}
 
 
 def license_of(directory: Path) -> str | None:

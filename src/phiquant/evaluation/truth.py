@@ -14,6 +14,7 @@ from phiquant.evaluation.reconfigured import Reconfigured
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.text import EvaluationSample, cut, shipped_text
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.opening import open_model
 from phiquant.phi.reference import Reference
 from phiquant.phi.source import locate
 from phiquant.phi.tokenizer.tokenizer import Tokenizer
@@ -44,15 +45,17 @@ class ReferenceFigures:
         checkpoint: Checkpoint | str | os.PathLike[str],
         settings: Settings | None = None,
         on_progress: OnProgress = ignore,
+        *,
+        adapter: str | os.PathLike[str] | None = None,
     ) -> "ReferenceFigures":
-        """Run the reference over the text of `settings`.
+        """Run the reference over the text of `settings`; with `adapter` over a checkpoint that is
+        named.
 
         Raises InputError where the checkpoint, its tokenizer or the text will not do.
         """
         settings = settings or Settings()
         if not isinstance(checkpoint, Checkpoint):
-            source = locate(checkpoint)
-            checkpoint = Checkpoint.open(source.directory, source.name)
+            checkpoint = open_model(locate(checkpoint), adapter)
         tokenizer = checkpoint.tokenizer
         text = settings.text or shipped_text()
         windows = cut(tokenizer.encode(text.content), settings.window, settings.windows)

@@ -15,7 +15,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from phiquant.errors import ArtifactError, InputError
+from phiquant.errors import ArtifactError, InputError, RequestError
 from phiquant.evaluation.arithmetic import Parity
 from phiquant.evaluation.check import Check, Outcome, failed
 from phiquant.evaluation.integrity import check_files
@@ -141,23 +141,28 @@ def verify(
     against: ReferenceFigures | Checkpoint | str | os.PathLike[str],
     settings: Settings | None = None,
     on_progress: OnProgress = ignore,
+    *,
+    adapter: str | os.PathLike[str] | None = None,
 ) -> Verification:
     """Verify the artifact at `path`, a directory or a file, whoever made it.
 
     `against` is the checkpoint that it was made from, opened or named as in `quantize`, or, to
-    verify several artifacts of one checkpoint, the `ReferenceFigures` that were measured once. The
-    verdict is in the result;
-    nothing is written. Raises ArtifactError if `path` is no artifact at all, InputError if the
-    checkpoint or the text will not do, MissingDependency if the runtime is not installed.
+    verify several artifacts of one checkpoint, the `ReferenceFigures` that were measured once. A
+    checkpoint that is named may have an `adapter` over it, as in `quantize`. The verdict is in the
+    result; nothing is written. Raises ArtifactError if `path` is no artifact at all, InputError if
+    the checkpoint or the text will not do, MissingDependency if the runtime is not installed.
     """
     PLACE.check(path=path)
+    optional(PLACE).check(adapter=adapter)
     AGAINST.check(against=against)
     SETTINGS.check(settings=settings)
     LISTENER.check(on_progress=on_progress)
     settings, path = settings or Settings(), Path(path)
     target = target_of(path)
+    if adapter is not None and isinstance(against, ReferenceFigures | Checkpoint):
+        raise RequestError("`adapter` goes over a checkpoint that is named, and this one is open")
     if not isinstance(against, ReferenceFigures):
-        against = ReferenceFigures.measure(against, settings, on_progress)
+        against = ReferenceFigures.measure(against, settings, on_progress, adapter=adapter)
     try:
         artifact = target.open(path)
         check = check_metadata(artifact.architecture, against.checkpoint.architecture)

@@ -18,7 +18,7 @@ from phiquant.errors import RequestError, ResourceError
 from phiquant.evaluation.manifest import Manifest
 from phiquant.host.announcements import announced
 from phiquant.host.hashes import BackgroundHashes
-from phiquant.host.kinds import LISTENER, PLACE, instance
+from phiquant.host.kinds import LISTENER, PLACE, instance, optional
 from phiquant.host.staging import held, staged
 from phiquant.job.order import order
 from phiquant.job.prospect import Prospect, prepare
@@ -59,22 +59,25 @@ def quantize(
     on_progress: OnProgress = ignore,
     *,
     revision: str | None = None,
+    adapter: str | os.PathLike[str] | None = None,
     text: CalibrationText | None = None,
     imatrix: ImatrixFiles | None = None,
 ) -> tuple[Made, ...]:
     """Make one artifact a recipe from one reading of `model`.
 
     `model` is a directory, the id or the address of a model on the Hugging Face hub, a `file://`
-    address, or the name of a published Phi. A single artifact becomes `output` itself; several
+    address, or the name of a published Phi; `adapter` is a LoRA adapter over it, a directory or a
+    model on the hub. A single artifact becomes `output` itself; several
     become `output/<target>`. `output` appears whole, when all are done, or not at all. Recipes
     whose quality is not "fast" calibrate on `text`, or on the importance matrix that `imatrix`
     names. Raises RequestError, InputError or ResourceError; see `phiquant.errors`.
     """
     PLACE.check(model=model, output=output)
+    optional(PLACE).check(adapter=adapter)
     LISTENER.check(on_progress=on_progress)
     asked = order(recipes, text, imatrix)
     asked.check_places(Path(output))
-    prospect = prepare(model, asked, on_progress, revision=revision)
+    prospect = prepare(model, asked, on_progress, revision=revision, adapter=adapter)
     return carry_out(prospect, output, on_progress)
 
 
@@ -122,7 +125,12 @@ def _make(
         for directory, artifact, known in zip(inside, made, written, strict=True):
             calibration = prospect.evidence.as_json(artifact.recipe)
             manifest = Manifest.describe(
-                source, hashes.result(), artifact.recipe, artifact.plan, calibration
+                source,
+                hashes.result(),
+                artifact.recipe,
+                artifact.plan,
+                calibration,
+                adapter=checkpoint.adapter,
             )
             write_records(directory, manifest, known)
         checkpoint.check_unchanged()

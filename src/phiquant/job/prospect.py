@@ -18,7 +18,7 @@ from phiquant.calibration.cost import Cost
 from phiquant.errors import InputError, RequestError
 from phiquant.evaluation.manifest import read_manifest
 from phiquant.host.cores import cores
-from phiquant.host.kinds import LISTENER, PLACE
+from phiquant.host.kinds import LISTENER, PLACE, optional
 from phiquant.host.shown import shown
 from phiquant.job.budgets import check_budgets, within_budgets
 from phiquant.job.evidence import Evidence, read_evidence
@@ -30,6 +30,7 @@ from phiquant.phi.architecture import Architecture
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.family import find_outline
 from phiquant.phi.model_name import read_model_name
+from phiquant.phi.opening import open_model
 from phiquant.phi.outline import Outline, has_weights
 from phiquant.phi.source import Source, locate
 from phiquant.phi.survey import Survey, survey
@@ -85,23 +86,26 @@ def plan(
     on_progress: OnProgress = ignore,
     *,
     revision: str | None = None,
+    adapter: str | os.PathLike[str] | None = None,
     text: CalibrationText | None = None,
     imatrix: ImatrixFiles | None = None,
 ) -> Prospect:
     """What `quantize` would make of `model`, to the byte, and what it would take; writes nothing.
 
-    `model` is named as in `quantize`. It may also be a directory with `config.json` and no
-    weights, and the weights of a model on the hub are not fetched for a plan unless a budget
-    needs them; the plans then say so. Raises RequestError or InputError; see `phiquant.errors`.
+    `model` and `adapter` are named as in `quantize`. The former may also be a directory with
+    `config.json` and no weights, and the weights of a model on the hub are not fetched for a plan
+    unless a budget or an adapter needs them; the plans then say so. Raises RequestError or
+    InputError; see `phiquant.errors`.
     """
     PLACE.check(model=model)
+    optional(PLACE).check(adapter=adapter)
     LISTENER.check(on_progress=on_progress)
     asked = order(recipes, text, imatrix)
     with _made_told_apart(model):
         outline = find_outline(model, revision)
     plans = _of_outline(outline, asked)
-    if has_weights(outline.source.directory) or _needs_weights(asked, outline):
-        return prepare(model, asked, on_progress, revision=revision)
+    if has_weights(outline.source.directory) or _needs_weights(asked, outline, adapter):
+        return prepare(model, asked, on_progress, revision=revision, adapter=adapter)
     plans = tuple(unread.with_notes((UNREAD,)) for unread in plans)
     expected = forecast(plans, outline.architecture.vocabulary_size)
     return Prospect(
@@ -109,14 +113,18 @@ def plan(
     )
 
 
-def _needs_weights(asked: Order, outline: Outline) -> bool:
+def _needs_weights(asked: Order, outline: Outline, adapter: str | os.PathLike[str] | None) -> bool:
     """Whether the hub must be asked for weights; RequestError where there is none to ask."""
-    if all(recipe.budget is None for recipe in asked.recipes):
+    budgets = any(recipe.budget is not None for recipe in asked.recipes)
+    if not budgets and adapter is None:
         return False
     if outline.source.hub_id is None:
-        raise RequestError(
-            f"bits are allocated by what the weights are, and {outline.source.directory} holds none"
+        why = (
+            "bits are allocated by what the weights are"
+            if budgets
+            else "an adapter changes weights"
         )
+        raise RequestError(f"{why}, and {outline.source.directory} holds none")
     return True
 
 
@@ -126,6 +134,7 @@ def prepare(
     on_progress: OnProgress = ignore,
     *,
     revision: str | None = None,
+    adapter: str | os.PathLike[str] | None = None,
 ) -> Prospect:
     """Read everything of `model` once, and plan. Raises RequestError or InputError."""
     with _made_told_apart(model):
@@ -133,7 +142,7 @@ def prepare(
     _of_outline(outline, asked)  # refuses before the download
     source = _source(model, outline, revision)
     with _made_told_apart(model):
-        checkpoint = Checkpoint.open(source.directory, source.name)
+        checkpoint = open_model(source, adapter)
     surveyed, notes = _examine(checkpoint, asked.recipes, on_progress)
     architecture = checkpoint.architecture
     plans = make_plans(architecture, asked.recipes, surveyed)

@@ -221,6 +221,7 @@ def journal_key(
         "packages": {name: version(name) for name in ("numpy", "numba")},
         "processor": platform.machine(),
         "config": checkpoint.config,
+        "adapter": None if checkpoint.adapter is None else checkpoint.adapter.settings,
         "weights": weights,
         "plans": [plan.as_json() for _, plan in asked],
         "tokens": hash_array(np.stack(sample.tokens)),

@@ -5,11 +5,11 @@ Every way in which the files can disagree with the configuration or with one ano
 CheckpointError; where transformers reads the files all the same, so does this, and a note says how.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,8 @@ from phiquant.phi.config import (
 )
 from phiquant.phi.listed import listed
 from phiquant.phi.model_name import name_directory
-from phiquant.phi.stored_weight import StoredWeight, stored_shapes, stored_weights
+from phiquant.phi.source import Source
+from phiquant.phi.stored_weight import Opened, StoredWeight, stored_shapes, stored_weights
 from phiquant.phi.tensor_names import architecture_names
 from phiquant.phi.tied_head import settle_head
 from phiquant.phi.tokenizer.tokenizer import Tokenizer, read_tokenizer
@@ -37,6 +38,21 @@ from phiquant.phi.weight_files import find_weight_files, read_tensors
 from phiquant.phi.widen import WEIGHT_DTYPES, widen
 
 Built = TypeVar("Built")
+
+
+class Change(Protocol):
+    """What is added to some rows of a weight as they are read."""
+
+    def add_to(self, values: npt.NDArray[np.float32], first: int, opened: Opened) -> None:
+        """Add it to `values`, the weight's rows from `first` on, in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter over a checkpoint: where it comes from, and its settings as they are recorded."""
+
+    source: Source
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,11 @@ class Checkpoint:
     """How the files were read where that is not plain: for the plan of every artifact."""
     states: Mapping[Path, FileState] = field(default_factory=dict, repr=False, compare=False)
     """The weight files as they were when they were opened."""
+    products: Mapping[str, Sequence[Change]] = field(default_factory=dict, repr=False)
+    """What an adapter adds to weights, by their names."""
+    adapter: Adapter | None = None
+    tokenizer_directory: Path = field(default=Path(), repr=False)
+    """Where the tokenizer's files lie: the model's directory, or its adapter's."""
     _made: dict[Callable[..., object], object] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -102,12 +123,14 @@ class Checkpoint:
             opened,
             (*files.notes, *renamings, *settled.notes, *_read_as(saved_as, quantized)),
             states,
+            tokenizer_directory=directory,
         )
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The checkpoint's tokenizer, read once. Raises TokenizerError."""
-        return read_tokenizer(self.directory, self.architecture.vocabulary_size)
+        size = self.architecture.vocabulary_size
+        return read_tokenizer(self.tokenizer_directory, size, beside=self.directory)
 
     def once(self, make: Callable[[Self], Built]) -> Built:
         """What `make` makes of this checkpoint; it is called the first time only."""
@@ -147,7 +170,10 @@ class Checkpoint:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     def raw(self, name: str, first: int, last: int) -> npt.NDArray[np.generic]:
-        """Elements `first` to `last` of the tensor, row-major, as it is stored (BF16 as uint16)."""
+        """Elements `first` to `last` of the tensor, row-major, as it is stored (BF16 as uint16).
+
+        What an adapter adds to it is not in them.
+        """
         return self.tensors[name].elements(self.opened, first, last)
 
     def read_ahead(self, name: str) -> None:
@@ -160,7 +186,10 @@ class Checkpoint:
         Raises CheckpointError if the file is shorter than it was when it was opened.
         """
         stored = self.tensors[name]
-        return widen(stored.rows(self.opened, first, last), stored.dtype)
+        values = widen(stored.rows(self.opened, first, last), stored.dtype)
+        for change in self.products.get(name, ()):
+            change.add_to(values, slice(first, last).indices(stored.shape[0])[0], self.opened)
+        return values
 
 
 def _read_as(saved_as: str | None, quantized: str | None) -> Iterator[str]:

@@ -14,10 +14,10 @@ from typing import Any
 from phiquant.errors import ConfigError
 from phiquant.host import foreign
 from phiquant.host.shown import shown
-from phiquant.phi import adapter
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.classes import llama
 from phiquant.phi.classes.phi3 import ARCHITECTURE
+from phiquant.phi.lora import names as adapter
 from phiquant.phi.network.parts import LongRope, Rope
 
 LONGROPE_NAMES = ("longrope", "su", "yarn")
@@ -42,7 +42,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     """The parsed `config.json` of `directory`; ConfigError if absent or no JSON object."""
     path = directory / "config.json"
     if not foreign.present(path) and foreign.present(directory / adapter.CONFIG):
-        raise ConfigError(f"{directory} holds an adapter and no model; {adapter.MERGE}")
+        raise ConfigError(f"{directory} holds an adapter and no model; {adapter.GIVE}")
     if not foreign.present(path):
         raise ConfigError(
             f"expected a checkpoint with a config.json in {directory}, found none; "

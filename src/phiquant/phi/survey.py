@@ -50,7 +50,14 @@ def _look(pool: ThreadPoolExecutor, checkpoint: Checkpoint, name: str) -> Iterat
         last = min(first + PIECE, size)
         return largest_stored_magnitude(checkpoint.raw(name, first, last), tensor.dtype)
 
-    return pool.map(look, range(0, size, PIECE))
+    def look_at_sums(first: int) -> float:
+        values = checkpoint.weight(name, first, first + rows)
+        return largest_stored_magnitude(values, "F32")
+
+    if name not in checkpoint.products:
+        return pool.map(look, range(0, size, PIECE))
+    rows = max(1, PIECE // tensor.shape[1])
+    return pool.map(look_at_sums, range(0, tensor.shape[0], rows))
 
 
 def survey(

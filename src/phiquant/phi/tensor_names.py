@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from phiquant.errors import CheckpointError
-from phiquant.phi import adapter
 from phiquant.phi.listed import listed
+from phiquant.phi.lora import names as adapter
 from phiquant.phi.safetensors_file import SafetensorsTensor
 
 WRAPPERS: Mapping[str, str] = {

@@ -14,8 +14,8 @@ from typing import Any
 
 from phiquant.errors import CheckpointError
 from phiquant.host import foreign
-from phiquant.phi.adapter import MERGE, is_adapter_file
 from phiquant.phi.listed import listed
+from phiquant.phi.lora.names import GIVE, is_adapter_file
 from phiquant.phi.safetensors_file import SafetensorsTensor, read_header
 
 SINGLE = "model.safetensors"
@@ -125,7 +125,7 @@ def _without_weights(directory: Path) -> str:
     """Why no weights can be read from `directory`, and what to do."""
     adapters = [path.name for path in _tensor_files(directory)]
     if adapters:
-        return f"{directory} holds an adapter ({listed(adapters)}) without its base model; {MERGE}"
+        return f"{directory} holds an adapter ({listed(adapters)}) without its base model; {GIVE}"
     pickled = sorted(path.name for pattern in PICKLED for path in directory.glob(pattern))
     if pickled:
         return (

@@ -171,6 +171,7 @@ def _command(manifest: Manifest) -> str:
     words = ["phiquant", "quantize", str(source.get("hub_id") or source.get("name"))]
     for option, value in (
         ("--revision", source.get("revision")),
+        ("--adapter", _adapter(source)),
         ("--to", recipe.get("target")),
         ("--precision", recipe.get("precision")),
         ("--type", recipe.get("type")),
@@ -186,6 +187,14 @@ def _command(manifest: Manifest) -> str:
     for name, value in (recipe.get("options") or {}).items():
         words += ["--option", f"{name}={value}"]
     return shlex.join([*words, "-o", "OUT"])
+
+
+def _adapter(source: Mapping[str, Any]) -> str | None:
+    """The adapter that was added, by its id on the hub or its name."""
+    adapter = source.get("adapter")
+    if not isinstance(adapter, Mapping):
+        return None
+    return str(adapter.get("hub_id") or adapter.get("name"))
 
 
 def _calibration(asked: Mapping[str, Any]) -> Iterator[tuple[str, object]]:

@@ -77,7 +77,7 @@ def read_tokenizer_files(
 
     Raises TokenizerError; see `phi.tokenizer.tokenizer.read_tokenizer`.
     """
-    directory, tokenizer = checkpoint.directory, checkpoint.tokenizer
+    directory, tokenizer = checkpoint.tokenizer_directory, checkpoint.tokenizer
     special = tokenizer.special
     files = {
         name: foreign.read_bytes(directory / name, kind, directory)
@@ -89,7 +89,7 @@ def read_tokenizer_files(
     template = None if special.chat_template is None else restate(special.chat_template)
     for name, content in (
         ("tokenizer_config.json", _tokenizer_config(directory, template)),
-        ("generation_config.json", _generation_config(directory, special)),
+        ("generation_config.json", _generation_config(checkpoint.directory, special)),
     ):
         if content:
             files[name] = json_file(content)

@@ -63,14 +63,18 @@ class CompanionFiles:
     chat_templates: Templates
 
     @classmethod
-    def read(cls, directory: Path) -> "CompanionFiles":
-        """Read what `directory` has; TokenizerError for files that will not do."""
+    def read(cls, directory: Path, beside: Path | None = None) -> "CompanionFiles":
+        """Read what `directory` has; TokenizerError for files that will not do.
+
+        The model's configuration is read in `beside`, where it lies in another directory.
+        """
+        model = directory if beside is None else beside
         tokenizer_config = read_document(directory / "tokenizer_config.json")
         return cls(
             tokenizer_config=tokenizer_config,
             special_tokens_map=read_document(directory / "special_tokens_map.json"),
-            generation_config=read_document(directory / "generation_config.json"),
-            config=read_document(directory / "config.json"),
+            generation_config=read_document(model / "generation_config.json"),
+            config=read_document(model / "config.json"),
             added_tokens=read_document(directory / "added_tokens.json"),
             chat_templates=read_chat_templates(directory, tokenizer_config.get("chat_template")),
         )

@@ -62,13 +62,14 @@ class Tokenizer:
         return self._encoder.decode(ids)
 
 
-def read_tokenizer(directory: Path, vocabulary_size: int) -> Tokenizer:
-    """Read the tokenizer in `directory` for a model with `vocabulary_size` embedding rows.
+def read_tokenizer(directory: Path, vocabulary_size: int, beside: Path | None = None) -> Tokenizer:
+    """Read the tokenizer in `directory` for a model with `vocabulary_size` embedding rows, whose
+    configuration lies in the directory `beside` if it is another.
 
     Raises TokenizerError if files are missing or malformed, if the tokenizer is of a kind that no
     Phi model has, or if it has ids beyond the model's vocabulary.
     """
-    files = CompanionFiles.read(directory)
+    files = CompanionFiles.read(directory, beside)
     document, scores = _document(directory, files)
     definition = read_definition(document, vocabulary_size, scores)
     check_library_takes(document)

@@ -8,6 +8,8 @@ import re
 
 MERGE = "merge it into its base model first, with PEFT's merge_and_unload() and save_pretrained()"
 
+GIVE = "give the base model, and the adapter's directory as `adapter`"
+
 CONFIG = "adapter_config.json"
 TENSORS = re.compile(
     r"(^|\.)(lora_\w+|base_layer|modules_to_save|original_module|ia3_l|oft_r|hada_w\w+|lokr_w\w+)"
