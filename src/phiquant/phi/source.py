@@ -13,11 +13,7 @@ from pathlib import Path
 from phiquant.errors import InputError, MissingDependency
 from phiquant.phi.model_name import name_directory, read_model_name
 
-WANTED = (
-    "config.json",
-    "generation_config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -27,6 +23,13 @@ WANTED = (
     "merges.txt",
     "chat_template.jinja",
     "additional_chat_templates/*.jinja",
+)
+WANTED = (
+    "config.json",
+    "generation_config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    *TOKENIZER_FILES,
     "README.md",
     "LICENSE*",
 )

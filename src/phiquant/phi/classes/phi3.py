@@ -7,7 +7,7 @@ that unfused checkpoints (Llama, Mistral) use.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from phiquant.phi.network.parts import (
     VALUES,
@@ -19,9 +19,11 @@ from phiquant.phi.network.parts import (
     Norm,
     Part,
     Role,
-    Rope,
     Weight,
 )
+
+if TYPE_CHECKING:
+    from phiquant.phi.architecture import Architecture
 
 ARCHITECTURE, MODEL_TYPE = "Phi3ForCausalLM", "phi3"
 """What a configuration calls the class."""
@@ -29,34 +31,7 @@ ARCHITECTURE, MODEL_TYPE = "Phi3ForCausalLM", "phi3"
 EMBEDDING, FINAL_NORM, HEAD = "model.embed_tokens", "model.norm", "lm_head"
 
 
-class Dimensions(Protocol):
-    """What a configuration says of the network."""
-
-    @property
-    def hidden_size(self) -> int: ...
-    @property
-    def layers(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def kv_heads(self) -> int: ...
-    @property
-    def head_size(self) -> int: ...
-    @property
-    def intermediate_size(self) -> int: ...
-    @property
-    def vocabulary_size(self) -> int: ...
-    @property
-    def norm_epsilon(self) -> float: ...
-    @property
-    def tied_head(self) -> bool: ...
-    @property
-    def sliding_window(self) -> int | None: ...
-    @property
-    def rope(self) -> Rope: ...
-
-
-def network(model: Dimensions) -> Network:
+def network(model: "Architecture") -> Network:
     """The network with these dimensions."""
     vocabulary = (model.vocabulary_size, model.hidden_size)
     embedding = _linear(Weight(f"{EMBEDDING}.weight", Role.EMBEDDING, None, vocabulary))
@@ -73,7 +48,7 @@ def network(model: Dimensions) -> Network:
     )
 
 
-def _block(model: Dimensions, layer: int) -> Block:
+def _block(model: "Architecture", layer: int) -> Block:
     hidden, inner = model.hidden_size, model.intermediate_size
     values = model.kv_heads * model.head_size
     queries = model.heads * model.head_size

@@ -23,23 +23,12 @@ from phiquant.phi.lora.product import Product
 from phiquant.phi.lora.settings import LoraSettings, read_settings
 from phiquant.phi.network.parts import Network, Part
 from phiquant.phi.safetensors_file import SafetensorsTensor, read_header
-from phiquant.phi.source import Source
+from phiquant.phi.source import TOKENIZER_FILES, Source
 from phiquant.phi.stored_weight import StoredWeight
 from phiquant.phi.widen import WEIGHT_DTYPES
 
 FILE = "adapter_model.safetensors"
-WANTED = (
-    CONFIG,
-    FILE,
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
+WANTED = (CONFIG, FILE, *TOKENIZER_FILES)
 """What is fetched of an adapter on the hub."""
 
 MATRIX = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
