@@ -137,11 +137,14 @@ def compiled_for_others(names):
     assert narrow.count("\n") == len(names)
 
 
-def test_the_width_of_vectors_does_not_show():
-    compiled_for_others(["gguf Q8_0"])
-
-
 @pytest.mark.long
-def test_the_width_of_vectors_does_not_show_in_other_grids():
-    names = ["mlx 4bit-g64 BF16", "gguf Q4_K", "gguf Q6_K", "onnx int4-b32 F32", "openvino i4 g64"]
+def test_the_width_of_vectors_does_not_show():
+    names = [
+        "gguf Q8_0",
+        "mlx 4bit-g64 BF16",
+        "gguf Q4_K",
+        "gguf Q6_K",
+        "onnx int4-b32 F32",
+        "openvino i4 g64",
+    ]
     compiled_for_others(names)
