@@ -107,6 +107,21 @@ ATTACKS = [
     settings("100,001 patterns", ("rank_pattern",), rank_pattern=MANY),
     settings("an expression without end", ("expression",), alpha_pattern={"(a|a)*$": 1}),
     settings("a start of an object", ("changed its base",), init_lora_weights={"a": 1}),
-    settings("a bias of a list", ("biases",), bias=["all"]),
+    row(
+        "matrices without an extent",
+        ("should be [", "mlp.down_proj"),
+        tensors(lambda stored: {name: np.ones((), np.float32) for name in stored}),
+    ),
+    row("no tensors in the file", ("holds no tensors",), tensors(lambda stored: {})),
+    row(
+        "an embedding of no tokens",
+        ("an embedding of 0 tokens",),
+        tensors(
+            lambda stored: {
+                f"base_model.model.{name}.weight": np.ones((0, 128), np.float32)
+                for name in ("model.embed_tokens", "lm_head")
+            }
+        ),
+    ),
     settings("a field of megabytes", ("more than",), **{"x" * 3_000_000: 1}),
 ]

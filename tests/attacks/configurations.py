@@ -93,7 +93,17 @@ ATTACKS = [
         "weights that are quantized",
         ("quantized already", "quantization_config"),
         quantization_config=[1],
-        num_hidden_layers=7,
+    ),
+    config(
+        "weights that a runtime quantizes",
+        ("quantized already", "bitnet"),
+        quantization_config={"quant_method": "bitnet", "quantization_mode": "online"},
+    ),
+    config(
+        "a rotary embedding twice",
+        ("rope_parameters", "rope_scaling", "differ"),
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        rope_scaling={"rope_type": "linear", "factor": 2.0},
     ),
     config("biases", ("biases",), attention_bias="yes"),
     config("positions without end", ("max_position_embeddings",), max_position_embeddings=2**40),

@@ -165,6 +165,15 @@ def test_a_base_of_qlora_is_refused(tmp_path):
         assert_refused(call(command, model), 2, "quantized already", "absmax", "start from")
 
 
+def test_a_missing_shard_is_told_as_that(tmp_path):
+    model = tiny_model(
+        tmp_path / "m", weights=WEIGHTS, quantization_config={"quant_method": "bitsandbytes"}
+    )
+    fewer = {name: values for name, values in WEIGHTS.items() if "layers.1" not in name}
+    write_safetensors(model / "model.safetensors", fewer)
+    assert_refused(call("plan", model, "-q"), 2, "num_hidden_layers is 2")
+
+
 def test_a_quantized_model_is_refused_before_its_weights_are_fetched(tmp_path):
     model = tiny_model(tmp_path / "m", quantization_config={"quant_method": "gptq"})
     (model / "model.safetensors").unlink()

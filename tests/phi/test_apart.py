@@ -170,6 +170,13 @@ REFUSED = {
         {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
         "'llama3'",
     ),
+    "another rotary embedding beside": (
+        {
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+            "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+        },
+        "'linear'",
+    ),
     "YaRN": ({"rope_scaling": longrope(16)["rope_scaling"] | {"type": "yarn"}}, "'yarn'"),
     "half-turned heads": ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     "another activation": ({"hidden_act": "gelu"}, "hidden_act"),

@@ -121,7 +121,7 @@ def test_a_sum_that_is_not_finite_is_found(tmp_path):
     name = next(key for key in tensors if "down_proj.lora_B" in key)
     tensors[name][3, 1] = np.inf
     save_file(tensors, adapter / "adapter_model.safetensors")
-    with pytest.raises(CheckpointError, match="down_proj"):
+    with pytest.raises(CheckpointError, match=r"down_proj.*with the adapter's products"):
         survey(over(base, adapter))
 
 
@@ -130,7 +130,7 @@ REFUSED = {
     "another method": ({"peft_type": "IA3"}, "IA3"),
     "no method": ({"peft_type": None}, "expected an adapter of the type LORA"),
     "a base that was changed first": ({"init_lora_weights": "pissa"}, "pissa"),
-    "biases": ({"bias": "all"}, "biases"),
+    "biases of products": ({"lora_bias": True}, "lora_bias"),
     "layers that repeat": ({"layer_replication": [[0, 2]]}, "layer_replication"),
     "experts": ({"target_parameters": ["mlp.experts"]}, "target_parameters"),
     "tokens": ({"trainable_token_indices": [3]}, "trainable_token_indices"),
@@ -210,21 +210,75 @@ def test_files_that_are_not_there(tmp_path):
     assert_refused(call("plan", base, "--adapter", tmp_path / "no", "-q"), 2, "no directory")
 
 
-def test_a_product_of_a_tied_embedding_is_refused(tmp_path):
-    """PEFT changes the head with it when it merges, and does not when it runs."""
-    case = CASES["embedding"]
-    base = write_base(tmp_path / "base", case)
+def tied_base(directory, case):
+    """The base of a case whose head is its embedding."""
+    base = write_base(directory, case)
     config = json.loads((base / "config.json").read_text())
     weights = base_of(case)[1]
     del weights["lm_head.weight"]
     (base / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
     write_safetensors(base / "model.safetensors", weights)
-    adapter = tmp_path / "adapter"
+    return base
+
+
+@pytest.mark.parametrize("kept", ["all that PEFT saves", "the products alone"])
+def test_a_product_of_a_tied_embedding_is_refused(tmp_path, kept):
+    """PEFT changes the head with it when it merges, and does not when it runs."""
+    base, adapter = tied_base(tmp_path / "base", CASES["embedding"]), tmp_path / "adapter"
     shutil.copytree(GOLDEN / "embedding", adapter)
     tensors = load_file(adapter / "adapter_model.safetensors")
-    only = {key: values for key, values in tensors.items() if "lora_" in key}
-    save_file(only, adapter / "adapter_model.safetensors")
+    assert any("base_layer" in key for key in tensors)
+    if kept == "the products alone":
+        tensors = {key: values for key, values in tensors.items() if "lora_" in key}
+    save_file(tensors, adapter / "adapter_model.safetensors")
     assert_refused(call("plan", base, "--adapter", adapter, "-q"), 2, "the head too")
+
+
+def test_a_table_that_is_brought_twice_stays_one(tmp_path):
+    """So PEFT saves an embedding of another vocabulary that is the head too."""
+    base, adapter = tied_base(tmp_path / "base", CASES["resized"]), tmp_path / "adapter"
+    shutil.copytree(GOLDEN / "resized", adapter)
+    path = adapter / "adapter_model.safetensors"
+    tensors = load_file(path)
+    embedding, head = (f"base_model.model.{at}.weight" for at in ("model.embed_tokens", "lm_head"))
+    for same in (True, False):
+        tensors[head] = tensors[embedding] * np.float32(1 if same else 2)
+        save_file(tensors, path)
+        checkpoint = over(base, adapter)
+        assert checkpoint.architecture.tied_head == same
+        assert checkpoint.architecture.vocabulary_size == CASES["resized"].vocabulary
+        names = {weight.name for weight in checkpoint.architecture.weights()}
+        assert ("lm_head.weight" in names) == (not same)
+
+
+def test_an_adapter_that_changes_nothing_is_refused(tmp_path):
+    base, adapter = write_base(tmp_path / "base", CASES["fused"]), tmp_path / "adapter"
+    shutil.copytree(GOLDEN / "fused", adapter)
+    save_file({}, adapter / "adapter_model.safetensors")
+    assert_refused(call("plan", base, "--adapter", adapter, "-q"), 2, "holds no tensors")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"bias": "all"},
+        {"init_lora_weights": "eva", "eva_config": {"rho": 2.0}},
+        {"init_lora_weights": "mica"},
+        {"ensure_weight_tying": True},
+        {"qalora_group_size": 16, "auto_mapping": {"unsloth_fixed": True}},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_settings_that_change_nothing_are_accepted(tmp_path, settings):
+    base, adapter = write_base(tmp_path / "base", CASES["fused"]), tmp_path / "adapter"
+    shutil.copytree(GOLDEN / "fused", adapter)
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    expected = over(base, GOLDEN / "fused")
+    for weight in expected.architecture.weights():
+        np.testing.assert_array_equal(
+            over(base, adapter).weight(weight.name), expected.weight(weight.name)
+        )
 
 
 # By the command

@@ -5,6 +5,7 @@ Every way in which the files can disagree with the configuration or with one ano
 CheckpointError; where transformers reads the files all the same, so does this, and a note says how.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ from phiquant.phi.agreement import check_agreement
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.config import (
     QUANTIZATIONS,
+    check_quantization,
     model_class,
     named_quantization,
     read_architecture,
@@ -29,6 +31,7 @@ from phiquant.phi.config import (
 )
 from phiquant.phi.listed import listed
 from phiquant.phi.model_name import name_directory
+from phiquant.phi.safetensors_file import SafetensorsTensor
 from phiquant.phi.source import Source
 from phiquant.phi.stored_weight import Opened, StoredWeight, stored_shapes, stored_weights
 from phiquant.phi.tensor_names import architecture_names
@@ -38,6 +41,9 @@ from phiquant.phi.weight_files import find_weight_files, read_tensors
 from phiquant.phi.widen import WEIGHT_DTYPES, widen
 
 Built = TypeVar("Built")
+
+QUANTIZED = re.compile(r"\.(absmax|nested_absmax|quant_map|quant_state|SCB|qweight|qzeros|g_idx)\b")
+"""In names of tensors beside quantized weights, by bitsandbytes, GPTQ and AWQ."""
 
 
 class Change(Protocol):
@@ -108,9 +114,10 @@ class Checkpoint:
         try:
             check_agreement(expected, architecture.layers, settled.tensors, files)
         except CheckpointError as error:
-            if quantized is None:
+            if quantized is None or not any(map(_shows_quantization, settled.tensors.values())):
                 raise
             raise refuse_quantized(f"config.json has {quantized}, and {error}") from error
+        check_quantization(config)
         config = {key: value for key, value in config.items() if key not in QUANTIZATIONS}
         if settled.architecture != architecture:
             config["tie_word_embeddings"] = settled.architecture.tied_head
@@ -190,6 +197,11 @@ class Checkpoint:
         for change in self.products.get(name, ()):
             change.add_to(values, slice(first, last).indices(stored.shape[0])[0], self.opened)
         return values
+
+
+def _shows_quantization(tensor: SafetensorsTensor) -> bool:
+    """Whether a tensor is a part of a quantized weight, by its type or its name."""
+    return tensor.dtype not in WEIGHT_DTYPES or QUANTIZED.search(tensor.name) is not None
 
 
 def _read_as(saved_as: str | None, quantized: str | None) -> Iterator[str]:

@@ -34,6 +34,9 @@ LEAST, GREATEST = 2.0**-126, 3.4e38
 
 QUANTIZATIONS = ("quantization_config", "quantization")
 """Fields in which transformers and mlx_lm say how weights are quantized."""
+PACKED = ("bitsandbytes", "gptq", "awq", "hqq", "aqlm", "eetq")
+"""Methods that store what they quantize in a form of their own: weights that are stored plain are
+not quantized, whatever the configuration says."""
 
 Config = Mapping[str, Any]
 
@@ -58,6 +61,15 @@ def named_quantization(config: Config) -> str | None:
     an adapter, and merged into the original, is saved with it.
     """
     return next((key for key in QUANTIZATIONS if config.get(key)), None)
+
+
+def check_quantization(config: Config) -> None:
+    """Raise ConfigError for a quantization that may be meant for weights that are stored plain."""
+    for key in QUANTIZATIONS:
+        said = config.get(key)
+        method = said.get("quant_method") if isinstance(said, Mapping) else None
+        if said and method not in PACKED:
+            raise refuse_quantized(f"config.json has {key} with the method {shown(method)}")
 
 
 def refuse_quantized(why: str) -> ConfigError:
@@ -136,6 +148,11 @@ def _read_rope(config: Config, head_size: int, max_positions: int) -> Rope:
     scaling = config.get("rope_scaling")
     if scaling is not None and not isinstance(scaling, Mapping):
         raise ConfigError(f"rope_scaling should be an object or null, found {shown(scaling)}")
+    if nested and scaling and _differ(nested, scaling):
+        raise ConfigError(
+            "the config gives the rotary embedding twice, as rope_parameters and as rope_scaling, "
+            "and the two differ; take out the one that is not the model's"
+        )
     merged = {
         key: config[key]
         for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
@@ -175,6 +192,16 @@ def _read_longrope(config: Config, merged: Config, dimensions: int, max_position
         original_positions=original,
         attention_factor=_positive(merged, "attention_factor", default=default_attention),
     )
+
+
+def _differ(nested: Config, scaling: Config) -> bool:
+    """Whether two descriptions of a rotary embedding contradict each other."""
+    first, second = (
+        {"rope_type" if key == "type" else key: value for key, value in said.items()}
+        for said in (nested, scaling)
+    )
+    kinds = {said.get("rope_type", "default") for said in (first, second)}
+    return len(kinds) > 1 or any(first[key] != second[key] for key in first.keys() & second.keys())
 
 
 def _original_positions(config: Config, merged: Config) -> int:

@@ -46,7 +46,8 @@ def outline(source: Source, config: Mapping[str, Any]) -> Outline:
     _, config = model_class(dict(config))
     architecture = read_architecture(config)
     quantized = named_quantization(config)
-    if quantized is not None and not has_weights(source.directory):  # which may say otherwise
+    # The weights may say otherwise: those at hand, or those that are still to be fetched.
+    if quantized is not None and source.hub_id is None and not has_weights(source.directory):
         raise refuse_quantized(f"config.json has {quantized}")
     named = config.get("torch_dtype") or config.get("dtype")
     dtype = DTYPES.get(str(named).removeprefix("torch."), "BF16")

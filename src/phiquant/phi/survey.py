@@ -76,6 +76,11 @@ def survey(
             largest[name] = max(pieces)
             advance(checkpoint.tensors[name].nbytes)
     broken = [name for name, value in largest.items() if math.isinf(value)]
+    if broken and any(name in checkpoint.products for name in broken):
+        raise CheckpointError(
+            f"NaN or infinite values in {listed(broken, 6)} with the adapter's products added; one "
+            "of the two is damaged: download them again"
+        )
     if broken:
         raise CheckpointError(
             f"NaN or infinite values in {listed(broken, 6)}; "

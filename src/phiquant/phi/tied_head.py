@@ -43,7 +43,8 @@ def settle_head(
     if EMBEDDING not in tensors:
         note = f"{HEAD} alone is stored, and config.json ties the two: it is the embedding as well"
         return Settled(architecture, _as_embedding(tensors), (note,))
-    if _equal(architecture, tensors[EMBEDDING], tensors[HEAD], opened):
+    shape = (architecture.vocabulary_size, architecture.hidden_size)
+    if are_equal(shape, tensors[EMBEDDING], tensors[HEAD], opened):
         note = f"{HEAD} is stored beside {EMBEDDING} and equals it: one matrix serves as both"
         return Settled(
             architecture, {n: tensor for n, tensor in tensors.items() if n != HEAD}, (note,)
@@ -64,14 +65,13 @@ def _as_embedding(tensors: Mapping[str, SafetensorsTensor]) -> dict[str, Safeten
     return {tensor.name: tensor for tensor in renamed}
 
 
-def _equal(
-    architecture: Architecture,
+def are_equal(
+    shape: tuple[int, int],
     embedding: SafetensorsTensor,
     head: SafetensorsTensor,
     opened: Opened,
 ) -> bool:
-    """Whether both are tables of the vocabulary with the same values, whatever a zero's sign."""
-    shape = (architecture.vocabulary_size, architecture.hidden_size)
+    """Whether both are tables of this shape with the same values, whatever a zero's sign."""
     if {embedding.shape, head.shape} != {shape}:
         return False
     if not {embedding.dtype, head.dtype} <= set(WEIGHT_DTYPES):

@@ -50,7 +50,7 @@ def main() -> None:
                 parameter.data += 0.05 * torch.randn_like(parameter)
         place = HERE / "adapters" / name
         shutil.rmtree(place, ignore_errors=True)
-        adapted.save_pretrained(place, save_embedding_layers=case.vocabulary is not None)
+        adapted.save_pretrained(place, save_embedding_layers=case.vocabulary is not None or "auto")
         (place / "README.md").unlink(missing_ok=True)
         if case.half:
             halve(place / "adapter_model.safetensors")

@@ -42,22 +42,23 @@ def as_phi3(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("attention_bias", "mlp_bias"):
         if config.get(key):
             raise ConfigError(f"{name} with {key} {shown(config[key])} is no Phi-3 network")
-    rope = config.get("rope_parameters") or config.get("rope_scaling")
-    rope = rope if isinstance(rope, Mapping) else {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind not in ("default", "longrope"):
-        raise ConfigError(
-            f"{name} with a rotary embedding of the type {shown(kind)} is no Phi-3 network; "
-            "'default' and 'longrope' are covered"
-        )
-    fraction = rope.get("partial_rotary_factor", config.get("partial_rotary_factor"))
-    if fraction not in (None, 1):
-        raise ConfigError(
-            f"{name} turns whole heads, and partial_rotary_factor is {shown(fraction)}"
-        )
-    said = {key: value for key, value in config.items() if key not in WITHOUT_MEANING}
+    for key in ("rope_parameters", "rope_scaling"):
+        said = config.get(key)
+        rope = said if isinstance(said, Mapping) else {}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind not in ("default", "longrope"):
+            raise ConfigError(
+                f"{name} with a rotary embedding of the type {shown(kind)} is no Phi-3 network; "
+                "'default' and 'longrope' are covered"
+            )
+        fraction = rope.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+        if fraction not in (None, 1):
+            raise ConfigError(
+                f"{name} turns whole heads, and partial_rotary_factor is {shown(fraction)}"
+            )
+    kept = {key: value for key, value in config.items() if key not in WITHOUT_MEANING}
     window = config.get("sliding_window", MISTRAL_WINDOW) if name == MISTRAL else None
-    return said | {
+    return kept | {
         "architectures": [phi3.ARCHITECTURE],
         "model_type": phi3.MODEL_TYPE,
         "sliding_window": window,

@@ -17,6 +17,7 @@ from phiquant.host import foreign
 from phiquant.host.file_state import file_state
 from phiquant.host.opened_file import OpenedFile
 from phiquant.phi.checkpoint import Adapter, Checkpoint
+from phiquant.phi.config import MOST_IDS
 from phiquant.phi.listed import listed
 from phiquant.phi.lora.names import CONFIG, MERGE, PREFIX
 from phiquant.phi.lora.product import Product
@@ -25,9 +26,12 @@ from phiquant.phi.network.parts import Network, Part
 from phiquant.phi.safetensors_file import SafetensorsTensor, read_header
 from phiquant.phi.source import TOKENIZER_FILES, Source
 from phiquant.phi.stored_weight import StoredWeight
+from phiquant.phi.tied_head import are_equal
 from phiquant.phi.widen import WEIGHT_DTYPES
 
 FILE = "adapter_model.safetensors"
+EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
+"""Modules."""
 WANTED = (CONFIG, FILE, *TOKENIZER_FILES)
 """What is fetched of an adapter on the hub."""
 
@@ -55,15 +59,14 @@ def adapted(checkpoint: Checkpoint, source: Source) -> Checkpoint:
     if not foreign.present(path):
         raise CheckpointError(_without_tensors(directory))
     pairs, wholes = _sorted_out(read_header(path, directory))
-    checkpoint = _with_weights(checkpoint, wholes)
-    products = _products(checkpoint.architecture.network, pairs, settings)
-    network = checkpoint.architecture.network
-    if network.is_tied and network.embedding.weight.name in products:
+    if checkpoint.architecture.tied_head and pairs.keys() & {EMBEDDING, HEAD}:
         raise CheckpointError(
-            "the adapter changes an embedding that is the head too, which PEFT runs and merges "
-            f"differently; {MERGE}"
+            "the adapter has products for a matrix that is the embedding and the head too, which "
+            f"PEFT runs and merges differently; {MERGE}"
         )
     opened = OpenedFile(path, CheckpointError)
+    checkpoint = _with_weights(checkpoint, wholes, opened)
+    products = _products(checkpoint.architecture.network, pairs, settings)
     has_tokenizer = any(
         foreign.present(directory / name) for name in ("tokenizer.json", "tokenizer.model")
     )
@@ -74,7 +77,11 @@ def adapted(checkpoint: Checkpoint, source: Source) -> Checkpoint:
         products=products,
         adapter=Adapter(source, settings.as_json()),
         tokenizer_directory=directory if has_tokenizer else checkpoint.tokenizer_directory,
-        notes=(*checkpoint.notes, _note(source, products, wholes)),
+        notes=(
+            *checkpoint.notes,
+            _note(source, products, wholes),
+            *_notes_on_tokenizer(directory, has_tokenizer),
+        ),
     )
 
 
@@ -105,6 +112,11 @@ def _sorted_out(
         else:
             strange.append(tensor.name)
     strange += [module for module, pair in pairs.items() if pair.sides.keys() != {"A", "B"}]
+    if not stored:
+        raise CheckpointError(
+            f"{FILE} holds no tensors; training in parts leaves such a file where the parts were "
+            "not gathered before saving: save the adapter again"
+        )
     odd = [tensor.name for tensor in stored if tensor.dtype not in WEIGHT_DTYPES]
     if strange or odd:
         raise CheckpointError(
@@ -135,7 +147,7 @@ def _products(
         )
     for module, pair in pairs.items():
         part, (a, b) = places[module], (pair.sides["A"], pair.sides["B"])
-        rank = a.shape[0]
+        rank = a.shape[0] if len(a.shape) == 2 else 0
         rows, columns = part.rows, part.weight.shape[1]
         outer = (columns, rows) if pair.across else (rows, columns)
         if a.shape != (rank, outer[1]) or b.shape != (outer[0], rank):
@@ -151,14 +163,19 @@ def _products(
     return products
 
 
-def _with_weights(checkpoint: Checkpoint, wholes: Mapping[str, SafetensorsTensor]) -> Checkpoint:
+def _with_weights(
+    checkpoint: Checkpoint, wholes: Mapping[str, SafetensorsTensor], opened: OpenedFile
+) -> Checkpoint:
     """The checkpoint with the adapter's own weights in place of its, of whatever vocabulary."""
     if not wholes:
         return checkpoint
     network = checkpoint.architecture.network
-    embedding, head = network.embedding.weight.name, "lm_head.weight"
+    embedding, head = f"{EMBEDDING}.weight", f"{HEAD}.weight"
     named = {f"{module}.weight": tensor for module, tensor in wholes.items()}
-    unties = network.is_tied and bool({embedding, head} & named.keys())
+    stays_tied = network.is_tied and _brings_one_table(wholes, opened)
+    if stays_tied:
+        del named[head]
+    unties = network.is_tied and not stays_tied and bool({embedding, head} & named.keys())
     tensors = dict(checkpoint.tensors)
     if unties:  # PEFT trains a copy: what it does not train stays what it was
         tensors[head] = StoredWeight(head, tensors[embedding].tensors)
@@ -189,14 +206,39 @@ def _with_weights(checkpoint: Checkpoint, wholes: Mapping[str, SafetensorsTensor
     return replace(checkpoint, architecture=architecture, config=config, tensors=tensors)
 
 
+def _brings_one_table(wholes: Mapping[str, SafetensorsTensor], opened: OpenedFile) -> bool:
+    """Whether embedding and head are brought as one table twice, as PEFT saves tied ones."""
+    if not wholes.keys() >= {EMBEDDING, HEAD} or len(wholes[EMBEDDING].shape) != 2:
+        return False
+    rows, columns = wholes[EMBEDDING].shape
+    return are_equal((rows, columns), wholes[EMBEDDING], wholes[HEAD], {opened.path: opened})
+
+
 def _vocabulary(checkpoint: Checkpoint, embedding: SafetensorsTensor | None) -> int:
     if embedding is None or not embedding.shape:
         return checkpoint.architecture.vocabulary_size
+    if not 1 <= embedding.shape[0] <= MOST_IDS:
+        raise CheckpointError(
+            f"the adapter brings an embedding of {embedding.shape[0]:,} tokens, expected 1 to "
+            f"{MOST_IDS:,}"
+        )
     return embedding.shape[0]
 
 
 def _note(source: Source, products: Mapping[str, object], wholes: Mapping[str, object]) -> str:
     return f"with the LoRA adapter {source.name}: " + " and ".join(_changes(products, wholes))
+
+
+def _notes_on_tokenizer(directory: Path, taken: bool) -> Iterator[str]:
+    """Which tokenizer is taken, and what of the adapter's is not."""
+    files = ("tokenizer_config.json", "chat_template.jinja")
+    there = [name for name in files if foreign.present(directory / name)]
+    if taken:
+        yield "the tokenizer and its chat template are the adapter's" + (
+            "" if there else ", which has no chat template"
+        )
+    elif there:
+        yield f"not read: the adapter's {listed(there)}, for it has no tokenizer"
 
 
 def _changes(products: Mapping[str, object], wholes: Mapping[str, object]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from phiquant.host.kernel import kernel
-from phiquant.phi.safetensors_file import SafetensorsTensor, read_rows
+from phiquant.phi.safetensors_file import SafetensorsTensor, read_elements, read_rows
 from phiquant.phi.stored_weight import Opened
 from phiquant.phi.weights import Floats
 from phiquant.phi.widen import widen
@@ -39,7 +39,7 @@ class Product:
             return
         here = slice(low - self.first, high - self.first)
         if self.across:
-            up, down = self._read(self.up, opened)[:, here].T, self._read(self.down, opened).T
+            up, down = self._across(opened, here), self._read(self.down, opened).T
         else:
             up = self._read(self.up, opened, here.start, here.stop)
             down = self._read(self.down, opened)
@@ -49,6 +49,13 @@ class Product:
             np.ascontiguousarray(down),
             np.float32(self.scale),
         )
+
+    def _across(self, opened: Opened, here: slice) -> Floats:
+        """Some columns of A (rank, rows), as rows: no more of the table is read."""
+        file, (rank, rows) = opened[self.up.path], self.up.shape
+        starts = range(0, rank * rows, rows)
+        read = [read_elements(file, self.up, at + here.start, at + here.stop) for at in starts]
+        return widen(np.stack(read, axis=1), self.up.dtype)
 
     def _read(
         self, tensor: SafetensorsTensor, opened: Opened, first: int = 0, last: int | None = None

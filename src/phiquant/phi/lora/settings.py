@@ -19,6 +19,9 @@ from phiquant.phi.lora.names import CONFIG, MERGE
 WITHOUT_EFFECT = frozenset(
     {
         "auto_mapping",
+        "bias",  # Phi has none; an adapter that brings some is told by its tensors
+        "ensure_weight_tying",
+        "eva_config",
         "base_model_name_or_path",
         "exclude_modules",
         "inference_mode",
@@ -39,9 +42,9 @@ WITHOUT_EFFECT = frozenset(
 """Fields that say how an adapter was trained or where it came from; what it changes is told by its
 tensors."""
 READ = frozenset(
-    {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "bias", "init_lora_weights"}
+    {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights"}
 )
-PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")
+PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal", "eva", "mica")
 """`init_lora_weights` that leave the base as it is; others begin by changing it."""
 NAME = re.compile(r"\^?[\w.]+")
 """A key of a pattern that is a module's name, or the end of one; PEFT takes any regular
@@ -113,10 +116,6 @@ def read_settings(directory: Path) -> LoraSettings:
     if unknown:
         raise ConfigError(
             f"{CONFIG} sets {unknown[0][:60]}, which is more than a low-rank product; {MERGE}"
-        )
-    if said.get("bias", "none") != "none":
-        raise ConfigError(
-            f"the adapter trains biases ({shown(said['bias'])}), which Phi has none of"
         )
     start = said.get("init_lora_weights")
     if not any(start is plain or start == plain for plain in PLAIN_STARTS):
