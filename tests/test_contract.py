@@ -17,6 +17,7 @@ from phiquant import (
     InputError,
     PhiquantError,
     Recipe,
+    ReferenceFigures,
     RequestError,
     Settings,
     Wish,
@@ -171,6 +172,10 @@ def calls(model, artifact, new, missing):
             "adapter_config.json",
         ),
         "an adapter of a number": (lambda: plan(model, two[0], adapter=7), "adapter"),
+        "an adapter over what is open, to be measured": (
+            lambda: ReferenceFigures.measure(Checkpoint.open(model), adapter=model),
+            "adapter",
+        ),
         "an adapter over what is open": (
             lambda: verify(artifact, Checkpoint.open(model), adapter=model),
             "adapter",

@@ -23,9 +23,10 @@ from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-from phiquant.errors import InputError, MissingDependency
+from phiquant.errors import InputError
 from phiquant.host import foreign
 from phiquant.host.shown import shown
+from phiquant.targets.gguf.block_types import BLOCK_TYPES
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -228,19 +229,9 @@ class _Header:
         return tuple(tensors.values())
 
     def _stored_size(self, name: str, shape: tuple[int, ...], number: int) -> tuple[str, int]:
-        sizes = _type_sizes()
-        if number not in sizes:
+        kind = BLOCK_TYPES.get(number)
+        if kind is None:
             raise self._error(f"{name} has the unknown type {number}")
-        type_name, block, nbytes = sizes[number]
-        if min(shape) < 1 or shape[-1] % block:
-            raise self._error(f"{name} has the shape {list(shape)}, impossible in {type_name}")
-        return type_name, prod(shape) // block * nbytes
-
-
-def _type_sizes() -> dict[int, tuple[str, int, int]]:
-    """Every type of ggml by number: name, weights in a block, bytes of a block."""
-    try:
-        from gguf import GGML_QUANT_SIZES
-    except ImportError as error:
-        raise MissingDependency("gguf", "reading GGUF files") from error
-    return {int(kind): (kind.name, *size) for kind, size in GGML_QUANT_SIZES.items()}
+        if min(shape) < 1 or shape[-1] % kind.weights:
+            raise self._error(f"{name} has the shape {list(shape)}, impossible in {kind.name}")
+        return kind.name, prod(shape) // kind.weights * kind.nbytes

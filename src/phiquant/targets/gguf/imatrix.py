@@ -54,8 +54,7 @@ LONGEST_NAME = 4096
 def read_imatrix(path: Path) -> dict[str, ImatrixEntry]:
     """The entries of the file at `path` by llama.cpp's tensor names, values as they are stored.
 
-    Raises InputError for a file that is neither encoding or not sound, MissingDependency for
-    GGUF without the package `gguf`.
+    Raises InputError for a file that is neither encoding or not sound.
     """
     with foreign.opened(path, foreign.IMATRIX) as file:
         head = file.read(len(MAGIC))
