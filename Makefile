@@ -15,6 +15,8 @@ PEERS := .venv-peers
 PEERS_OPENVINO := $(PEERS)-openvino
 PEERS_AUTOROUND := $(PEERS)-autoround
 EXECUTIONS ?= 10000000
+# Where it is set, each of the hundreds of processes that tests start would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-long test-under-load fuzz fuzz-guided lint types dist speed accuracy \
   calibration peers sbom audit clean

@@ -71,7 +71,7 @@ def rows_of(source, part):
 @pytest.mark.parametrize(
     ("features", "logits"),
     [
-        ({"tie_word_embeddings": True}, 250 * 100),
+        pytest.param({"tie_word_embeddings": True}, 250 * 100, marks=pytest.mark.long),
         ({"tie_word_embeddings": False, "sliding_window": 7}, 70 * 100),
         ({"tie_word_embeddings": True, **longrope(32, original=32)}, 250 * 100),
     ],

@@ -80,7 +80,9 @@ def base(place):
     return of
 
 
-@pytest.mark.parametrize("quality", REQUESTS)
+@pytest.mark.parametrize(
+    "quality", ["fast", pytest.param("balanced", marks=pytest.mark.long), "best"]
+)
 def test_cores_locale_hashes_directory_and_order_do_not_show(base, place, tmp_path, quality):
     """All of them changed at once: three cores, another order of targets, and another directory in
     which the model and the text have other paths.
@@ -127,18 +129,11 @@ def grids(names, **changes):
     ).stdout
 
 
-def compiled_for_others(names):
+@pytest.mark.long
+def test_the_width_of_vectors_does_not_show():
     """Kernels for a processor with vectors half as wide; the first time they are compiled."""
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("numba is told to compile for another processor of this kind, an x86-64")
-    haswell = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}  # no more than it has
-    narrow = grids(names, **haswell)
-    assert narrow == grids(names)
-    assert narrow.count("\n") == len(names)
-
-
-@pytest.mark.long
-def test_the_width_of_vectors_does_not_show():
     names = [
         "gguf Q8_0",
         "mlx 4bit-g64 BF16",
@@ -147,4 +142,7 @@ def test_the_width_of_vectors_does_not_show():
         "onnx int4-b32 F32",
         "openvino i4 g64",
     ]
-    compiled_for_others(names)
+    haswell = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}  # no more than it has
+    narrow = grids(names, **haswell)
+    assert narrow == grids(names)
+    assert narrow.count("\n") == len(names)

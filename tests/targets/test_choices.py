@@ -91,7 +91,9 @@ def runtime_of(recipe):
     return pytest.importorskip(RUNTIMES[recipe.target])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(0, marks=pytest.mark.long), 1, 2, pytest.param(3, marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("case", CASES)
 def test_random_mixtures_load_and_run(tmp_path, case, seed):
     recipe = CASES[case]

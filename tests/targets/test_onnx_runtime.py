@@ -68,8 +68,15 @@ def differences(directory, weights, lengths):
             yield np.abs(logits - wanted).max() / wanted.std()
 
 
-@pytest.mark.parametrize("feature", FEATURES)
-@pytest.mark.parametrize("form", FORMS)
+def pairs():
+    """Every form with every feature; every other pair is for long runs."""
+    for i, form in enumerate(FORMS):
+        for j, feature in enumerate(FEATURES):
+            marks = [pytest.mark.long] if (i + j) % 2 else []
+            yield pytest.param(form, feature, marks=marks, id=f"{form}-{feature}")
+
+
+@pytest.mark.parametrize(("form", "feature"), list(pairs()))
 def test_logits_are_those_of_the_decoded_weights(tmp_path, feature, form):
     kind, options, tolerance = FORMS[form]
     source = tiny_source(tmp_path / "source", dtype="F32", **FEATURES[feature])
