@@ -106,6 +106,23 @@ def tiny_model(directory, **changes):
     return write_tiny_checkpoint(directory, **(shape | ids | changes))
 
 
+def payload(directory):
+    """Path → bytes of every file that was made, but the records, which tell the time."""
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in sorted(Path(directory).rglob("*"))
+        if path.is_file() and path.name not in ("phiquant.json", "README.md")
+    }
+
+
+def assert_same_payload(made, expected):
+    """Two directories hold the same files, whose bytes are too many to be shown."""
+    made, expected = payload(made), payload(expected)
+    assert made.keys() == expected.keys()
+    assert made
+    assert [name for name in made if made[name] != expected[name]] == []
+
+
 def files_in(directory):
     """Every path under `directory`, hidden ones too."""
     return sorted(str(path.relative_to(directory)) for path in Path(directory).rglob("*"))

@@ -8,7 +8,7 @@ from phiquant.targets.admission import SETTINGS
 PAGE = Path(__file__).parents[2] / "docs" / "foreign-files.md"
 
 KINDS = {
-    "config.json": foreign.CONFIG,
+    "config.json, adapter_config.json": foreign.CONFIG,
     "tokenizer.json": foreign.TOKENIZER,
     "other JSON files of a tokenizer, generation_config.json": foreign.TOKENIZER_SETTINGS,
     "tokenizer.model": foreign.TOKENIZER_MODEL,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from golden_models import CASES, FormulaWeights, tokens_of
 
-from command_line import assert_refused, call, tiny_model
+from command_line import assert_refused, assert_same_payload, call, tiny_model
 from phiquant.errors import CheckpointError, ConfigError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.config import model_class, read_architecture
@@ -101,14 +101,6 @@ def test_rows_and_elements_are_those_of_the_fused_form(tmp_path, shards, dtype):
             )
 
 
-def files_of(directory):
-    return {
-        str(path.relative_to(directory)): path.read_bytes()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name not in ("phiquant.json", "README.md")
-    }
-
-
 @pytest.mark.parametrize(
     "request_",
     [
@@ -134,10 +126,7 @@ def test_artifacts_are_the_same_to_the_byte(tmp_path, request_):
     for model in (fused, place):
         ended = call("quantize", model, *request_, "-o", model.parent / "out", "-q")
         assert ended.code == 0, ended.err
-    made = files_of(tmp_path / "apart" / "out")
-    expected = files_of(tmp_path / "fused" / "out")
-    assert made.keys() == expected.keys()
-    assert [name for name in made if made[name] != expected[name]] == []
+    assert_same_payload(tmp_path / "apart" / "out", tmp_path / "fused" / "out")
 
 
 def test_the_plan_says_how_it_was_read(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from lora_cases import CASES, LLAMA, base_of
 from safetensors.numpy import load_file, save_file
 
-from command_line import assert_refused, call, tiny_model
+from command_line import assert_refused, assert_same_payload, call, payload, tiny_model
 from phiquant.errors import CheckpointError, ConfigError
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.lora.adapted import adapted
@@ -19,6 +20,7 @@ from phiquant.phi.survey import survey
 from tiny_models import write_safetensors
 
 GOLDEN = Path(__file__).parent / "golden" / "adapters"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PHI = {"architectures": ["Phi3ForCausalLM"], "model_type": "phi3"}
 
 
@@ -281,6 +283,32 @@ def test_settings_that_change_nothing_are_accepted(tmp_path, settings):
         )
 
 
+def test_memory_does_not_grow_with_the_adapter(tmp_path):
+    """Matrices are read with the rows that they change, and let go."""
+    base, adapter = write_base(tmp_path / "base", CASES["fused"]), tmp_path / "adapter"
+    adapter.mkdir()
+    rank, network = 1 << 14, Checkpoint.open(base).architecture.network
+    tensors = {}
+    for step in network.steps.values():
+        stem = f"base_model.model.{step.linear.weight.name.removesuffix('.weight')}"
+        tensors[f"{stem}.lora_A.weight"] = np.ones((rank, step.linear.columns), np.float32)
+        tensors[f"{stem}.lora_B.weight"] = np.ones((step.linear.rows, rank), np.float32)
+    largest = max(values.nbytes for values in tensors.values())
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": 1}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    over(base, GOLDEN / "fused").weight(next(iter(network.steps)))  # what is there once and for all
+    tracemalloc.start()
+    try:
+        checkpoint = over(base, adapter)
+        for name in network.steps:
+            checkpoint.weight(name, 0, 2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.5 * largest < sum(values.nbytes for values in tensors.values()) / 3
+
+
 # By the command
 
 
@@ -308,12 +336,21 @@ def pair(tmp_path_factory):
     return base, adapter, merged
 
 
-def payload(directory):
-    return {
-        str(path.relative_to(directory)): path.read_bytes()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name not in ("phiquant.json", "README.md")
-    }
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Puts a directory into an own cache of the hub, under a name; returns where it lies."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    def put(name, directory):
+        home = tmp_path / "cache" / f"models--{name.replace('/', '--')}"
+        shutil.copytree(directory, home / "snapshots" / COMMIT)
+        (home / "refs").mkdir()
+        (home / "refs" / "main").write_text(COMMIT)
+        return home / "snapshots" / COMMIT
+
+    return put
 
 
 @pytest.mark.parametrize(
@@ -334,10 +371,7 @@ def test_artifacts_are_those_of_the_merged_checkpoint(pair, tmp_path, words):
         out = tmp_path / model.parent.name
         ended = call("quantize", model, *words, *more, "-o", out, "-q")
         assert ended.code == 0, ended.err
-    made = payload(tmp_path / "base")
-    expected = payload(tmp_path / "merged")
-    assert made.keys() == expected.keys()
-    assert [name for name in made if made[name] != expected[name]] == []
+    assert_same_payload(tmp_path / "base", tmp_path / "merged")
 
 
 def test_verify_compares_with_base_and_adapter(pair, tmp_path):
@@ -373,3 +407,24 @@ def test_the_adapters_tokenizer_is_taken(pair, tmp_path):
     assert ended.code == 0, ended.err
     written = json.loads((out / "tokenizer_config.json").read_text())
     assert written["chat_template"].startswith("{% for m in messages %}[")
+
+
+def test_an_adapter_and_a_merged_fine_tune_on_the_hub(pair, tmp_path, hub):
+    """The hub's cache stands in for it. Weights are fetched before a quantization is believed."""
+    base, adapter, merged = pair
+    hub("example/adapter", adapter)
+    tuned = hub("example/merged", merged)
+    config = json.loads((tuned / "config.json").read_text())
+    stale = {"quantization_config": {"quant_method": "bitsandbytes"}}
+    (tuned / "config.json").write_text(json.dumps(config | stale))
+    for name, words in (
+        ("over", (base, "--adapter", "https://huggingface.co/example/adapter")),
+        ("merged", ("example/merged",)),
+    ):
+        ended = call("quantize", *words, "--to", "onnx", "-o", tmp_path / name, "-q")
+        assert ended.code == 0, ended.err
+    made = payload(tmp_path / "over")
+    assert made["model.onnx.data"] == payload(tmp_path / "merged")["model.onnx.data"]
+    record = json.loads((tmp_path / "over" / "phiquant.json").read_text())
+    assert record["source"]["adapter"]["hub_id"] == "example/adapter"
+    assert "--adapter example/adapter" in (tmp_path / "over" / "README.md").read_text()

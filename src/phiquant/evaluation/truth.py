@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from phiquant.errors import RequestError
 from phiquant.evaluation.reconfigured import Reconfigured
 from phiquant.evaluation.settings import Settings
 from phiquant.evaluation.text import EvaluationSample, cut, shipped_text
@@ -51,9 +52,12 @@ class ReferenceFigures:
         """Run the reference over the text of `settings`; with `adapter` over a checkpoint that is
         named.
 
-        Raises InputError where the checkpoint, its tokenizer or the text will not do.
+        Raises RequestError for an adapter over what is open, and InputError where the checkpoint,
+        its tokenizer or the text will not do.
         """
         settings = settings or Settings()
+        if adapter is not None and isinstance(checkpoint, Checkpoint):
+            raise RequestError("`adapter` goes over a checkpoint that is named; this one is open")
         if not isinstance(checkpoint, Checkpoint):
             checkpoint = open_model(locate(checkpoint), adapter)
         tokenizer = checkpoint.tokenizer

@@ -159,8 +159,8 @@ def verify(
     LISTENER.check(on_progress=on_progress)
     settings, path = settings or Settings(), Path(path)
     target = target_of(path)
-    if adapter is not None and isinstance(against, ReferenceFigures | Checkpoint):
-        raise RequestError("`adapter` goes over a checkpoint that is named, and this one is open")
+    if adapter is not None and isinstance(against, ReferenceFigures):
+        raise RequestError("`adapter` goes over a checkpoint that is named; this one is measured")
     if not isinstance(against, ReferenceFigures):
         against = ReferenceFigures.measure(against, settings, on_progress, adapter=adapter)
     try:

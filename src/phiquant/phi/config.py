@@ -17,7 +17,8 @@ from phiquant.host.shown import shown
 from phiquant.phi.architecture import Architecture
 from phiquant.phi.classes import llama
 from phiquant.phi.classes.phi3 import ARCHITECTURE
-from phiquant.phi.lora import names as adapter
+from phiquant.phi.lora.names import CONFIG as ADAPTER
+from phiquant.phi.lora.names import GIVE
 from phiquant.phi.network.parts import LongRope, Rope
 
 LONGROPE_NAMES = ("longrope", "su", "yarn")
@@ -44,8 +45,8 @@ Config = Mapping[str, Any]
 def read_config(directory: Path) -> dict[str, Any]:
     """The parsed `config.json` of `directory`; ConfigError if absent or no JSON object."""
     path = directory / "config.json"
-    if not foreign.present(path) and foreign.present(directory / adapter.CONFIG):
-        raise ConfigError(f"{directory} holds an adapter and no model; {adapter.GIVE}")
+    if not foreign.present(path) and foreign.present(directory / ADAPTER):
+        raise ConfigError(f"{directory} holds an adapter and no model; {GIVE}")
     if not foreign.present(path):
         raise ConfigError(
             f"expected a checkpoint with a config.json in {directory}, found none; "

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from phiquant.errors import CheckpointError
 from phiquant.phi.listed import listed
-from phiquant.phi.lora import names as adapter
+from phiquant.phi.lora.names import MERGE, PREFIX, TENSORS
 from phiquant.phi.safetensors_file import SafetensorsTensor
 
 WRAPPERS: Mapping[str, str] = {
@@ -43,9 +43,7 @@ def architecture_names(
     notes: list[str] = []
     for word, tool in WRAPPERS.items():
         tensors = _renamed(tensors, _without(word), f"{word}., which {tool} adds,", notes)
-    tensors = _renamed(
-        tensors, _without_prefix(adapter.PREFIX), f"{adapter.PREFIX}, which PEFT adds,", notes
-    )
+    tensors = _renamed(tensors, _without_prefix(PREFIX), f"{PREFIX}, which PEFT adds,", notes)
     if INNER * 2 + EMBEDDING in tensors:
         tensors = _renamed(tensors, _without_prefix(INNER), f"a second {INNER}", notes)
     if EMBEDDING in tensors:
@@ -60,11 +58,11 @@ def architecture_names(
 
 
 def _refuse_adapter(tensors: Mapping[str, SafetensorsTensor]) -> None:
-    parts = [name for name in tensors if adapter.TENSORS.search(name)]
+    parts = [name for name in tensors if TENSORS.search(name)]
     if parts:
         raise CheckpointError(
             f"{tensors[parts[0]].path.name} holds an adapter that is not merged ({listed(parts)}); "
-            f"{adapter.MERGE}"
+            f"{MERGE}"
         )
 
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from phiquant.host.opened_file import OpenedFile
 from phiquant.phi.architecture import Architecture
+from phiquant.phi.classes import phi3
 from phiquant.phi.safetensors_file import SafetensorsTensor, read_rows
 from phiquant.phi.weights import Floats, row_bands
 from phiquant.phi.widen import WEIGHT_DTYPES, widen
 
-EMBEDDING = "model.embed_tokens.weight"
-HEAD = "lm_head.weight"
+EMBEDDING, HEAD = f"{phi3.EMBEDDING}.weight", f"{phi3.HEAD}.weight"
 
 Opened = Mapping[Path, OpenedFile]
 

@@ -29,6 +29,7 @@ ARCHITECTURE, MODEL_TYPE = "Phi3ForCausalLM", "phi3"
 """What a configuration calls the class."""
 
 EMBEDDING, FINAL_NORM, HEAD = "model.embed_tokens", "model.norm", "lm_head"
+"""Modules outside of blocks."""
 
 
 def network(model: "Architecture") -> Network:

@@ -17,9 +17,10 @@ from phiquant.host import foreign
 from phiquant.host.file_state import file_state
 from phiquant.host.opened_file import OpenedFile
 from phiquant.phi.checkpoint import Adapter, Checkpoint
+from phiquant.phi.classes.phi3 import EMBEDDING, HEAD
 from phiquant.phi.config import MOST_IDS
 from phiquant.phi.listed import listed
-from phiquant.phi.lora.names import CONFIG, MERGE, PREFIX
+from phiquant.phi.lora.names import CONFIG, FILE, MERGE, PREFIX
 from phiquant.phi.lora.product import Product
 from phiquant.phi.lora.settings import LoraSettings, read_settings
 from phiquant.phi.network.parts import Network, Part
@@ -29,9 +30,6 @@ from phiquant.phi.stored_weight import StoredWeight
 from phiquant.phi.tied_head import are_equal
 from phiquant.phi.widen import WEIGHT_DTYPES
 
-FILE = "adapter_model.safetensors"
-EMBEDDING, HEAD = "model.embed_tokens", "lm_head"
-"""Modules."""
 WANTED = (CONFIG, FILE, *TOKENIZER_FILES)
 """What is fetched of an adapter on the hub."""
 
