@@ -1,5 +1,6 @@
 """IRs that optimum-intel made are read as the runtime reads them."""
 
+import dataclasses
 import gzip
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from openvino_tiny import some_tokens
 from phiquant.phi.checkpoint import Checkpoint
 from phiquant.phi.reference import Reference
 from phiquant.targets.openvino import TARGET
+from phiquant.targets.openvino.admission import SECTIONS
 from tiny_models import write_tiny_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -64,3 +66,10 @@ def test_the_decoded_weights_are_the_runtimes(made):
         }
     )["logits"][0]
     np.testing.assert_allclose(answer, Reference(TARGET.open(path)).logits(tokens), atol=1e-3)
+
+
+def test_every_setting_that_tokenizers_are_converted_by_is_known():
+    """A tokenizer's graph names them; a new one must not refuse what optimum-cli made."""
+    utils = pytest.importorskip("openvino_tokenizers.utils")
+    settings = {field.name for field in dataclasses.fields(utils.TokenzierConversionParams)}
+    assert settings <= SECTIONS

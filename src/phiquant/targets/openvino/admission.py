@@ -96,7 +96,7 @@ SECTIONS = frozenset(
         "handle_special_tokens_with_re", "max_length", "max_padding", "number_of_inputs",
         "original_post_processor_template", "original_tokenizer_class",
         "processed_post_processor_template", "skip_special_tokens", "streaming_detokenizer",
-        "tokenizer_output_type", "use_max_padding", "use_sentencepiece_backend",
+        "tokenizer_output_type", "truncation", "use_max_padding", "use_sentencepiece_backend",
         "utf8_replace_mode", "with_detokenizer",
     )
 )  # fmt: skip
