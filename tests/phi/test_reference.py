@@ -2,13 +2,13 @@
 
 import json
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pytest
 from golden_models import CASES, FormulaWeights, tokens_of
 
 from phiquant.errors import InputError
-from phiquant.phi import weights as weights_module
 from phiquant.phi.config import read_architecture
 from phiquant.phi.reference import Reference
 
@@ -107,11 +107,13 @@ class Watched(FormulaWeights):
         super().__init__(architecture)
         self.largest = 0
         self.total = 0
+        self.noting = Lock()
 
     def weight(self, name, first=0, last=None):
         read = super().weight(name, first, last)
-        self.largest = max(self.largest, read.size)
-        self.total += read.size
+        with self.noting:
+            self.largest = max(self.largest, read.size)
+            self.total += read.size
         return read
 
 
@@ -120,7 +122,7 @@ def test_weights_are_read_once_for_all_windows_and_in_bands(monkeypatch, case):
     source = Watched(read_architecture(MODELS[case]["classic"]))
     tokens = tokens_of(case, 33)
     expected = reference(case).logits(tokens)
-    monkeypatch.setattr(weights_module, "BAND_WEIGHTS", 1000)
+    monkeypatch.setattr("phiquant.phi.network.linear.BAND", 1000)
     model = Reference(source)
     assert difference(model.logits(tokens), expected) <= TOLERANCE
     embedding = source.architecture.vocabulary_size * source.architecture.hidden_size

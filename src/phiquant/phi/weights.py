@@ -5,6 +5,7 @@ everything that measures weights work on either, which is what makes their figur
 """
 
 from collections.abc import Iterator, Sequence
+from threading import Lock
 from typing import Protocol
 
 import numpy as np
@@ -41,6 +42,7 @@ class Resident:
     def __init__(self, source: WeightSource) -> None:
         self._source = source
         self._kept: dict[str, Floats] = {}
+        self._reading = Lock()
 
     @property
     def architecture(self) -> Architecture:
@@ -49,8 +51,9 @@ class Resident:
 
     def weight(self, name: str, first: int = 0, last: int | None = None) -> Floats:
         """A view of the kept weight's rows."""
-        if name not in self._kept:
-            self._kept[name] = self._source.weight(name)
+        with self._reading:
+            if name not in self._kept:
+                self._kept[name] = self._source.weight(name)
         return self._kept[name][first:last]
 
 

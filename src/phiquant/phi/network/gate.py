@@ -15,22 +15,26 @@ ROWS = 64
 def swiglu(fused: Floats, out: Floats) -> None:
     """Write silu(gate) * up to `out` (tokens, inner); `fused` (tokens, 2 * inner) has both."""
     inner = fused.shape[1] // 2
-    multiply_by_silu(fused[:, :inner], fused[:, inner:], out)
-
-
-def multiply_by_silu(gate: Floats, up: Floats, out: Floats) -> None:
-    """Write silu(gate) * up to `out`, all (tokens, n); silu(g) = g / (1 + exp(-g))."""
+    gate, up = fused[:, :inner], fused[:, inner:]
 
     def work(first: int) -> None:
         here = slice(first, first + ROWS)
-        # An exp that overflows to infinity rightly gives zero.
-        with np.errstate(over="ignore", invalid="ignore"):
-            product = np.exp(-gate[here])
-            product += 1
-            np.divide(gate[here], product, out=product)
-            np.multiply(product, up[here], out=out[here])
+        silu_product(gate[here], up[here], out[here])
 
     for_each(range(0, len(gate), ROWS), work)
+
+
+def silu_product(gate: Floats, up: Floats, out: Floats) -> None:
+    """Write silu(gate) * up to `out`, all of one shape, on this core.
+
+    silu(g) = g / (1 + exp(-g)).
+    """
+    # An exp that overflows to infinity rightly gives zero.
+    with np.errstate(over="ignore", invalid="ignore"):
+        product = np.exp(-gate)
+        product += 1
+        np.divide(gate, product, out=product)
+        np.multiply(product, up, out=out)
 
 
 def swiglu_backward(fused: Floats, gradient: Floats) -> Floats:

@@ -1,9 +1,10 @@
 """The steps of the forward pass that read weights: embedding, projection, SwiGLU.
 
-Each reads its weight in bands of rows and applies a band to all tokens at hand before it reads
-the next, so that memory is one band and the activations, whatever the model's size. Against
-holding a whole block this costs nothing in arithmetic: a band of a weight's rows gives a band of
-the output's columns.
+Each reads its weight in bands of rows, which go over the cores: a core reads a band, widens or
+decodes it, and multiplies all tokens at hand by it while it is in the core's cache. So memory is a
+band a core and the activations, whatever the model's size. Against holding a whole block this costs
+nothing in arithmetic: a band of a weight's rows gives a band of the output's columns. Bands do not
+depend on the number of cores, and so neither do the figures.
 """
 
 from collections.abc import Iterator
@@ -12,12 +13,15 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from phiquant.host.threads import multiply
-from phiquant.phi.network.gate import multiply_by_silu
+from phiquant.host.threads import for_each
+from phiquant.phi.network.gate import silu_product
 from phiquant.phi.network.parts import Linear
 from phiquant.phi.weights import Floats, WeightSource, row_bands
 
 _READ_THROUGH = 64
+BAND = 1 << 21
+"""Weights in a band: 8 MB of float32. Where a matrix is stored with its columns first, fewer would
+cost a read for every few bytes."""
 
 
 def embed(source: WeightSource, tokens: npt.NDArray[np.int32]) -> Floats:
@@ -44,9 +48,12 @@ def _runs(ids: npt.NDArray[np.int32]) -> Iterator[tuple[int, int]]:
 def project(source: WeightSource, layer: Linear, inputs: Floats) -> Floats:
     """The outputs (tokens, rows) of a linear layer for `inputs` (tokens, columns)."""
     outputs = np.empty((len(inputs), layer.rows), np.float32)
-    for first, last in row_bands(layer.rows, layer.columns):
-        weight = source.weight(layer.weight.name, first, last)
-        multiply(inputs, weight, outputs[:, first:last])
+    across = np.ascontiguousarray(inputs.T)
+
+    def fill(band: tuple[int, int]) -> None:
+        outputs[:, slice(*band)] = _product(source, layer, band, across).T
+
+    for_each([*row_bands(layer.rows, layer.columns, BAND)], fill)
     return outputs
 
 
@@ -56,11 +63,26 @@ def gated(source: WeightSource, layer: Linear, inputs: Floats) -> Floats:
     The weight of `layer` is (2 * inner, in): the gate's rows, then the up projection's; the two are
     read in step so that the fused output never exists. Source: https://arxiv.org/abs/2002.05202.
     """
-    name, inner = layer.weight.name, layer.rows // 2
+    inner = layer.rows // 2
     outputs = np.empty((len(inputs), inner), np.float32)
-    for first, last in row_bands(inner, 2 * inputs.shape[1]):
-        gate, up = np.empty((2, len(inputs), last - first), np.float32)
-        multiply(inputs, source.weight(name, first, last), gate)
-        multiply(inputs, source.weight(name, inner + first, inner + last), up)
-        multiply_by_silu(gate, up, outputs[:, first:last])
+    across = np.ascontiguousarray(inputs.T)
+
+    def fill(band: tuple[int, int]) -> None:
+        first, last = band
+        gate = _product(source, layer, band, across)
+        up = _product(source, layer, (inner + first, inner + last), across)
+        silu_product(gate.T, up.T, outputs[:, first:last])
+
+    for_each([*row_bands(inner, layer.columns, BAND)], fill)
     return outputs
+
+
+def _product(source: WeightSource, layer: Linear, band: tuple[int, int], across: Floats) -> Floats:
+    """The outputs (rows, tokens) of a band of the layer's rows, computed on this core.
+
+    `across` are inputs (columns, tokens): so few tokens take a quarter less time than as rows.
+    """
+    # Threads have error states of their own; broken weights are to show in the outputs.
+    with np.errstate(over="ignore", invalid="ignore"):
+        product: Floats = source.weight(layer.weight.name, *band) @ across
+    return product

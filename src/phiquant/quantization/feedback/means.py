@@ -19,16 +19,19 @@ square: what is small and varied comes last, and makes good best.
 Levels stay those that `Grid.encode` would have, the best for the mean squares.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from phiquant.host.kernel import kernel
+from phiquant.host.kernel import kernel, njit
 from phiquant.quantization.affine import encode_with
 from phiquant.quantization.grid import AffineGrid, Codes, Floats, Grid, Levels, grid_over
 from phiquant.quantization.inputs import Inputs
+from phiquant.quantization.search.lanes import INNER
+from phiquant.quantization.search.transposition import SIDE, transpose_block
 
 LEAST = 0.3
 """The least variance, as a share of the mean square. A channel that never varies would otherwise
@@ -36,9 +39,13 @@ take errors of any size to make good for others. Two small models in 4 bits did 
 little worse with anything from 0.02 to 1."""
 
 
-TOGETHER = 16
-"""Rows whose columns take turns: a column waits for the one before it in its own row, not for
-other rows."""
+TOGETHER = 32
+"""Rows that are rounded side by side, each in a SIMD lane of its own: a column waits for the one
+before it in its own row, not for other rows."""
+LINE = 16
+"""Floats in a line of the cache."""
+ACROSS = 64
+"""Columns that are transposed back together: few enough that all rows of them stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +79,25 @@ def encode_for(
     Where means are not known, and on a grid without codes, they are rounded by `Grid.encode`.
     Raises ValueError on a non-finite or unrepresentable weight.
     """
+    return encoder_for(grid, inputs)(weights)
+
+
+def encoder_for(
+    grid: Grid, inputs: Inputs | None
+) -> Callable[[Floats], dict[str, npt.NDArray[np.generic]]]:
+    """`encode_for` of any weights with these inputs; what only inputs decide is computed once."""
     if inputs is None:
-        return grid.encode(weights)
+        return grid.encode
+    squares = inputs.squares
     if inputs.means is None or not hasattr(grid, "fit"):
-        return grid.encode(weights, inputs.squares)
-    spelt = cast(AffineGrid, grid_over(grid, weights.shape[1]))
-    feedback = MeanFeedback.of(inputs.squares, inputs.means)
+        return lambda weights: grid.encode(weights, squares)
+    spelt = cast(AffineGrid, grid_over(grid, squares.size))
+    feedback = MeanFeedback.of(squares, inputs.means)
 
     def codes_of(band: Floats, levels: Levels) -> Codes:
         return codes_with_means(band, levels, feedback, spelt)
 
-    return encode_with(spelt, weights, inputs.squares, codes_of)
+    return lambda weights: encode_with(spelt, weights, squares, codes_of)
 
 
 def codes_with_means(
@@ -111,24 +126,70 @@ def mean_feedback_kernel(
 ) -> None:
     """Fill `codes` (rows, columns); `ends` are the least and the greatest code.
 
-    `levels` are scale and offset (rows, groups), and each column's group in rounding order.
+    `levels` are scale and offset (rows, groups), and each column's group in rounding order. What
+    belongs to TOGETHER rows is transposed first, so that a column of all of them lies side by side:
+    lane `at` of it is element `column * TOGETHER + at`.
     """
     scales, offsets, groups = levels
     order, means, shares = feedback
     low, high = ends
+    rows, columns = weights.shape
+    turned = np.zeros(columns * TOGETHER, np.float32)
+    rounded = np.zeros(columns * TOGETHER, np.float32)
+    steps = np.zeros(scales.shape[1] * TOGETHER, np.float32)
+    bases = np.zeros(scales.shape[1] * TOGETHER, np.float32)
     gone = np.empty(TOGETHER, np.float32)
-    for first in range(0, weights.shape[0], TOGETHER):
-        count = min(TOGETHER, weights.shape[0] - first)
+    space = np.empty(TOGETHER * ACROSS, np.float32)
+    for first in range(0, rows, TOGETHER):
+        count = min(TOGETHER, rows - first)
+        _to_lanes(weights[first : first + count], turned)
+        _to_lanes(scales[first : first + count], steps)
+        _to_lanes(offsets[first : first + count], bases)
         gone[:] = 0
         for turn in range(order.size):
-            column, group = order[turn], groups[turn]
-            for at in range(count):
-                row = first + at
-                scale, offset = scales[row, group], offsets[row, group]
-                weight = weights[row, column]
-                code = np.float32(0)
-                if scale != 0:
-                    code = np.rint((weight + gone[at] * shares[turn] - offset) / scale)
-                code = min(max(code, low), high)
-                codes[row, column] = np.int16(code)
-                gone[at] += (weight - (scale * code + offset)) * means[turn]
+            column, group = order[turn] * TOGETHER, groups[turn] * TOGETHER
+            weight, code = turned[column : column + TOGETHER], rounded[column : column + TOGETHER]
+            step, base = steps[group : group + TOGETHER], bases[group : group + TOGETHER]
+            share, mean = shares[turn], means[turn]
+            for at in range(TOGETHER):
+                divisor = step[at] if step[at] != 0 else np.float32(1)
+                nearest = np.rint((weight[at] + gone[at] * share - base[at]) / divisor)
+                kept = min(max(nearest if step[at] != 0 else np.float32(0), low), high)
+                code[at] = kept
+                gone[at] += (weight[at] - (step[at] * kept + base[at])) * mean
+        _from_lanes(rounded, space, codes[first : first + count])
+
+
+@njit(**INNER)
+def _to_lanes(values: Floats, lanes: Floats) -> None:
+    """Transpose at most TOGETHER rows of `values` into flat `lanes`."""
+    count, columns = values.shape
+    flat = values.reshape(-1)
+    whole = columns - columns % LINE if count == TOGETHER else 0
+    for column in range(0, whole, LINE):
+        for at in range(0, TOGETHER, SIDE):
+            for half in range(column, column + LINE, SIDE):
+                source, to = at * columns + half, half * TOGETHER + at
+                transpose_block(flat, source, columns, lanes, to, TOGETHER)
+    for at in range(count):
+        for column in range(whole, columns):
+            lanes[column * TOGETHER + at] = values[at, column]
+
+
+@njit(**INNER)
+def _from_lanes(lanes: Floats, space: Floats, codes: Codes) -> None:
+    """Transpose flat `lanes` into at most TOGETHER rows of `codes`, by way of `space`."""
+    count, columns = codes.shape
+    whole = columns - columns % ACROSS
+    for first in range(0, whole, ACROSS):
+        for column in range(0, ACROSS, SIDE):
+            for at in range(0, TOGETHER, SIDE):
+                source = (first + column) * TOGETHER + at
+                transpose_block(lanes, source, TOGETHER, space, at * ACROSS + column, ACROSS)
+        for at in range(count):
+            into, row = codes[at, first : first + ACROSS], space[at * ACROSS : (at + 1) * ACROSS]
+            for column in range(ACROSS):
+                into[column] = np.int16(row[column])
+    for at in range(count):
+        for column in range(whole, columns):
+            codes[at, column] = np.int16(lanes[column * TOGETHER + at])

@@ -317,11 +317,16 @@ def load_importance(importance: Floats, first: int, w: Floats) -> None:
     """Transpose the importance of the weights of LANES runs from `first` on."""
     size = w.size // LANES
     per_row = importance.size // size
-    for lane in range(LANES):
-        at = ((first + lane) % per_row) * size
-        run = importance[at : at + size]
-        for j in range(size):
-            w[j * LANES + lane] = run[j]
+    for lane in range(0, LANES, SIDE):
+        run = (first + lane) % per_row
+        if run + SIDE <= per_row:
+            for j in range(0, size, SIDE):
+                transpose_block(importance, run * size + j, size, w, j * LANES + lane, LANES)
+        else:  # the end of a row, and the beginning of the next
+            for beside in range(SIDE):
+                at = ((run + beside) % per_row) * size
+                for j in range(size):
+                    w[j * LANES + lane + beside] = importance[at + j]
 
 
 @njit(**INLINED, fastmath=STRICT)
