@@ -79,8 +79,8 @@ def notes(demo: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"KL divergence is in nats a token, ± its standard error, over {', '.join(over)}. The "
         f"first row came after {demo['seconds']['first']:.0f} seconds, the last after "
-        f"{demo['seconds']['all']:.0f}. The function of the re-scaled model is the same: KL "
-        f"divergence {demo['rescaling']['mean']['value']:.1e} to the network as published."
+        f"{demo['seconds']['all']:.0f}. The model is compared with itself, not with the network as "
+        f"published, from which its KL divergence is {demo['moved']['mean']['value']:.2g}."
     )
     if any(map(elsewhere, demo["artifacts"])):
         yield (

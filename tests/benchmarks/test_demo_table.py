@@ -41,7 +41,7 @@ def artifact(target, precision, mean, positions, measured_in="llama.cpp 1"):
 
 DEMO = {
     "seconds": {"first": 19.2, "all": 171.8},
-    "rescaling": {"mean": {"value": 9.2e-12, "error": 1e-13}},
+    "moved": {"mean": {"value": 0.3149, "error": 0.012}},
     "artifacts": [
         artifact("gguf", "int8", {"value": 0.00761, "error": 0.00042}, 2048),
         artifact("mlx", "fp32", {"value": 0.0, "error": 0.0}, 1024, "the reference"),
@@ -64,7 +64,7 @@ def test_the_table_and_its_notes(demo_table, tmp_path, monkeypatch):
     words = " ".join(page.read_text(encoding="utf-8").split())
     assert "over 2,048 positions for INT8, 1,024 positions for FP32" in words
     assert "first row came after 19 seconds, the last after 172" in words
-    assert "KL divergence 9.2e-12 to the network as published" in words
+    assert "the network as published, from which its KL divergence is 0.31." in words
 
 
 def test_the_readme_has_a_place_for_it(demo_table):

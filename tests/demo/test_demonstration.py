@@ -33,7 +33,8 @@ def tiny(tmp_path_factory):
     wheel.touch()
     model = tiny_model(place / "model")
 
-    def write(unpacked, directory, **_):
+    def write(unpacked, directory, variant):
+        assert variant == "moved"
         return shutil.copytree(unpacked.directory, directory)
 
     @contextmanager
@@ -166,7 +167,7 @@ def test_every_path_that_it_names_is_there(tiny, tmp_path, monkeypatch):
     ended = call("demo", "--wheel", tiny, "-o", output, "--json")
     assert ended.code == 0, ended.err
     document = json.loads(ended.out)
-    assert document["rescaling"]["mean"]["value"] == 0
+    assert document["moved"]["mean"]["value"] == 0
     assert 0 < document["seconds"]["first"] < document["seconds"]["all"]
     places = [(one["precision"], one["target"]) for one in document["artifacts"]]
     assert places == [("int8", name) for name in FEW]

