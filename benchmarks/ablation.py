@@ -29,7 +29,7 @@ from phiquant.job.order import order
 from phiquant.job.prospect import Prospect, prepare
 from phiquant.job.rounding import wanted_for
 from phiquant.phi.architecture import Architecture
-from phiquant.phi.weights import Floats
+from phiquant.phi.weights import Floats, Resident
 from phiquant.progress import ignore
 from phiquant.quantization.feedback.rounder import Method
 from phiquant.quantization.rescaling import Rescaled
@@ -127,7 +127,8 @@ def loss_with(method: Method, prospect: Prospect, truth: ReferenceFigures, work:
     with tempfile.TemporaryDirectory(dir=work) as directory:
         journal = Journal(Path(directory), {})
         network = calibrate(checkpoint, [wanted], over, journal, ignore)
-        return loss_of_weights(Rounded(network, wanted, journal), plan.nbytes, "Q4_0", truth)
+        rounded = Resident(Rounded(network, wanted, journal))
+        return loss_of_weights(rounded, plan.nbytes, "Q4_0", truth)
 
 
 if __name__ == "__main__":

@@ -47,11 +47,15 @@ from machine import describe_machine, listed, our_versions, peer_versions
 from making import Made, MakingError, make
 from opponents import (
     AUTOROUND,
+    BY_NAME,
+    CALIBRATING,
+    EVERY,
     INT8_BAR,
     INT8_TARGETS,
     MATCHES,
     PEERS,
     PROTECTED_TARGETS,
+    RESCALED,
     Match,
     Peer,
     Request,
@@ -88,7 +92,6 @@ BITS = (4.25, 4.5, 4.75, 5.0, 5.5, 6.5, 8.5)
 blocks of GGUF's K-quants divide those of `down_proj` only, and Q4_0 is the least for the others.
 """
 NAMES = (*(match.peer for match in MATCHES), INT8, PROTECTION, CURVE)
-BY_NAME = {peer.name: peer for peer in PEERS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,7 @@ class Options:
 def read_options(arguments: Sequence[str] | None = None) -> Options:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--peers", type=Path, default=DEFAULT_PEERS, help="their Python")
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=EVERY, default=list(MODELS))
     parser.add_argument("--checkpoints", type=Path, help="with tied and untied; else made in WORK")
     parser.add_argument("--work", type=Path, default=ROOT / ".cache" / "accuracy")
     parser.add_argument(
@@ -127,8 +130,9 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--targets", nargs="+", default=["gguf"], help="whose curves are drawn")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
     given = vars(parser.parse_args(arguments))
-    if given["quality"] == "fast" and set(given["only"]) <= {PROTECTION, CURVE}:
-        parser.error(f"{' and '.join(given['only'])}: nothing of quality fast is measured there")
+    if given["quality"] not in CALIBRATING and set(given["only"]) <= {PROTECTION, CURVE}:
+        only = " and ".join(given["only"])
+        parser.error(f"{only}: nothing of quality {given['quality']} is measured there")
     # Not resolved: a virtual environment's python is a link, and must be called as one.
     given |= {name: path.absolute() for name, path in given.items() if isinstance(path, Path)}
     return Options(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
@@ -200,8 +204,9 @@ def steps(bench: Bench, report: Report) -> Iterator[tuple[list[Subject], list[Ro
     """Everything that is measured on one model, one comparison at a time."""
     options = bench.options
     for match in MATCHES:
-        if match.peer in options.only and bench.model in match.bars:
-            yield compare(bench, match)
+        bar = match.bar(bench.model, options.quality)
+        if match.peer in options.only and bar is not None:
+            yield compare(bench, match, Bar(bar, match.below and bench.model in RESCALED))
     if not options.ours:
         return
     if INT8 in options.only:
@@ -209,14 +214,14 @@ def steps(bench: Bench, report: Report) -> Iterator[tuple[list[Subject], list[Ro
             ours = our_artifact(bench, requested_int8(name, options.quality))
             what = f"{target(name).title} INT8, {bench.model}"
             yield [ours], [absolute_row(what, ours, Bar(INT8_BAR))]
-    if PROTECTION in options.only and options.quality != "fast":
+    if PROTECTION in options.only and options.quality in CALIBRATING:
         for name in PROTECTED_TARGETS:
             with_values, plain = (
                 our_artifact(bench, one) for one in requested_protection(name, options.quality)
             )
             what = f"{target(name).title}, values at 8 bits beside all at 4, {bench.model}"
             yield [with_values, plain], [gain_row(what, with_values, plain)]
-    if CURVE in options.only and options.quality != "fast":
+    if CURVE in options.only and options.quality in CALIBRATING:
         for name in options.targets:
             points = [
                 our_artifact(bench, requested_size(name, size, options.quality))
@@ -227,7 +232,7 @@ def steps(bench: Bench, report: Report) -> Iterator[tuple[list[Subject], list[Ro
             yield points, [curve_row(f"curve of {title}", points)]
 
 
-def compare(bench: Bench, match: Match) -> tuple[list[Subject], list[Row]]:
+def compare(bench: Bench, match: Match, bar: Bar) -> tuple[list[Subject], list[Row]]:
     """A peer's artifact and ours in its place."""
     if match.peer == AUTOROUND:
         peer, ours = against_autoround(bench, match)
@@ -236,7 +241,6 @@ def compare(bench: Bench, match: Match) -> tuple[list[Subject], list[Row]]:
         ours = None
         if bench.options.ours and peer.loss is not None:
             ours = our_artifact(bench, requested(match, peer.loss.nbytes, bench.options.quality))
-    bar = Bar(match.bars[bench.model], match.below)
     rows = [ratio_row(f"{match.what}, {bench.model}", ours, peer, bar)]
     if match.time_bar is not None:
         what = f"{match.what}, {bench.model}: processor time"

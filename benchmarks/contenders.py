@@ -58,7 +58,8 @@ def ours(targets: str) -> Callable[[Task], Command]:
 
     def command(task: Task) -> Command:
         start: Command = [sys.executable, "-m", "phiquant", "quantize", task.checkpoint]
-        return [*start, "--to", targets, "--precision", "int4", "-o", task.output, "--json"]
+        form: Command = ["--precision", "int4", "--quality", "data-free"]
+        return [*start, "--to", targets, *form, "-o", task.output, "--json"]
 
     return command
 
@@ -73,22 +74,41 @@ def llama_cpp(type: str) -> Callable[[Task], Command]:
     return command
 
 
-def mlx_lm(task: Task) -> Command:
-    start: Command = [task.peers, "-m", "mlx_lm", "convert", "--hf-path", task.checkpoint]
-    return [*start, "--mlx-path", task.output, "-q", "--q-bits", "4", "--q-group-size", "64"]
+def mlx_lm(bits: int = 4) -> Callable[[Task], Command]:
+    def command(task: Task) -> Command:
+        start: Command = [task.peers, "-m", "mlx_lm", "convert", "--hf-path", task.checkpoint]
+        form: Command = ["-q", "--q-bits", str(bits), "--q-group-size", "64"]
+        return [*start, "--mlx-path", task.output, *form]
+
+    return command
 
 
-def genai_builder(task: Task) -> Command:
-    start: Command = [task.peers, "-m", "onnxruntime_genai.models.builder", "-i", task.checkpoint]
-    cache = task.work / "temporary" / "builder"
-    return [*start, "-o", task.output, "-p", "int4", "-e", "cpu", "-c", cache]
+def genai_builder(*options: str) -> Callable[[Task], Command]:
+    """INT4 for a processor; `options` are extra ones, KEY=VALUE."""
+
+    def command(task: Task) -> Command:
+        tool: Command = [task.peers, "-m", "onnxruntime_genai.models.builder"]
+        cache = task.work / "temporary" / "builder"
+        form: Command = ["-p", "int4", "-e", "cpu", "-c", cache]
+        extra: Command = ["--extra_options", *options] if options else []
+        return [*tool, "-i", task.checkpoint, "-o", task.output, *form, *extra]
+
+    return command
 
 
-def optimum(task: Task) -> Command:
-    tool = task.openvino_peers.parent / "optimum-cli"
-    start: Command = [tool, "export", "openvino", "-m", task.checkpoint]
-    form: Command = ["--weight-format", "int4", "--sym", "--group-size", "64"]
-    return [*start, "--task", "text-generation-with-past", *form, task.output]
+def optimum(*form: str) -> Callable[[Task], Command]:
+    """`form` are the words that say the weights' format."""
+
+    def command(task: Task) -> Command:
+        tool = task.openvino_peers.parent / "optimum-cli"
+        start: Command = [tool, "export", "openvino", "-m", task.checkpoint]
+        return [*start, "--task", "text-generation-with-past", *form, task.output]
+
+    return command
+
+
+OPTIMUM_ASYM = ("--weight-format", "int4", "--group-size", "64")
+OPTIMUM_SYM = (*OPTIMUM_ASYM, "--sym")
 
 
 def loads_in_openvino(folder: str = "") -> Callable[[Task], list[Command]]:
@@ -123,19 +143,19 @@ CONTENDERS = (
         loads_in_llama_cpp(),
     ),
     Contender("ours-gguf", "phiquant, GGUF Q4_K_M", ours("gguf"), loads_in_llama_cpp()),
-    Contender("peer-mlx", "mlx_lm.convert, 4-bit g64", mlx_lm, loads_in_mlx()),
+    Contender("peer-mlx", "mlx_lm.convert, 4-bit g64", mlx_lm(), loads_in_mlx()),
     Contender("ours-mlx", "phiquant, MLX 4-bit g64", ours("mlx"), loads_in_mlx()),
     Contender(
         "peer-onnx",
         "onnxruntime-genai builder, int4 cpu",
-        genai_builder,
+        genai_builder(),
         loads_in_genai,
     ),
     Contender("ours-onnx", "phiquant, ONNX int4-b32", ours("onnx"), loads_in_genai),
     Contender(
         "peer-openvino",
         "optimum-cli export openvino, int4 sym g64",
-        optimum,
+        optimum(*OPTIMUM_SYM),
         loads_in_openvino(),
     ),
     Contender(

@@ -45,9 +45,9 @@ CONTEXT = 4096
 ALLOWED = {"divergence"}
 """The check that may fail: how much a type loses is what is asked here."""
 HEAD = """\
-# What each type lost on the demo model, SmolLM2-135M-Instruct as a Phi-3 network with re-scaled
-# channels, its matrices in BF16. The model is far smaller and harder to quantize than a Phi: the
-# figures order the types, and do not promise a Phi's loss.
+# What each type lost on the demo model's variant "tied", SmolLM2-135M-Instruct as a Phi-3 network
+# with re-scaled channels, its matrices in BF16, by the quality "data-free". The model is smaller
+# and harder to quantize than a Phi: the figures order the types, and do not promise a Phi's loss.
 #
 # A row: the type, stored bits a weight of the layers' matrices, the mean KL divergence to the
 # original in nats a token, and its standard error. Blocks of 256 weights and groups of 128 do not
@@ -95,7 +95,13 @@ def forms(of: Outline) -> tuple[Form, ...]:
     for engine in engines().values():
         for types in engine.types.values():
             for type in types:
-                recipe = Recipe(engine.target, type=type, context=CONTEXT, options=engine.options)
+                recipe = Recipe(
+                    engine.target,
+                    type=type,
+                    context=CONTEXT,
+                    options=engine.options,
+                    quality="data-free",
+                )
                 plan = target(engine.target).plan(of.architecture, of.survey, recipe.form)
                 bits = planned_layer_bits(plan)
                 key = (engine.target, plan.type, round(bits, 2))

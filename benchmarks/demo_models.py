@@ -10,6 +10,8 @@ MODELS = ("moved", "moved-untied", "tied", "untied")
 """Names of variants; those of the moved network are the nearest to what people have."""
 HELD_OUT = ("moved-again", "moved-normally")
 """For checks: nothing is chosen by what they show."""
+TRAINED = ("trained", "trained-untied")
+"""For checks too: trained further on a GPU, and given in a directory."""
 
 
 def demo_model(name: str, work: Path, given: Path | None = None) -> Path:

@@ -41,7 +41,7 @@ KINDS: Mapping[str, Mapping[str, str]] = {
 """What a processor is like → how numba and OpenBLAS are told that this is one. Without features of
 its own a processor's name stands for no more than it has; else numba adds those at hand.
 """
-QUALITIES = ("fast", "balanced")
+QUALITIES = ("data-free", "fast", "balanced")
 FIGURES = Table(("quality", "processor", "bytes that differ:", "loss:", "difference:"))
 
 

@@ -11,13 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import contenders
+from contenders import OPTIMUM_ASYM, OPTIMUM_SYM, Command, Task
 from contenders import PEERS as SCRIPTS
-from contenders import Command, Task
+from demo_models import HELD_OUT, TRAINED
 
 from phiquant.targets.table import target as known
 
 AUTOROUND = "autoround"
-BOTH = ("tied", "untied")
+RESCALED = ("tied", "untied")
+NATURAL = ("moved", "moved-untied")
+CHECKS = (*HELD_OUT, *TRAINED)
+UNTIED = ("untied", "moved-untied")
+WITH_A_HEAD = (*UNTIED, "trained-untied")
+EVERY = (*NATURAL, *CHECKS, *RESCALED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ class Peer:
     target: str | None
     """None for bare weights, which the reference forward runs."""
     command: Callable[[Task], Command]
-    models: tuple[str, ...] = BOTH
+    models: tuple[str, ...] = EVERY
     tokens: Tokens | None = None
     """The sample that it is given, where it wants one."""
 
@@ -71,11 +77,43 @@ def autoround(task: Task) -> Command:
     return [*script, AUTOROUND_SAMPLE.file(task), task.output / "weights.safetensors"]
 
 
+def llama_quantize(type: str) -> Peer:
+    name = f"gguf-{type.lower().replace('_', '-')}"
+    return Peer(name, f"llama-quantize {type}", "gguf", contenders.llama_cpp(type))
+
+
+def mlx_convert(bits: int) -> Peer:
+    name = "mlx" if bits == FOUR else f"mlx-{bits}bit"
+    return Peer(name, f"mlx_lm.convert, {bits}-bit g64", "mlx", contenders.mlx_lm(bits))
+
+
+FOUR = 4
+OTHER_LLAMA_TYPES = ("Q2_K", "Q3_K_M", "Q5_K_M", "Q6_K", "Q8_0")
+OTHER_MLX_BITS = (3, 6, 8)
 PEERS = (
-    Peer("gguf-q4-k-m", "llama-quantize Q4_K_M", "gguf", contenders.llama_cpp("Q4_K_M")),
-    Peer("gguf-q4-0", "llama-quantize Q4_0", "gguf", contenders.llama_cpp("Q4_0")),
-    Peer("onnx", "onnxruntime-genai builder, int4 cpu", "onnx", contenders.genai_builder),
-    Peer("openvino", "optimum-cli, int4 sym g64", "openvino", contenders.optimum),
+    llama_quantize("Q4_K_M"),
+    llama_quantize("Q4_0"),
+    Peer("onnx", "onnxruntime-genai builder, int4 cpu", "onnx", contenders.genai_builder()),
+    Peer(
+        "onnx-asym",
+        "onnxruntime-genai builder, int4 cpu, asymmetric",
+        "onnx",
+        contenders.genai_builder("is_symmetric=false"),
+        WITH_A_HEAD,  # the builder's tied graph lacks the embedding's scales
+    ),
+    Peer("openvino", "optimum-cli, int4 sym g64", "openvino", contenders.optimum(*OPTIMUM_SYM)),
+    Peer(
+        "openvino-asym",
+        "optimum-cli, int4 asym g64",
+        "openvino",
+        contenders.optimum(*OPTIMUM_ASYM),
+    ),
+    Peer(
+        "openvino-int8",
+        "optimum-cli, int8",
+        "openvino",
+        contenders.optimum("--weight-format", "int8"),
+    ),
     Peer(
         "openvino-calibrated",
         "optimum-cli, int4 sym g64, AWQ + scale estimation + GPTQ",
@@ -83,7 +121,7 @@ PEERS = (
         openvino_calibrated,
         tokens=OPENVINO_SAMPLE,
     ),
-    Peer("mlx", "mlx_lm.convert, 4-bit g64", "mlx", contenders.mlx_lm),
+    mlx_convert(FOUR),
     Peer("mlx-gptq", "mlx_lm.gptq", "mlx", mlx_calibrated("gptq", MLX_SAMPLE), tokens=MLX_SAMPLE),
     Peer(
         "mlx-dynamic",
@@ -92,64 +130,120 @@ PEERS = (
         mlx_calibrated("dynamic", MLX_GRADIENT_SAMPLE),
         tokens=MLX_GRADIENT_SAMPLE,
     ),
+    *(llama_quantize(type) for type in OTHER_LLAMA_TYPES),
+    *(mlx_convert(bits) for bits in OTHER_MLX_BITS),
     Peer(
         AUTOROUND,
         "AutoRound, W4 group 32 asymmetric, 200 iterations",
         None,
         autoround,
-        ("untied",),
+        UNTIED,
         AUTOROUND_SAMPLE,
     ),
 )
 
+Bars = Mapping[str, float]
+CONVERTER: Bars = {"data-free": 0.92, "fast": 0.5, "balanced": 0.4, "best": 0.2}
+MIXTURE: Bars = CONVERTER | {"fast": 0.65, "balanced": 0.5}
+"""Of Q4_K_M, which gives much of the model 6 bits."""
+CALIBRATED: Bars = {"best": 0.5}
+NO_WORSE: Bars = {"data-free": 1.0, "fast": 1.0}
+ON_CHECKS: Bars = {"data-free": 0.95}
+"""In place of CONVERTER's on models that nothing was chosen by."""
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One comparison: ours in the peer's place. `bars` has the models that it is made for."""
+    """One comparison: ours in the peer's place."""
 
     peer: str
     what: str
     target: str
-    bars: Mapping[str, float]
-    arguments: tuple[str, ...] = ()
-    """What `phiquant quantize` is told beside target, quality and size."""
+    type: str
+    """Ours of the same bytes."""
+    bars: Bars
+    """The greatest allowed ratio by quality, on networks as a training leaves them."""
+    rescaled: Bars = field(default_factory=dict)
+    """That of `best` on the re-scaled models, whatever the quality."""
     below: bool = False
-    """Whether the bar itself is a miss: "better than" the peer."""
+    """Whether the bar itself is a miss on a re-scaled model: "better than" the peer."""
     sized: bool = True
-    """Whether the peer's bytes are asked for; False where the types alone settle the size."""
+    """Whether `best` is asked for the peer's bytes; False where the types alone settle the size."""
     time_bar: float | None = None
     """The greatest allowed ratio of processor times, where one is set."""
 
+    def bar(self, model: str, quality: str) -> float | None:
+        """The greatest allowed ratio; None where the two are not compared."""
+        if model in RESCALED:
+            return self.rescaled.get(model)
+        if model not in BY_NAME[self.peer].models:
+            return None
+        bar = self.bars.get(quality)
+        checked = model in CHECKS and bar == CONVERTER["data-free"]
+        return ON_CHECKS[quality] if checked else bar
+
+
+BY_NAME = {peer.name: peer for peer in PEERS}
+
 
 def both(bar: float) -> dict[str, float]:
-    return dict.fromkeys(BOTH, bar)
+    return dict.fromkeys(RESCALED, bar)
 
 
 # OpenVINO's u4 in groups of 32 is AutoRound's grid to the bit: scales in FP16, 4-bit zero points.
 MATCHES = (
-    Match("gguf-q4-k-m", "GGUF Q4_K_M", "gguf", both(0.35)),
-    Match("gguf-q4-0", "GGUF Q4_0", "gguf", both(0.25), ("--type", "Q4_0"), sized=False),
-    Match("onnx", "ONNX INT4 block 32", "onnx", {"tied": 0.2, "untied": 0.05}),
-    Match("openvino", "OpenVINO INT4 sym g64", "openvino", both(0.2)),
+    Match("gguf-q4-k-m", "GGUF Q4_K_M", "gguf", "Q4_K_M", MIXTURE, both(0.35)),
+    Match("gguf-q4-0", "GGUF Q4_0", "gguf", "Q4_0", CONVERTER, both(0.25), sized=False),
+    Match(
+        "onnx",
+        "ONNX INT4 block 32",
+        "onnx",
+        "int4-b32-sym",
+        CONVERTER,
+        {"tied": 0.2, "untied": 0.05},
+    ),
+    Match("onnx-asym", "ONNX INT4 block 32, asymmetric", "onnx", "int4-b32", CONVERTER),
+    Match("openvino", "OpenVINO INT4 sym g64", "openvino", "int4-sym-g64", CONVERTER, both(0.2)),
+    Match("openvino-asym", "OpenVINO INT4 asym g64", "openvino", "int4-asym-g64", CONVERTER),
     Match(
         "openvino-calibrated",
         "OpenVINO, peer with AWQ + scale estimation + GPTQ",
         "openvino",
+        "int4-sym-g64",
+        CALIBRATED,
         both(1.0),
         below=True,
     ),
-    Match("mlx", "MLX 4-bit g64", "mlx", both(0.2)),
-    Match("mlx-gptq", "MLX, peer with GPTQ", "mlx", both(1.0), below=True),
-    Match("mlx-dynamic", "MLX, peer with dynamic quantization", "mlx", both(1.0), below=True),
+    Match("mlx", "MLX 4-bit g64", "mlx", "4bit-g64", CONVERTER, both(0.2)),
+    Match("mlx-gptq", "MLX, peer with GPTQ", "mlx", "4bit-g64", CALIBRATED, both(1.0), below=True),
+    Match(
+        "mlx-dynamic",
+        "MLX, peer with dynamic quantization",
+        "mlx",
+        "4bit-g64",
+        CALIBRATED,
+        both(1.0),
+        below=True,
+    ),
     Match(
         AUTOROUND,
         "AutoRound's grid and text",
         "openvino",
+        "int4-asym-g32",
+        CALIBRATED,
         {"untied": 1.0},
-        ("--type", "int4-asym-g32"),
         sized=False,
         time_bar=0.1,
     ),
+    *(
+        Match(f"gguf-{type.lower().replace('_', '-')}", f"GGUF {type}", "gguf", type, NO_WORSE)
+        for type in OTHER_LLAMA_TYPES
+    ),
+    *(
+        Match(f"mlx-{bits}bit", f"MLX {bits}-bit g64", "mlx", f"{bits}bit-g64", NO_WORSE)
+        for bits in OTHER_MLX_BITS
+    ),
+    Match("openvino-int8", "OpenVINO INT8", "openvino", "int8-asym", NO_WORSE),
 )
 
 INT8_BAR = 0.01
@@ -177,24 +271,22 @@ class Request:
     @property
     def words(self) -> tuple[str, ...]:
         """What stands between the model and the output."""
-        words = ("--to", self.target, *self.arguments)
-        if self.quality == "fast":  # the default; it takes each type as it comes
-            return words
         size = ("--max-size", f"{self.size}B") if self.size is not None else ()
-        return (*words, "--quality", self.quality, *size)
+        return ("--to", self.target, *self.arguments, "--quality", self.quality, *size)
 
 
 CALIBRATION = {AUTOROUND: ("--calibration-size", "64x500")}
 """What our side is told of the text, by match; elsewhere its own default holds."""
+CALIBRATING = ("balanced", "best")
 
 
 def requested(match: Match, size: int, quality: str) -> Request:
-    """Ours in the place of a peer of `size` bytes."""
-    arguments = match.arguments
-    if quality != "fast":
-        arguments += CALIBRATION.get(match.peer, ())
+    """Ours in a peer's place: `best` divides the peer's `size`, the others take the type."""
+    extra = CALIBRATION.get(match.peer, ()) if quality in CALIBRATING else ()
     name = f"ours-{quality}-{match.peer}"
-    return Request(name, match.target, arguments, size if match.sized else None, quality=quality)
+    if quality == "best" and match.sized:
+        return Request(name, match.target, extra, size, quality=quality)
+    return Request(name, match.target, ("--type", match.type, *extra), quality=quality)
 
 
 def requested_int8(target: str, quality: str) -> Request:

@@ -21,7 +21,7 @@ import phiquant.cli.main, phiquant.cli.quantization, phiquant.cli.cleaning
 import phiquant.job.making, phiquant.targets.gguf.writer, phiquant.targets.mlx.writer
 import phiquant.targets.onnx.writer, phiquant.targets.openvino.writer
 
-phiquant.job.forecast.product_rate = lambda: 1e11  # measured for seconds
+phiquant.job.forecast.product_rate = lambda *_: 1e11  # measured for seconds
 phiquant.job.layerwise.product_rate = lambda: 1e11
 
 CHANGES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}

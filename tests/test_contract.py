@@ -82,7 +82,10 @@ VALUES = {
         lambda: Recipe("gguf", "int4", type="Q8_0"),
         "type=Q8_0",
     ),
-    "scales that fast keeps": (lambda: Recipe("gguf", rescaling=False), "rescaling"),
+    "scales that are kept anyway": (
+        lambda: Recipe("gguf", quality="data-free", rescaling=False),
+        "rescaling",
+    ),
     "six bits as eight": (lambda: Recipe("gguf", "int8", type="Q6_K"), "6 bits"),
     "floats of two sizes": (lambda: Recipe("mlx", "fp32", type="bf16"), "precision=fp32"),
     "a type and a budget": (lambda: Recipe("gguf", type="Q6_K", budget=Budget(max_kl=0.1)), "type"),

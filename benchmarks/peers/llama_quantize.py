@@ -16,7 +16,15 @@ from pathlib import Path
 
 from llama_library import open_llama
 
-FILE_TYPES = {"Q4_0": 2, "Q4_K_M": 15, "Q8_0": 7}
+FILE_TYPES = {
+    "Q4_0": 2,
+    "Q8_0": 7,
+    "Q2_K": 10,
+    "Q3_K_M": 12,
+    "Q4_K_M": 15,
+    "Q5_K_M": 17,
+    "Q6_K": 18,
+}
 """The members of `enum llama_ftype` by the name that `llama-quantize` takes."""
 
 

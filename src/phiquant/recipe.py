@@ -12,7 +12,7 @@ from phiquant.planning.precision import PRECISIONS, Precision, bits_of, precisio
 from phiquant.targets.form import Form, Request
 from phiquant.targets.table import target, targets
 
-Quality = Literal["fast", "balanced", "best"]
+Quality = Literal["data-free", "fast", "balanced", "best"]
 DEFAULT: Precision = "int4"
 """Where a recipe says neither a precision nor a type."""
 QUALITIES: tuple[str, ...] = get_args(Quality)
@@ -47,11 +47,12 @@ class Recipe:
     choose LongRoPE's factors while they run; None means the model's original training length.
     `options` are choices that only this target knows (ONNX's execution provider), by name; the
     target's table of options lists them, and those at their defaults are dropped. `quality` says
-    how weights are rounded: "fast" from the weights alone, "balanced" weighing errors by how
-    much each input is used, "best" layer by layer with feedback; the latter two may also keep
-    attention's values at 8 bits (`job.protection`). With `rescaling` they scale channels first,
-    which leaves the network the same and its single weights not. With a `budget`, every tensor
-    gets the format that serves the model best within it.
+    how weights are rounded: "data-free" from the weights alone, "fast" by how much each input is
+    used, after a glance at some dozens of tokens, "balanced" the same after thousands, "best" layer
+    by layer with feedback; the latter two may also keep attention's values at 8 bits
+    (`job.protection`). With `rescaling`, all but the first scale channels before they round, which
+    leaves the network the same and its single weights not. With a `budget`, every tensor gets the
+    format that serves the model best within it.
 
     Raises RequestError for a target, precision, type, option or quality that does not exist, and
     for values that contradict each other.
@@ -77,10 +78,10 @@ class Recipe:
         _among("quality", self.quality, QUALITIES)
         if not isinstance(self.rescaling, bool):
             raise RequestError(f"expected `rescaling` as true or false, found {self.rescaling!r}")
-        if not self.rescaling and self.quality == "fast":
+        if not self.rescaling and self.quality == "data-free":
             raise RequestError(
-                "`quality=fast` keeps every channel's scale as it is; leave `rescaling` out, or "
-                "choose `quality=balanced` or `quality=best`"
+                "`quality=data-free` keeps every channel's scale as it is; leave `rescaling` out, "
+                "or choose another quality"
             )
         if self.context is not None and not _positive(self.context):
             raise RequestError(
@@ -115,6 +116,11 @@ class Recipe:
             options = ", ".join(f"`{name}`" for name in self.form.given)
             raise RequestError(f"a budget divides bits among all tensors; leave out {options}")
 
+    @property
+    def _rescales(self) -> bool:
+        """Whether channels are re-scaled: never where all is stored as floats."""
+        return self.rescaling and self.quality != "data-free" and self.precision in ("int4", "int8")
+
     def as_json(self) -> dict[str, Any]:
         """The recipe as it is recorded in `phiquant.json`."""
         return {
@@ -125,7 +131,7 @@ class Recipe:
             "options": dict(self.options),
             "quality": self.quality,
             "budget": None if self.budget is None else self.budget.as_json(),
-            "rescaling": self.rescaling and self.quality != "fast",
+            "rescaling": self._rescales,
         }
 
 

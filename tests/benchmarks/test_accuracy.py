@@ -172,11 +172,16 @@ def test_ours_is_asked_for_at_the_peers_bytes():
 
 
 def test_every_match_has_a_peer_that_is_made_for_its_models():
-    from opponents import MATCHES, PEERS
+    from opponents import BY_NAME, EVERY, MATCHES
 
-    by_name = {peer.name: peer for peer in PEERS}
+    from phiquant.recipe import QUALITIES
+
     for match in MATCHES:
-        assert set(match.bars) <= set(by_name[match.peer].models)
+        assert set(match.bars) <= set(QUALITIES)
+        for model in EVERY:
+            compared = [match.bar(model, quality) for quality in QUALITIES]
+            made = model in BY_NAME[match.peer].models
+            assert made or compared == [None] * len(QUALITIES)
 
 
 def test_kept_loss_is_of_the_same_text_only(tmp_path: Path):

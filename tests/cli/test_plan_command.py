@@ -96,12 +96,12 @@ def test_too_little_memory_is_seen_before_the_first_byte(model, tmp_path, monkey
 
 @pytest.mark.parametrize("quality", ["balanced", "best"])
 def test_a_time_without_the_calibration_says_so(model, tmp_path, quality):
-    """That of `best` is in it where the weights are there, and told for them."""
+    """That of `best` is in it where the weights are there; that of `balanced` always."""
     small = ("--quality", quality, "--calibration-size", "2x48", "-q")
     bare = tmp_path / "bare"
     shutil.copytree(model, bare, ignore=shutil.ignore_patterns("*.safetensors"))
     said = "the calibration, which is not in these figures"
-    for checkpoint, left_out in ((bare, True), (model, quality == "balanced")):
+    for checkpoint, left_out in ((bare, quality == "best"), (model, False)):
         told = call("plan", checkpoint, *small)
         assert told.code == 0, told.err
         assert (said in " ".join(told.out.split())) is left_out
@@ -110,7 +110,10 @@ def test_a_time_without_the_calibration_says_so(model, tmp_path, quality):
 WITHOUT_EFFECT = {
     "a text that nobody reads": (("--calibration", "config.json"), "--quality fast"),
     "a size of such a text": (("--calibration-size", "4x32"), "--quality fast"),
-    "scales that fast keeps": (("--no-rescaling",), "--no-rescaling"),
+    "scales that are kept anyway": (
+        ("--no-rescaling", "--quality", "data-free"),
+        "--no-rescaling",
+    ),
     "more context than the model has": (("--context", "100000"), "--context"),
     "that for another target": (("--to", "onnx", "--context", "100000"), "--context"),
 }

@@ -92,10 +92,12 @@ def test_progress_is_plain_lines_when_piped(model, tmp_path):
     assert ended.code == 0
     assert "MB/s" not in ended.out
     assert "\x1b" not in ended.err + ended.out
-    line = re.compile(r"(checking|quantizing): \d+%, [\d.e+]+ MB/s, [\d.]+ s(| left)")
+    bytewise = r"(checking|quantizing): \d+%, [\d.e+]+ MB/s, [\d.]+ s(| left)"
+    line = re.compile(bytewise + r"|calibrating: 100%, [\d.e+]+ sequences/s, [\d.]+ s")
     lines = ended.err.splitlines()
     assert all(line.fullmatch(each) for each in lines), lines
-    assert [each.split(":")[0] for each in lines if "100%" in each] == ["checking", "quantizing"]
+    done = [each.split(":")[0] for each in lines if "100%" in each]
+    assert done == ["checking", "calibrating", "quantizing"]
 
 
 def test_progress_can_be_left_out(model, tmp_path):

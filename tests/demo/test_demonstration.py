@@ -75,7 +75,7 @@ def test_it_says_over_how_many_positions(shown):
     _, printed = shown
     words = " ".join(printed.split())
     assert "512 positions for INT8, 256 positions for FP16" in words
-    assert "0.0e+00 to the network as published, over 256 positions" in words
+    assert "as published: between the two is a KL divergence of 0, over 256 positions" in words
 
 
 def test_it_says_which_file_to_take(shown):

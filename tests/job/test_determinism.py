@@ -11,11 +11,17 @@ from command_line import call, environment, run, tiny_model
 
 TEXT = ("--calibration", "text.txt", "--calibration-size", "2x96")
 REQUESTS = {
+    "data-free": ("--quality", "data-free"),
     "fast": (),
     "balanced": ("--quality", "balanced", *TEXT),
     "best": ("--quality", "best", *TEXT),
 }
-TARGETS = {"fast": "gguf,mlx,onnx,openvino", "balanced": "gguf,mlx", "best": "mlx"}
+TARGETS = {
+    "data-free": "gguf,mlx,onnx,openvino",
+    "fast": "gguf,mlx,onnx,openvino",
+    "balanced": "gguf,mlx",
+    "best": "mlx",
+}
 CORES = """
 import os
 number = int(os.environ["TEST_CORES"])
@@ -81,7 +87,13 @@ def base(place):
 
 
 @pytest.mark.parametrize(
-    "quality", ["fast", pytest.param("balanced", marks=pytest.mark.long), "best"]
+    "quality",
+    [
+        "fast",
+        pytest.param("data-free", marks=pytest.mark.long),
+        pytest.param("balanced", marks=pytest.mark.long),
+        "best",
+    ],
 )
 def test_cores_locale_hashes_directory_and_order_do_not_show(base, place, tmp_path, quality):
     """All of them changed at once: three cores, another order of targets, and another directory in
@@ -114,12 +126,12 @@ def test_a_target_alone_is_what_it_is_beside_others(base, place, tmp_path, monke
         assert alone == {k: v for k, v in together.items() if k.startswith(f"{target}/")}
 
 
-def test_numpys_and_openblas_kernels_do_not_show_in_fast(base, place):
+def test_numpys_and_openblas_kernels_do_not_show_without_a_text(base, place):
     """On two cores besides."""
     narrow = {"NPY_DISABLE_CPU_FEATURES": NARROW, "OPENBLAS_CORETYPE": "Prescott"}
     environ = {**ONE, "TEST_CORES": "2", **narrow}
-    request = ("--to", TARGETS["fast"])
-    assert made(place, "narrow", "model", request, environ, place) == base("fast")
+    request = ("--to", TARGETS["data-free"], *REQUESTS["data-free"])
+    assert made(place, "narrow", "model", request, environ, place) == base("data-free")
 
 
 def grids(names, **changes):

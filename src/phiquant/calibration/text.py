@@ -10,12 +10,14 @@ Sequences begin with the begin-of-sequence token where the tokenizer adds one, a
 does: its place soaks up attention and has activations like no other.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -44,6 +46,8 @@ MIXTURE = (
     ("languages.txt", 18),
 )
 """The corpora of the shipped text, and how many of 128 sequences come from each."""
+
+Item = TypeVar("Item")
 
 GOLDEN = (5**0.5 - 1) / 2
 
@@ -94,6 +98,27 @@ def shipped_sample(tokenizer: Tokenizer, sequences: int, length: int) -> Calibra
             f"the shipped text has no sequence of {length} tokens; ask for shorter sequences"
         )
     return _sample(chosen, SHIPPED, shipped_hash(), length)
+
+
+def glance_of(tokenizer: Tokenizer, sequences: int, length: int) -> CalibrationSample:
+    """So many sequences of the shipped text, from each corpus by its share; no more of a corpus is
+    encoded than they take. InputError for sizes that make no sense.
+    """
+    begin = _begin(tokenizer, sequences, length)
+    turns = _in_turns([(weight, [name] * sequences) for name, weight in MIXTURE], sequences)
+    chosen = [
+        sequence
+        for name, count in Counter(turns).items()
+        for sequence in _at_even_distances(
+            _shipped_corpus(name, tokenizer), tokenizer.encode, begin, count, length
+        )
+    ]
+    if not chosen:
+        raise InputError(
+            f"the shipped text has no sequence of {length} of the model's tokens; choose "
+            "`quality=data-free`"
+        )
+    return _sample(tuple(chosen), SHIPPED, shipped_hash(), length)
 
 
 def read_sample(path: Path, tokenizer: Tokenizer, sequences: int, length: int) -> CalibrationSample:
@@ -216,8 +241,8 @@ def _spread(cuts: list[Tokens]) -> list[Tokens]:
     return [cuts[at] for at in order]
 
 
-def _in_turns(corpora: list[tuple[int, list[Tokens]]], count: int) -> Iterator[Tokens]:
-    """Up to `count` sequences, each the next of the corpus that is furthest behind its share."""
+def _in_turns(corpora: list[tuple[int, list[Item]]], count: int) -> Iterator[Item]:
+    """Up to `count` items, each the next of the corpus that is furthest behind its share."""
     total = sum(weight for weight, _ in corpora)
     taken = [0] * len(corpora)
     for step in range(1, count + 1):

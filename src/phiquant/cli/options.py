@@ -126,8 +126,9 @@ MaxKl = Annotated[
 Quality = Annotated[
     str,
     typer.Option(
-        help="fast: from the weights alone. balanced: weighed by how inputs are used; minutes. "
-        "best: layer by layer with feedback, on a calibration text; minutes to hours. Both keep "
+        help="data-free: from the weights alone. fast: weighed by how inputs are used, after a "
+        "glance at some dozens of tokens. balanced: the same after thousands; minutes. best: layer "
+        "by layer with feedback, on a calibration text; minutes to hours. The latter two keep "
         "attention's values at 8 bits in onnx and openvino, unless a type is asked for."
     ),
 ]
@@ -135,13 +136,16 @@ NoRescaling = Annotated[
     bool,
     typer.Option(
         "--no-rescaling",
-        help="balanced, best: keep every channel's scale, as adapters (LoRA) made for the "
+        help="Keep every channel's scale, as adapters (LoRA) made for the "
         "checkpoint need it; costs accuracy.",
     ),
 ]
 Calibration = Annotated[
     Path | None,
-    typer.Option(help="UTF-8 text or .jsonl to calibrate on; default: the one shipped."),
+    typer.Option(
+        help="UTF-8 text or .jsonl for balanced, best, budgets and --imatrix-out; default: the one "
+        "shipped."
+    ),
 ]
 CalibrationSize = Annotated[str, typer.Option(help="Sequences x tokens to calibrate on, at most.")]
 

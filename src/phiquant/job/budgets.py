@@ -21,6 +21,7 @@ from phiquant.calibration.analysis import (
 )
 from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.calibration.divergence import Candidates, divergences
+from phiquant.calibration.input_sums import InputSums
 from phiquant.calibration.sensitivity import grid_errors, sampled_rows
 from phiquant.calibration.text import sample_of
 from phiquant.errors import InputError
@@ -56,6 +57,7 @@ HELD_BACK = 16
 """Windows by which plans are checked."""
 
 CHECKED_AS: Mapping[str, str] = {
+    "data-free": "",
     "fast": "",
     "balanced": ", rounded by the inputs of a few windows",
     "best": ", rounded as balanced by the inputs of a few windows",
@@ -72,9 +74,12 @@ def within_budgets(
     survey: Survey,
     text: CalibrationText,
     on_progress: OnProgress = ignore,
+    *,
+    glance: Sequence[Tokens] = (),
 ) -> tuple[Plan, ...]:
     """The plans, those of recipes with a budget allocated; one analysis serves all of them.
 
+    `glance` is what recipes of the quality "fast" look at, where there are any.
     A recipe of the best quality whose form divides bits among layers itself (by a ratio) is planned
     anew, with the sensitivities. Recipes that want neither cost nothing.
     """
@@ -91,7 +96,8 @@ def within_budgets(
     plans = []
     for recipe, plan in asked:
         if recipe.budget is not None:
-            plans.append(allocate(recipe, plan, model, on_progress=on_progress))
+            looked_at = glanced(model, glance) if recipe.quality == "fast" else model
+            plans.append(allocate(recipe, plan, looked_at, on_progress=on_progress))
         elif _wants_analysis(recipe):
             unprotected = not protects_values(recipe, checkpoint.architecture)
             measured = model.measured(values=unprotected)
@@ -136,6 +142,8 @@ class Analysed:
     analysis: Analysis
     held_back: Sequence[Tokens]
     """Windows of text that the analysis has not seen."""
+    inputs: Mapping[str, Inputs]
+    """What roundings weigh errors by; errors are measured by those of the analysis."""
 
     def measured(self, *, values: bool = True) -> Survey:
         """The survey with the sensitivities in it, those of a fused weight's parts added up.
@@ -152,16 +160,17 @@ class Analysed:
         return replace(self.survey, sensitivities=sensitivities)
 
     def rescaled(self) -> "Analysed":
-        """The same model as the qualities "balanced" and "best" round it.
+        """The same model as all qualities but "data-free" round it.
 
         Sensitivities stay: a re-scaled layer's outputs are what they were.
         """
-        network = Rescaled(self.source, even_factors(self.source, self.analysis.inputs))
-        inputs = {
-            name: network.fold(name).of_inputs(original)
-            for name, original in self.analysis.inputs.items()
-        }
-        return replace(self, source=network, analysis=replace(self.analysis, inputs=inputs))
+        network = Rescaled(self.source, even_factors(self.source, self.inputs))
+
+        def folded(inputs: Mapping[str, Inputs]) -> dict[str, Inputs]:
+            return {name: network.fold(name).of_inputs(each) for name, each in inputs.items()}
+
+        analysis = replace(self.analysis, inputs=folded(self.analysis.inputs))
+        return replace(self, source=network, analysis=analysis, inputs=folded(self.inputs))
 
 
 def analyse_for(
@@ -173,7 +182,15 @@ def analyse_for(
     """Measure sensitivities on the first of `windows`, and hold the others back."""
     count = max(1, min(analysis_windows(source.architecture), len(windows) // 2))
     analysis = analyse(source, windows[:count], on_progress, sensitivities=True)
-    return Analysed(source, survey, analysis, windows[count:])
+    return Analysed(source, survey, analysis, windows[count:], analysis.inputs)
+
+
+def glanced(model: Analysed, glance: Sequence[Tokens]) -> Analysed:
+    """The model with its weights to be rounded by what `glance` shows, as the writing will."""
+    sums = InputSums()
+    for _ in sums.gather(model.source, glance):
+        pass
+    return replace(model, inputs=sums.inputs())
 
 
 def allocate(
@@ -185,13 +202,14 @@ def allocate(
 ) -> Plan:
     """`plan` with the optimum of what its target offers within the recipe's budget.
 
-    `rounded` gives the weights by which it is checked; default, `by_rows`, which is what "fast"
-    stores, what "balanced" would if it had calibrated on the sample of the analysis only, and for
-    "best" each row as "balanced" rounds it. Raises RequestError for a budget that cannot be kept.
+    `rounded` gives the weights by which it is checked; default, `by_rows`: what "data-free" stores
+    and, of a model that is `glanced`, "fast"; what "balanced" would if it had looked at the sample
+    of the analysis only; and for "best" each row as "balanced" rounds it. Raises RequestError for a
+    budget that cannot be kept.
     """
     budget = recipe.budget
     assert budget is not None
-    if recipe.quality != "fast" and recipe.rescaling:
+    if _weighed(recipe) and recipe.rescaling:
         model = model.rescaled()
     whole, into = plan, target(recipe.target)
 
@@ -235,12 +253,13 @@ def _effects(
 ) -> dict[str, float]:
     """What each grid does to the output: those of the matrices that the row holds, added up."""
     assert row.source is not None
-    inputs = model.analysis.inputs.get(row.source)
+    inputs, seen = model.analysis.inputs.get(row.source), model.inputs.get(row.source)
     diagonal = None if inputs is None else inputs.squares
+    weights = None if seen is None or not _weighed(recipe) else seen.squares
     effects = dict.fromkeys(grids, 0.0)
     for part in parts_in(row, model.source.architecture):
         rows = sampled_rows(model.source, part)
-        errors = grid_errors(rows, diagonal, grids, diagonal if _weighed(recipe) else None)
+        errors = grid_errors(rows, diagonal, grids, weights)
         for name, error in errors.items():
             effects[name] += model.analysis.sensitivities[part.name].effect(error)
     return effects
@@ -283,14 +302,16 @@ class Evaluation:
 
 def _weighed(recipe: Recipe) -> bool:
     """Whether rounding weighs errors by how much each input is used."""
-    return recipe.quality != "fast"
+    return recipe.quality != "data-free"
 
 
 def by_rows(model: Analysed) -> Rounded:
-    """Rounding each row by itself as it is read; by what its inputs are worth, unless "fast"."""
+    """Rounding each row by itself as it is read; by what its inputs are worth, unless
+    "data-free".
+    """
 
     def rounded(recipe: Recipe, plan: Plan) -> WeightSource:
-        inputs = model.analysis.inputs if _weighed(recipe) else {}
+        inputs = model.inputs if _weighed(recipe) else {}
         return RoundedWeights(model.source, recipe, plan, inputs)
 
     return rounded

@@ -18,6 +18,7 @@ from functools import cache
 import numpy as np
 
 from phiquant.calibration.cost import Cost, product_rate
+from phiquant.calibration.sums_cost import SumsCost
 from phiquant.errors import ResourceError
 from phiquant.host.cores import cores
 from phiquant.job.streaming import AHEAD, BAND, STRETCH, WAITING
@@ -47,15 +48,25 @@ SECONDS_A_GRID = 0.03
 """A band is rounded again and again for so long, at most, to find a grid's rate."""
 
 
-def forecast(plans: Sequence[Plan], vocabulary: int, cost: Cost | None = None) -> Forecast:
+def forecast(
+    plans: Sequence[Plan],
+    vocabulary: int,
+    cost: Cost | None = None,
+    gathering: Sequence[SumsCost] = (),
+) -> Forecast:
     """What writing the artifacts of `plans` takes on this machine.
 
-    `cost` is that of a calibrated run before it, which keeps all that it rounds in a journal.
+    `cost` is that of a calibrated run before it, which keeps all that it rounds in a journal;
+    `gathering` are forward passes over text before that.
     """
     disk = sum(plan.nbytes + SPARE for plan in plans)
     memory, seconds = _memory(plans, vocabulary), _seconds(plans)
+    for sums in gathering:
+        memory = max(memory, CALIBRATING + vocabulary * A_TOKEN + sums.memory)
+        seconds += sums.seconds(product_rate(1024, 0.1))
     if cost is None:
-        return Forecast(disk=disk, memory=memory, seconds=seconds)
+        gathered = bool(gathering)
+        return Forecast(disk=disk, memory=memory, seconds=seconds, calibration=gathered)
     return Forecast(
         disk=2 * disk + cost.disk,
         memory=max(memory, CALIBRATING + vocabulary * A_TOKEN + cost.memory),

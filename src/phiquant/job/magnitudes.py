@@ -15,17 +15,25 @@ LARGEST = 2.0**14
 
 
 def check_magnitudes(recipe: Recipe, plan: Plan, survey: Survey) -> None:
-    """Raise RequestError for a tensor that `plan` quantizes, or that a calibrated run multiplies,
-    with a weight beyond LARGEST.
+    """Raise RequestError for a tensor that `plan` quantizes, or that a forward pass over text
+    multiplies, with a weight beyond LARGEST.
     """
+    glances = recipe.quality == "fast" and any(map(_is_quantized, plan.rows))
+    runs = glances or recipe.quality in ("balanced", "best")
     for row in plan.rows:
         if row.source is None or survey.largest[row.source] <= LARGEST:
             continue
-        if recipe.quality != "fast" or _is_quantized(row):
+        found = f"{row.source} has a weight of {survey.largest[row.source]:.3g}"
+        if _is_quantized(row):
             raise RequestError(
-                f"{row.source} has a weight of {survey.largest[row.source]:.3g}, and what is to be "
-                f"quantized can have weights of at most {LARGEST:g}; is the file damaged? Choose "
-                "`precision=fp32` to keep it as it is"
+                f"{found}, and what is to be quantized can have weights of at most {LARGEST:g}; is "
+                "the file damaged? Choose `precision=fp32` to keep it as it is"
+            )
+        if runs:
+            raise RequestError(
+                f"{found}, and `quality={recipe.quality}` runs the network, whose weights can then "
+                f"be {LARGEST:g} at most; is the file damaged? Choose `quality=data-free`, which "
+                "looks at the weights alone"
             )
 
 

@@ -69,8 +69,8 @@ def quantize(
     address, or the name of a published Phi; `adapter` is a LoRA adapter over it, a directory or a
     model on the hub. A single artifact becomes `output` itself; several
     become `output/<target>`. `output` appears whole, when all are done, or not at all. Recipes
-    whose quality is not "fast" calibrate on `text`, or on the importance matrix that `imatrix`
-    names. Raises RequestError, InputError or ResourceError; see `phiquant.errors`.
+    whose quality is "balanced" or "best" calibrate on `text`, or on the importance matrix that
+    `imatrix` names. Raises RequestError, InputError or ResourceError; see `phiquant.errors`.
     """
     PLACE.check(model=model, output=output)
     optional(PLACE).check(adapter=adapter)
@@ -123,7 +123,7 @@ def _make(
         inside = [scratch / artifact.path.relative_to(output) for artifact in made]
         written = _write(checkpoint, made, inside, rounding, on_progress)
         for directory, artifact, known in zip(inside, made, written, strict=True):
-            calibration = prospect.evidence.as_json(artifact.recipe)
+            calibration = prospect.evidence.as_json(artifact.recipe, artifact.plan)
             manifest = Manifest.describe(
                 source,
                 hashes.result(),

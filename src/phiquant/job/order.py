@@ -40,8 +40,9 @@ class Order:
         _check_imatrix(self.qualities, self.text, self.imatrix)
         if self.text != CalibrationText() and not (self.reads_text or self.allocates):
             raise RequestError(
-                "nothing that is asked for reads a calibration text: `quality=fast` rounds from "
-                "the weights alone; leave the text and its size out, or choose `quality=balanced`"
+                "nothing that is asked for reads a calibration text: `quality=fast` glances at the "
+                "text that is shipped, and data-free rounds from the weights alone; leave the text "
+                "and its size out, or choose `quality=balanced`"
             )
         for name, path in (("text.path", self.text.path), ("imatrix.read", self.imatrix.read)):
             if path is not None and not Path(path).is_file():
@@ -60,7 +61,7 @@ class Order:
     @property
     def reads_text(self) -> bool:
         """Whether a calibration text is needed."""
-        needed = self.qualities - {"fast"}
+        needed = self.qualities - {"data-free", "fast"}
         if self.imatrix.read is not None:
             needed -= {"balanced"}
         return bool(needed) or self.imatrix.write is not None
@@ -112,8 +113,9 @@ def _check_imatrix(qualities: frozenset[str], text: CalibrationText, files: Imat
         )
     if files.read is not None and "balanced" not in qualities:
         raise RequestError(
-            "an importance matrix weighs the errors of `quality=balanced`; fast rounds from the "
-            "weights alone, and best needs full moments, which only a calibration text gives"
+            "an importance matrix weighs the errors of `quality=balanced`; data-free rounds from "
+            "the weights alone, fast by a glance at the text that is shipped, and best needs full "
+            "moments, which only a calibration text gives"
         )
     if files.read is not None and text.path is not None and "best" not in qualities:
         raise RequestError(

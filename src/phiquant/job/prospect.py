@@ -9,19 +9,20 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from phiquant.calibration.calibration_text import CalibrationText
 from phiquant.calibration.cost import Cost
+from phiquant.calibration.sums_cost import SumsCost
 from phiquant.errors import InputError, RequestError
 from phiquant.evaluation.manifest import read_manifest
 from phiquant.host.cores import cores
 from phiquant.host.kinds import LISTENER, PLACE, optional
 from phiquant.host.shown import shown
 from phiquant.job.budgets import check_budgets, within_budgets
-from phiquant.job.evidence import Evidence, read_evidence
+from phiquant.job.evidence import Evidence, gathered_sizes, read_evidence
 from phiquant.job.forecast import forecast
 from phiquant.job.magnitudes import check_magnitudes
 from phiquant.job.order import Order, order
@@ -107,10 +108,11 @@ def plan(
     if has_weights(outline.source.directory) or _needs_weights(asked, outline, adapter):
         return prepare(model, asked, on_progress, revision=revision, adapter=adapter)
     plans = tuple(unread.with_notes((UNREAD,)) for unread in plans)
-    expected = forecast(plans, outline.architecture.vocabulary_size)
-    return Prospect(
-        outline.source, outline.architecture, outline.survey, None, asked, plans, expected
-    )
+    architecture = outline.architecture
+    gathering = [SumsCost(architecture, *size) for size in gathered_sizes(asked, plans)]
+    expected = forecast(plans, architecture.vocabulary_size, gathering=gathering)
+    expected = replace(expected, calibration="best" not in asked.qualities)
+    return Prospect(outline.source, architecture, outline.survey, None, asked, plans, expected)
 
 
 def _needs_weights(asked: Order, outline: Outline, adapter: str | os.PathLike[str] | None) -> bool:
@@ -146,15 +148,20 @@ def prepare(
     surveyed, notes = _examine(checkpoint, asked.recipes, on_progress)
     architecture = checkpoint.architecture
     plans = make_plans(architecture, asked.recipes, surveyed)
-    evidence = read_evidence(checkpoint, asked)
+    evidence = read_evidence(checkpoint, asked, plans)
     pairs = list(zip(asked.recipes, plans, strict=True))
-    plans = within_budgets(checkpoint, pairs, surveyed, asked.text, on_progress)
+    glance = () if evidence.glance is None else evidence.glance.tokens
+    plans = within_budgets(checkpoint, pairs, surveyed, asked.text, on_progress, glance=glance)
     plans = tuple(
         evidence.noted(recipe, plan.with_notes(checkpoint.notes)).with_notes(said)
         for recipe, plan, said in zip(asked.recipes, plans, notes, strict=True)
     )
     cost = _cost(architecture, asked.recipes, evidence)
-    expected = forecast(plans, architecture.vocabulary_size, cost)
+    gathering = [
+        SumsCost(architecture, len(sequences), len(sequences[0]))
+        for sequences in evidence.sequences(pairs).values()
+    ]
+    expected = forecast(plans, architecture.vocabulary_size, cost, gathering)
     return Prospect(source, architecture, surveyed, checkpoint, asked, plans, expected, evidence)
 
 

@@ -20,7 +20,12 @@ def protects_values(recipe: Recipe, architecture: Architecture) -> bool:
     """Whether the values are to have 8 bits where the rest of their matrices has fewer."""
     chosen = recipe.type is not None or recipe.budget is not None
     shared = architecture.kv_heads < architecture.heads
-    return recipe.quality != "fast" and not chosen and shared and target(recipe.target).apart
+    return (
+        recipe.quality in ("balanced", "best")
+        and not chosen
+        and shared
+        and target(recipe.target).apart
+    )
 
 
 def plan_of(recipe: Recipe, architecture: Architecture, survey: Survey) -> Plan:

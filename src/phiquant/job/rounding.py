@@ -1,12 +1,13 @@
-"""The three ways in which a tensor's weights become what is stored.
+"""The four ways in which a tensor's weights become what is stored.
 
-    fast       to the levels of least squared error, from the weights alone
-    balanced   the same, each column's errors weighed by the mean square of its inputs, and with
-               feedback by the means of these (`quantization.feedback.means`)
+    data-free  to the levels of least squared error, from the weights alone
+    fast       the same, each column's errors weighed by the mean square of its inputs, and with
+               feedback by the means of these (`quantization.feedback.means`), over a glance at text
+    balanced   the same over a longer text
     best       taken from the journal of a calibrated run, which rounded them layer by layer
 
-The latter two re-scale channels first, exactly, if the recipe lets them: then norm gains are those
-that go with it. Otherwise, and by `fast`, vectors are stored as they are.
+All but the first re-scale channels before that, exactly, if the recipe lets them: then norm gains
+are those that go with it. Otherwise, and by `data-free`, vectors are stored as they are.
 """
 
 import hashlib
@@ -27,13 +28,14 @@ from phiquant.calibration.journal import Journal
 from phiquant.calibration.text import CalibrationSample
 from phiquant.host.hashes import BackgroundHashes, hash_array
 from phiquant.host.staging import Place, held, staged_file
-from phiquant.job.evidence import BALANCED_SEQUENCES, Evidence
+from phiquant.job.evidence import Evidence, has_codes
 from phiquant.job.layerwise import Calibration, Wanted, calibrate
 from phiquant.job.streaming import Rounding
 from phiquant.phi.checkpoint import Checkpoint
+from phiquant.phi.weights import Tokens
 from phiquant.planning.plan import Plan, PlanRow
 from phiquant.progress import OnProgress, Progress
-from phiquant.quantization.feedback.means import encode_for
+from phiquant.quantization.feedback.means import encoder_for
 from phiquant.quantization.feedback.rounder import Method
 from phiquant.quantization.grid import Floats, Grid, Parts
 from phiquant.quantization.inputs import Inputs
@@ -48,7 +50,8 @@ Roundings = Callable[[Recipe, PlanRow], Rounding]
 
 def rounded(grid: Grid, inputs: Inputs | None = None) -> Rounding:
     """Rounding band by band; `inputs` are those that the weights will meet."""
-    return lambda first, weights: encode_for(grid, weights, inputs)
+    encode = encoder_for(grid, inputs)
+    return lambda first, weights: encode(weights)
 
 
 def rescaled(network: Rescaled, name: str, grid: Grid, inputs: Inputs | None = None) -> Rounding:
@@ -86,21 +89,21 @@ def calibrated(
     before anything is yielded, and appears when the block ends well.
     """
     sample = evidence.sample
-    inputs: Mapping[str, Inputs] = {}
+    inputs: dict[str, Mapping[str, Inputs]] = {}
     with ExitStack() as stack:
         if evidence.importance is not None:
-            inputs = evidence.importance.inputs
-        elif evidence.imatrix is not None or any(
-            recipe.quality == "balanced" for recipe, _ in asked
-        ):
-            assert sample is not None
-            sums = gathered(checkpoint, sample, on_progress)
-            inputs = sums.inputs()
-            if evidence.imatrix is not None:
+            inputs["balanced"] = evidence.importance.inputs
+        for quality, sequences in evidence.sequences(asked).items():
+            sums = gathered(checkpoint, sequences, on_progress)
+            inputs[quality] = sums.inputs()
+            if quality == "balanced" and evidence.imatrix is not None:
+                assert sample is not None
                 _write_imatrix(_staged_matrix(stack, evidence.imatrix, job.place), sums, sample)
-        networks: dict[str, Rescaled] = {}
-        if any(recipe.quality == "balanced" and recipe.rescaling for recipe, _ in asked):
-            networks["balanced"] = Rescaled(checkpoint, even_factors(checkpoint, inputs))
+        networks = {
+            quality: Rescaled(checkpoint, even_factors(checkpoint, shown))
+            for quality, shown in inputs.items()
+            if any(recipe.quality == quality and recipe.rescaling for recipe, _ in asked)
+        }
         best = [(recipe, plan) for recipe, plan in asked if recipe.quality == "best"]
         journal = None
         if sample is not None and best:
@@ -142,12 +145,12 @@ class _Chosen:
     def __init__(
         self,
         asked: Sequence[tuple[Recipe, Plan]],
-        inputs: Mapping[str, Inputs],
+        inputs: Mapping[str, Mapping[str, Inputs]],
         networks: Mapping[str, Rescaled],
         journal: Journal | None,
     ) -> None:
         self._inputs, self._networks, self._journal = inputs, networks, journal
-        self._with_codes = {recipe.target for recipe, plan in asked if _has_codes(recipe, plan)}
+        self._with_codes = {recipe.target for recipe, plan in asked if has_codes(recipe, plan)}
 
     def __call__(self, recipe: Recipe, row: PlanRow) -> Rounding:
         grid = target(recipe.target).grids[row.grid]
@@ -156,20 +159,19 @@ class _Chosen:
             return rounded(grid)
         if recipe.quality == "best" and self._journal is not None and not row.role.is_norm:
             return kept(self._journal, recipe.target, row, grid)
-        inputs = self._inputs.get(row.source) if recipe.quality == "balanced" else None
+        inputs = self._inputs.get(recipe.quality, {}).get(row.source)
         if network is None:
             return rounded(grid, inputs)
         return rescaled(network, row.source, grid, inputs)
 
 
 def gathered(
-    checkpoint: Checkpoint, sample: CalibrationSample, on_progress: OnProgress
+    checkpoint: Checkpoint, sequences: Sequence[Tokens], on_progress: OnProgress
 ) -> InputSums:
-    """Means and squares of every matrix's inputs over the first sequences of the sample."""
+    """Means and squares of every matrix's inputs over the sequences."""
     sums = InputSums()
-    windows = sample.tokens[:BALANCED_SEQUENCES]
-    for done in sums.gather(checkpoint, windows):
-        on_progress(Progress("calibrating", done, len(windows), "sequences"))
+    for done in sums.gather(checkpoint, sequences):
+        on_progress(Progress("calibrating", done, len(sequences), "sequences"))
     return sums
 
 
@@ -191,12 +193,6 @@ def _write_imatrix(to: tuple[Path, str], sums: InputSums, sample: CalibrationSam
     }
     over = ImatrixDataset(sample.record.name, sample.record.length)
     importance_files().write(new, entries, over, suffix)
-
-
-def _has_codes(recipe: Recipe, plan: Plan) -> bool:
-    """Whether anything of the artifact is rounded; floats are stored as they are."""
-    grids = target(recipe.target).grids
-    return any(hasattr(grids[row.grid], "fit") for row in plan.rows)
 
 
 def wanted_for(recipe: Recipe, plan: Plan) -> Wanted:

@@ -178,11 +178,11 @@ def _command(manifest: Manifest) -> str:
         ("--context", recipe.get("context")),
         ("--quality", recipe.get("quality")),
         *((BUDGETS[name], value) for name, value in (recipe.get("budget") or {}).items()),
-        *_calibration(recipe.get("calibration") or {}),
+        *_calibration(recipe),
     ):
         if value is not None:
             words += [option, str(value)]
-    if recipe.get("quality") not in (None, "fast") and not recipe.get("rescaling", True):
+    if recipe.get("quality") not in (None, "data-free") and not recipe.get("rescaling", True):
         words.append("--no-rescaling")
     for name, value in (recipe.get("options") or {}).items():
         words += ["--option", f"{name}={value}"]
@@ -197,8 +197,11 @@ def _adapter(source: Mapping[str, Any]) -> str | None:
     return str(adapter.get("hub_id") or adapter.get("name"))
 
 
-def _calibration(asked: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+def _calibration(recipe: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
     """The options that name a text, where it is not the one shipped, and a matrix."""
+    if recipe.get("quality") == "fast" and not recipe.get("budget"):
+        return  # the glance is nobody's choice
+    asked = recipe.get("calibration") or {}
     text, default = asked.get("text"), CalibrationText()
     size = (asked.get("sequences", default.sequences), asked.get("length", default.length))
     yield "--calibration", text
