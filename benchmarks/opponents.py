@@ -148,8 +148,8 @@ MIXTURE: Bars = CONVERTER | {"fast": 0.65, "balanced": 0.5}
 """Of Q4_K_M, which gives much of the model 6 bits."""
 CALIBRATED: Bars = {"best": 0.5}
 NO_WORSE: Bars = {"data-free": 1.0, "fast": 1.0}
-ON_CHECKS: Bars = {"data-free": 0.95}
-"""In place of CONVERTER's on models that nothing was chosen by."""
+ON_CHECKS = 0.95
+"""The least bar of `data-free` on models that nothing was chosen by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +179,9 @@ class Match:
         if model not in BY_NAME[self.peer].models:
             return None
         bar = self.bars.get(quality)
-        checked = model in CHECKS and bar == CONVERTER["data-free"]
-        return ON_CHECKS[quality] if checked else bar
+        if bar is not None and model in CHECKS and quality == "data-free":
+            return max(bar, ON_CHECKS)
+        return bar
 
 
 BY_NAME = {peer.name: peer for peer in PEERS}

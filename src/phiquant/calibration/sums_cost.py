@@ -1,7 +1,7 @@
 """What gathering the sums of inputs takes, before it starts: time and memory.
 
-Every weight of the blocks is read, widened and multiplied by the tokens at hand, and read once more
-for the re-scaling of channels.
+Every weight of the blocks is read, widened and multiplied by the tokens at hand. The few rows that
+the re-scaling of channels looks at after that are not counted.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from phiquant.host.cores import cores
 from phiquant.phi.architecture import Architecture
 
 READING = 2e-9
-"""Seconds in which a core reads and widens a weight, twice; measured on the Phi-4-mini shape."""
+"""Seconds in which a core reads and widens a weight, at most, from the page cache."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,11 +93,13 @@ def within_budgets(
             "measure on and one to check on, found one; give more text"
         )
     model = analyse_for(checkpoint, survey, sample.tokens, on_progress)
+    fast = any(recipe.quality == "fast" and recipe.budget is not None for recipe, _ in asked)
+    looked_at = {"fast": glanced(model, glance)} if fast else {}
     plans = []
     for recipe, plan in asked:
         if recipe.budget is not None:
-            looked_at = glanced(model, glance) if recipe.quality == "fast" else model
-            plans.append(allocate(recipe, plan, looked_at, on_progress=on_progress))
+            seen = looked_at.get(recipe.quality, model)
+            plans.append(allocate(recipe, plan, seen, on_progress=on_progress))
         elif _wants_analysis(recipe):
             unprotected = not protects_values(recipe, checkpoint.architecture)
             measured = model.measured(values=unprotected)

@@ -80,7 +80,7 @@ def gated(source: WeightSource, layer: Linear, inputs: Floats) -> Floats:
 def _product(source: WeightSource, layer: Linear, band: tuple[int, int], across: Floats) -> Floats:
     """The outputs (rows, tokens) of a band of the layer's rows, computed on this core.
 
-    `across` are inputs (columns, tokens): so few tokens take a quarter less time than as rows.
+    `across` are inputs (columns, tokens): products with few tokens take less time so than as rows.
     """
     # Threads have error states of their own; broken weights are to show in the outputs.
     with np.errstate(over="ignore", invalid="ignore"):
